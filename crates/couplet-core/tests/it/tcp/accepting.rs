@@ -128,11 +128,9 @@ fn run_child() {
     println!("{CHILD}{} turns, {}", rig.tapped.waits.borrow().len(), lines.join("; "));
 }
 
-/// A blocking connection to the child; a read times out after 10 s.
+/// A blocking connection to the child.
 fn client(port: u16) -> TcpStream {
-    let stream = TcpStream::connect(SocketAddr::new(LOOPBACK.ip(), port)).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(300))).expect("an option");
-    stream
+    super::client(&SocketAddr::new(LOOPBACK.ip(), port).into())
 }
 
 /// Sends a command and waits for its echo.

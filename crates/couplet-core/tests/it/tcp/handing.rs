@@ -16,6 +16,7 @@ use couplet::reactor::HandedOver;
 use couplet::testing::{Manner, failure_of, success_of};
 use couplet::{Address, ConnectionLost, HandOver, Protocol, Reason, SocketOption, Transport};
 
+use super::{TCP, hand_over, served};
 use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig};
 
@@ -38,6 +39,21 @@ impl Seen {
 
     fn transport(&self) -> Transport {
         self.transport.borrow().clone().expect("a connection")
+    }
+
+    fn mover(&self, says: Says, count: u8) -> Mover {
+        Mover { seen: self.clone(), says, count }
+    }
+
+    /// Makes movers that say yes.
+    fn movers(&self) -> impl Fn() -> Mover + 'static {
+        let seen = self.clone();
+        move || seen.mover(Says::Yes, 0)
+    }
+
+    /// Waits until its connection is made.
+    fn connected(&self, rig: &mut Rig) {
+        rig.until("a connection", || self.transport.borrow().is_some());
     }
 }
 
@@ -103,7 +119,7 @@ struct Old {
 
 impl Old {
     fn new(says: Says) -> Old {
-        Old::over("tcp:0:interface=127.0.0.1", says)
+        Old::over(TCP, says)
     }
 
     fn over(endpoint: &str, says: Says) -> Old {
@@ -118,13 +134,9 @@ impl Old {
     fn connected(endpoint: &str, says: Says, header: &[u8]) -> Old {
         let (mut rig, seen) = (Kit::mio().rig(), Seen::default());
         let its = seen.clone();
-        let factory = move || Mover { seen: its.clone(), says, count: 0 };
-        let port = rig.reactor.listen(endpoint, factory).expect("a free port");
-        let Address::Tcp(host) = port.host() else { panic!("no TCP") };
-        let mut client = TcpStream::connect(host).expect("it listens");
+        let mut client = served(&rig, endpoint, move || its.mover(says, 0));
         client.write_all(header).expect("room");
-        client.set_read_timeout(Some(Duration::from_secs(300))).expect("an option");
-        rig.until("a connection", || seen.transport.borrow().is_some());
+        seen.connected(&mut rig);
         Old { rig, seen, client }
     }
 
@@ -149,9 +161,7 @@ impl Old {
     }
 
     fn hand_over(&mut self) -> Option<HandedOver> {
-        let handed = self.rig.reactor.hand_over(self.seen.transport().id());
-        self.rig.turns(2);
-        success_of(handed)
+        hand_over(&mut self.rig, self.seen.transport().id())
     }
 
     /// Moves the connection to another loop.
@@ -166,9 +176,9 @@ impl Old {
 fn take_over(handed: HandedOver) -> (Rig, Seen) {
     let (mut rig, seen) = (Kit::mio().rig(), Seen::default());
     assert_eq!(handed.kind(), "mover");
-    let mover = Mover { seen: seen.clone(), says: Says::Yes, count: handed.state()[0] };
+    let mover = seen.mover(Says::Yes, handed.state()[0]);
     let taken = rig.reactor.take_over(handed, mover).expect("a socket");
-    rig.until("the connection", || seen.transport.borrow().is_some());
+    seen.connected(&mut rig);
     success_of(taken);
     (rig, seen)
 }
@@ -217,9 +227,7 @@ fn c51d_a_connection_moves_between_two_callbacks_and_its_peer_notices_nothing() 
     let moved = seen.transport();
     assert_eq!(counters(&second), (6, 6));
     // It can move on.
-    let again = second.reactor.hand_over(moved.id());
-    second.turns(2);
-    let handed = success_of(again).expect("it may move again");
+    let handed = hand_over(&mut second, moved.id()).expect("it may move again");
     assert_eq!(handed.state(), [6]);
     let (mut third, seen) = take_over(handed);
     client.shutdown(Shutdown::Write).expect("it is open");
@@ -296,7 +304,14 @@ fn c51d_the_times_and_limits_of_a_connection_move_with_it() {
 }
 
 /// Says each line back; a line "hold" pauses reading.
+#[derive(Clone, Default)]
 struct Lines(Rc<RefCell<Option<LineTransport>>>);
+
+impl Lines {
+    fn transport(&self) -> LineTransport {
+        self.0.borrow().clone().expect("a connection")
+    }
+}
 
 impl LineProtocol for Lines {
     fn connection_made(&mut self, transport: &LineTransport) {
@@ -325,8 +340,7 @@ fn c51d_connections_that_continue_together_begin_before_any_of_them_gets_bytes()
     let mut clients = Vec::new();
     for (_, handed, client) in left {
         clients.push(client);
-        let mover = Mover { seen: seen.clone(), says: Says::Yes, count: 0 };
-        rig.reactor.take_over(handed, mover).expect("a socket").detach();
+        rig.reactor.take_over(handed, seen.mover(Says::Yes, 0)).expect("a socket").detach();
     }
     rig.until("their bytes", || seen.calls.borrow().len() >= 4);
     assert_eq!(seen.take(), ["made", "made", "held", "held"]);
@@ -334,26 +348,19 @@ fn c51d_connections_that_continue_together_begin_before_any_of_them_gets_bytes()
 
 #[test]
 fn c51d_a_framer_gives_what_it_holds() {
-    let (mut rig, made) = (Kit::mio().rig(), Rc::<RefCell<Option<LineTransport>>>::default());
-    let its = made.clone();
-    let listening = rig
-        .reactor
-        .listen("tcp:0:interface=127.0.0.1", move || LineReceiver::new(Lines(its.clone())));
-    let Address::Tcp(host) = listening.expect("a free port").host() else { panic!("no TCP") };
-    let mut client = TcpStream::connect(host).expect("it listens");
+    let (mut rig, lines) = (Kit::mio().rig(), Lines::default());
+    let its = lines.clone();
+    let mut client = served(&rig, TCP, move || LineReceiver::new(its.clone()));
     // Whole lines and a part that the framer holds while reading is paused.
     client.write_all(b"one\r\nhold\r\ntwo\r\nthr").expect("room");
     reads(&mut rig, &mut client, b"one\r\nhold\r\n");
-    let id = made.borrow().as_ref().expect("a connection").id();
-    let handed = rig.reactor.hand_over(id);
-    rig.turns(2);
-    let handed = success_of(handed).expect("it may move");
+    let handed = hand_over(&mut rig, lines.transport().id()).expect("it may move");
     client.write_all(b"ee\r\n").expect("room");
-    let (mut second, made) = (Kit::mio().rig(), Rc::<RefCell<Option<LineTransport>>>::default());
-    let lines = LineReceiver::new(Lines(made.clone()));
-    second.reactor.take_over(handed, lines).expect("a socket").detach();
-    second.until("the connection", || made.borrow().is_some());
-    made.borrow().as_ref().expect("it is made").resume_producing();
+    let (mut second, lines) = (Kit::mio().rig(), Lines::default());
+    let receiver = LineReceiver::new(lines.clone());
+    second.reactor.take_over(handed, receiver).expect("a socket").detach();
+    second.until("the connection", || lines.0.borrow().is_some());
+    lines.transport().resume_producing();
     reads(&mut second, &mut client, b"two\r\nthree\r\n");
 }
 
@@ -374,18 +381,14 @@ impl StringProtocol for Strings {
 fn moves_within_a_message<P: Protocol>(build: fn() -> P, message: &[u8]) {
     for cut in 1..message.len() {
         let mut rig = Kit::mio().rig();
-        let listening = rig.reactor.listen("tcp:0:interface=127.0.0.1", build);
-        let Address::Tcp(host) = listening.expect("a free port").host() else { panic!("no TCP") };
-        let mut client = TcpStream::connect(host).expect("it listens");
+        let mut client = served(&rig, TCP, build);
         client.write_all(&[message, &message[..cut]].concat()).expect("room");
         reads(&mut rig, &mut client, message);
         let id = rig.l.snapshot().connections[0].id;
         while counters(&rig).0 < (message.len() + cut) as u64 {
             rig.turn();
         }
-        let handed = rig.reactor.hand_over(id);
-        rig.turns(2);
-        let handed = success_of(handed).expect("it may move");
+        let handed = hand_over(&mut rig, id).expect("it may move");
         client.write_all(&message[cut..]).expect("room");
         let mut second = Kit::mio().rig();
         second.reactor.take_over(handed, build()).expect("a socket").detach();
@@ -399,21 +402,18 @@ fn c51d_each_framer_gives_a_part_of_a_message() {
     moves_within_a_message(|| IntReceiver::<u8, _>::new(Strings), b"\x05three");
     moves_within_a_message(|| IntReceiver::<u16, _>::new(Strings), b"\x00\x05three");
     moves_within_a_message(|| IntReceiver::<u32, _>::new(Strings), b"\x00\x00\x00\x05three");
-    moves_within_a_message(|| LineOnlyReceiver::new(Lines(Rc::default())), b"three\r\n");
+    moves_within_a_message(|| LineOnlyReceiver::new(Lines::default()), b"three\r\n");
     moves_within_a_message(|| NetstringReceiver::new(LimitMessages::new(Strings)), b"5:three,");
 }
 
 #[test]
 fn c51d_a_framer_refuses_inside_a_line_that_is_too_long() {
-    let (mut rig, made) = (Kit::mio().rig(), Rc::<RefCell<Option<LineTransport>>>::default());
-    let its = made.clone();
-    let factory = move || LineReceiver::new(Lines(its.clone())).with_max_length(5);
-    let listening = rig.reactor.listen("tcp:0:interface=127.0.0.1", factory);
-    let Address::Tcp(host) = listening.expect("a free port").host() else { panic!("no TCP") };
-    let mut client = TcpStream::connect(host).expect("it listens");
+    let (mut rig, lines) = (Kit::mio().rig(), Lines::default());
+    let its = lines.clone();
+    let factory = move || LineReceiver::new(its.clone()).with_max_length(5);
+    let mut client = served(&rig, TCP, factory);
     client.write_all(b"one\r\n").expect("room");
     reads(&mut rig, &mut client, b"one\r\n");
-    let transport = made.borrow().clone().expect("a connection");
     // The default for a line that is too long closes; this one skips it.
     for (bytes, may_move) in [(&b"much too long"[..], false), (b" still\r\n", true)] {
         let before = counters(&rig).0;
@@ -421,9 +421,8 @@ fn c51d_a_framer_refuses_inside_a_line_that_is_too_long() {
         while counters(&rig).0 < before + bytes.len() as u64 {
             rig.turn();
         }
-        let handed = rig.reactor.hand_over(transport.id());
-        rig.turns(2);
-        assert_eq!(success_of(handed).is_some(), may_move, "after {bytes:?}");
+        let handed = hand_over(&mut rig, lines.transport().id());
+        assert_eq!(handed.is_some(), may_move, "after {bytes:?}");
     }
 }
 
@@ -431,14 +430,11 @@ fn c51d_a_framer_refuses_inside_a_line_that_is_too_long() {
 fn c51d_a_unix_connection_moves_too() {
     let (mut rig, seen, folder) = (Kit::mio().rig(), Seen::default(), Folder::new());
     let path = folder.join("port");
-    let its = seen.clone();
-    let factory = move || Mover { seen: its.clone(), says: Says::Yes, count: 0 };
-    let _port = rig.reactor.listen_unix(&*path, factory).expect("a free path");
+    let _port = rig.reactor.listen_unix(&*path, seen.movers()).expect("a free path");
     let mut client = UnixStream::connect(&path).expect("it listens");
-    rig.until("a connection", || seen.transport.borrow().is_some());
-    let handed = rig.reactor.hand_over(seen.transport().id());
-    rig.turns(2);
-    let (mut second, seen) = take_over(success_of(handed).expect("it may move"));
+    seen.connected(&mut rig);
+    let handed = hand_over(&mut rig, seen.transport().id());
+    let (mut second, seen) = take_over(handed.expect("it may move"));
     client.write_all(b"hello").expect("room");
     second.until("bytes", || seen.calls.borrow().len() == 2);
     assert_eq!(seen.take(), ["made", "hello"]);
@@ -473,16 +469,13 @@ fn c51d_a_connection_behind_a_proxy_moves_with_what_its_header_told() {
     moved.write(vec![b'x'; 1_000_000]);
     second.turns(3);
     assert!(moved.buffered() > 0);
-    let again = second.reactor.hand_over(moved.id());
-    second.turns(2);
     let at = client.peer_addr().expect("an address");
-    let handed = success_of(again).expect("it may move again");
+    let handed = hand_over(&mut second, moved.id()).expect("it may move again");
     let (mut third, seen) = (Kit::mio().rig(), Seen::default());
     drop((_first, second));
     let endpoint = format!("haproxy:tcp:{}:interface=127.0.0.1:connections=1", at.port());
     let _port = third.reactor.listen(&*endpoint, || Relay::pair().0).expect("a free port");
-    let mover = Mover { seen: seen.clone(), says: Says::Yes, count: 0 };
-    third.reactor.take_over(handed, mover).expect("a socket").detach();
+    third.reactor.take_over(handed, seen.mover(Says::Yes, 0)).expect("a socket").detach();
     reads(&mut third, &mut client, &vec![b'x'; 1_000_000]);
     assert!(third.l.snapshot().ports[0].paused, "the port is full");
     let header = seen.transport().layer_info::<ProxyHeader>().expect("the header");
@@ -537,23 +530,14 @@ fn c51d_a_connection_that_is_not_whole_stays() {
     // A client's, and that of another loop.
     let mut old = Old::new(Says::Yes);
     let seen = Seen::default();
-    let mover = Mover { seen: seen.clone(), says: Says::Yes, count: 0 };
     let host = old.client.peer_addr().expect("an address");
-    old.rig.reactor.connect_protocol(&*format!("tcp:{host}"), mover).detach();
-    old.rig.until("a client", || seen.transport.borrow().is_some());
+    old.rig.reactor.connect_protocol(&*format!("tcp:{host}"), seen.mover(Says::Yes, 0)).detach();
+    seen.connected(&mut old.rig);
     let id = seen.transport().id();
-    let (asked, foreign) = (old.rig.reactor.hand_over(id), Kit::mio().rig());
-    let unknown = foreign.reactor.hand_over(id);
-    old.rig.turns(2);
-    assert!(success_of(asked).is_none());
-    let mut foreign = foreign;
-    foreign.turns(2);
-    assert!(success_of(unknown).is_none());
-    // Without sockets.
-    let mut memory = Kit::memory(Manner::Readiness).rig();
-    let asked = memory.reactor.hand_over(id);
-    memory.turns(2);
-    assert!(success_of(asked).is_none());
+    let (foreign, without_sockets) = (Kit::mio().rig(), Kit::memory(Manner::Readiness).rig());
+    for mut rig in [old.rig, foreign, without_sockets] {
+        assert!(hand_over(&mut rig, id).is_none());
+    }
 }
 
 #[test]
@@ -579,24 +563,18 @@ fn c51d_a_moved_connection_belongs_to_the_port_on_its_address() {
     let path = Folder::new();
     let unix = format!("unix:{}", path.join("port").display());
     let (mut first, seen) = (Kit::mio().rig(), Seen::default());
-    let its = seen.clone();
-    let factory = move || Mover { seen: its.clone(), says: Says::Yes, count: 0 };
-    let old = first.reactor.listen(&*unix, factory).expect("a free path");
+    let old = first.reactor.listen(&*unix, seen.movers()).expect("a free path");
     let mut client = UnixStream::connect(path.join("port")).expect("it listens");
-    first.until("a connection", || seen.transport.borrow().is_some());
-    let handed = first.reactor.hand_over(seen.transport().id());
+    seen.connected(&mut first);
     old.stop_listening().expect("it listens").detach();
-    first.turns(2);
-    let handed = success_of(handed).expect("it may move");
+    let handed = hand_over(&mut first, seen.transport().id()).expect("it may move");
     let mut second = Kit::mio().rig();
-    let factory = || Mover { seen: Seen::default(), says: Says::Yes, count: 0 };
     let limited = format!("{unix}:connections=1");
-    let port = second.reactor.listen(&*limited, factory).expect("a free path");
+    let port = second.reactor.listen(&*limited, Seen::default().movers()).expect("a free path");
     second.turns(2);
     let seen = Seen::default();
-    let mover = Mover { seen: seen.clone(), says: Says::Yes, count: 0 };
-    second.reactor.take_over(handed, mover).expect("a socket").detach();
-    second.until("the connection", || seen.transport.borrow().is_some());
+    second.reactor.take_over(handed, seen.mover(Says::Yes, 0)).expect("a socket").detach();
+    seen.connected(&mut second);
     // It counts for the limit, and drains with the port.
     let _waits = UnixStream::connect(path.join("port")).expect("a queue");
     second.turns(4);

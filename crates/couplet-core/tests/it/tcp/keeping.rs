@@ -13,9 +13,9 @@ use std::time::Duration;
 use couplet::driver::SockRef;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::reactor::{HandedOver, Keeper};
-use couplet::testing::success_of;
-use couplet::{Address, ConnectionId, HandOver, IntoFactory, Protocol, SocketOption, Transport};
+use couplet::{ConnectionId, HandOver, IntoFactory, Protocol, SocketOption, Transport};
 
+use super::{TCP, client, hand_over, served};
 use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig};
 
@@ -126,7 +126,7 @@ struct Old {
 
 impl Old {
     fn new() -> Old {
-        Old::over("tcp:0:interface=127.0.0.1")
+        Old::over(TCP)
     }
 
     fn over(endpoint: &str) -> Old {
@@ -138,10 +138,7 @@ impl Old {
     fn of<K>(endpoint: &str, store: Store, slot: Slot, factory: impl IntoFactory<K>) -> Old {
         let mut rig = Kit::mio().rig();
         rig.l.keep_connections(store.clone());
-        let port = rig.reactor.listen(endpoint, factory).expect("a free port");
-        let Address::Tcp(host) = port.host() else { panic!("no TCP") };
-        let client = TcpStream::connect(host).expect("it listens");
-        client.set_read_timeout(Some(Duration::from_secs(300))).expect("an option");
+        let client = served(&rig, endpoint, factory);
         rig.until("a connection", || slot.borrow().is_some());
         rig.turns(2);
         Old { rig, store, slot, client }
@@ -151,7 +148,7 @@ impl Old {
         let slot = Slot::default();
         let its = slot.clone();
         let factory = move || LineReceiver::new(Lines(its.clone())).with_max_length(5);
-        Old::of("tcp:0:interface=127.0.0.1", Store::default(), slot, factory)
+        Old::of(TCP, Store::default(), slot, factory)
     }
 
     fn transport(&self) -> Transport {
@@ -295,11 +292,10 @@ fn c51e_a_line_that_a_pause_holds_back_is_reset() {
     let its = slot.clone();
     let factory = move || LineReceiver::new(Pausing(its.clone()));
     let store = Store::default();
-    let mut old =
-        Old::of("tcp:0:interface=127.0.0.1", store.clone(), slot.clone(), factory.clone());
+    let mut old = Old::of(TCP, store.clone(), slot.clone(), factory.clone());
     old.send(b"one\r\ntwo\r\n");
     old.expect_reset("a line that is held");
-    let mut old = Old::of("tcp:0:interface=127.0.0.1", store, Slot::clone(&slot), factory);
+    let mut old = Old::of(TCP, store, slot, factory);
     old.send(b"one\r\ntwo\r\n");
     old.transport().resume_producing();
     old.rig.turns(3);
@@ -382,7 +378,7 @@ fn c51e_bytes_that_the_protocol_keeps_come_first() {
     let (slot, store) = (Slot::default(), Store::default());
     let its = slot.clone();
     let factory = move || Holding(its.clone());
-    let mut old = Old::of("tcp:0:interface=127.0.0.1", store, slot, factory);
+    let mut old = Old::of(TCP, store, slot, factory);
     old.send(b"abcdef");
     old.client.write_all(b"ghi").expect("room");
     let (handed, client) = old.kept();
@@ -460,9 +456,8 @@ fn c51e_a_connection_that_ends_or_changes_is_forgotten() {
             old.rig.tick();
         }),
         ("hand over", |old| {
-            let handed = old.rig.reactor.hand_over(old.transport().id());
-            old.rig.turns(2);
-            assert!(success_of(handed).is_some());
+            let id = old.transport().id();
+            assert!(hand_over(&mut old.rig, id).is_some());
         }),
         ("stop", |old| old.rig.stop(Duration::ZERO)),
     ];
@@ -510,7 +505,7 @@ fn c51e_other_connections_are_not_kept() {
 fn c51e_a_stream_that_has_received_bytes_is_reset() {
     let (mut rig, store) = (Kit::mio().rig(), Store::default());
     rig.l.keep_connections(store.clone());
-    let port = rig.reactor.serve("tcp:0:interface=127.0.0.1", async |mut stream| {
+    let port = rig.reactor.serve(TCP, async |mut stream| {
         stream.transport().keep(HandOver::new("stream", []));
         let mut bytes = [0; 10];
         loop {
@@ -518,9 +513,7 @@ fn c51e_a_stream_that_has_received_bytes_is_reset() {
             stream.transport().write(&bytes[..count]);
         }
     });
-    let Address::Tcp(host) = port.expect("a free port").host() else { panic!("no TCP") };
-    let client = TcpStream::connect(host).expect("it listens");
-    client.set_read_timeout(Some(Duration::from_secs(300))).expect("an option");
+    let client = client(&port.expect("a free port").host());
     rig.until("a record", || store.records.get() == 1);
     let mut old = Old { rig, store, slot: Slot::default(), client };
     old.echo(b"abc");
@@ -548,7 +541,7 @@ fn c51e_a_wrong_record_or_socket_is_an_error() {
 fn c51e_a_keeper_that_panics_disturbs_no_connection() {
     let (counter, store) = (Counter::default(), Store { panics: true, ..Store::default() });
     let slot = counter.transport.clone();
-    let mut old = Old::of("tcp:0:interface=127.0.0.1", store, slot, move || counter.clone());
+    let mut old = Old::of(TCP, store, slot, move || counter.clone());
     old.echo(b"abc");
     old.echo(b"def");
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -11,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use couplet::endpoints::{ServerEndpoint, server_from_string};
 use couplet::factory::ErasedFactory;
 use couplet::testing::{Manner, failure_of, success_of};
-use couplet::{Address, Failure, ListenError, ListeningSocket, Port, Reactor};
+use couplet::{Failure, ListenError, ListeningSocket, Port, Reactor};
 
+use super::{TCP, client};
 use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::Echo;
@@ -63,14 +63,13 @@ fn stop(rig: &mut Rig, port: &Port) {
 
 #[test]
 fn c22d_a_port_listens_on_the_socket_of_another_under_all_its_layers() {
-    for text in ["tcp:0:interface=127.0.0.1", "throttle:log:tcp:0:interface=127.0.0.1:read=1M"] {
+    for text in [TCP, "throttle:log:tcp:0:interface=127.0.0.1:read=1M"] {
         let (mut first, mut second) = (Kit::mio().rig(), Kit::mio().rig());
         let old = first.reactor.listen(text, || Echo).expect("a free port");
-        let Some(Address::Tcp(host)) = Some(old.host()) else { panic!("no TCP") };
-        let passed = Passed::from(&mut first, &old, text);
+        let (host, passed) = (old.host(), Passed::from(&mut first, &old, text));
         stop(&mut first, &old);
         // It waits in the queue, which no port serves.
-        let mut client = TcpStream::connect(host).expect("the socket is open");
+        let mut client = client(&host);
         client.write_all(b"hello").expect("room");
         let port = second.reactor.listen(passed, || Echo).expect("its socket listens");
         assert_eq!((port.host(), port.to_string()), (old.host(), old.to_string()));
@@ -146,7 +145,7 @@ fn c22d_no_other_descriptor_is_a_port() {
 #[test]
 fn c22d_a_port_that_stops_has_no_duplicate() {
     let mut rig = Kit::mio().rig();
-    let listen = |rig: &Rig| rig.reactor.listen("tcp:0:interface=127.0.0.1", || Echo);
+    let listen = |rig: &Rig| rig.reactor.listen(TCP, || Echo);
     let port = listen(&rig).expect("a free port");
     // Asked before the stop, it is answered first.
     let (early, stopped) = (port.duplicate(), port.stop_listening());

@@ -1,16 +1,13 @@
 //! `pair`, `hold` and `every_split`.
 
 use std::cell::RefCell;
-use std::time::Duration;
 
 use super::{Notes, failing, s, saying};
-use couplet::driver::memory::Memory;
 use couplet::testing::{Cut, Manner, every_split, hold, hold_on, pair, pair_on};
-use couplet::{
-    Address, ListenOptions, Loop, LoopOptions, Protocol, Reason, SocketOption, Transport,
-    UnixAddress,
-};
+use couplet::{Address, ListenOptions, Protocol, Reason, SocketOption, Transport, UnixAddress};
 use couplet_testkit_loops::doubles::on_made;
+
+use crate::pace::Stage;
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
 
@@ -211,22 +208,17 @@ fn the_far_end_sees_pauses_options_and_resets() {
 fn a_reset_destroys_half_of_the_bytes_of_tcp_and_none_between_unix_sockets() {
     let tcp = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
     for manner in MANNERS {
-        let (driver, network) = Memory::new(manner, 1);
-        let mut l = Loop::with_driver(driver, LoopOptions::default());
+        let mut stage = Stage::on(manner, 1);
         for (to, arrived) in [(tcp.clone(), 500), (UnixAddress::from("a").into(), 1000)] {
             let notes = saying("never read");
             let ours = notes.clone();
-            let port = l.reactor().listen_at(to, ListenOptions::default(), move || ours.clone());
-            let wire = network.connect(port.expect("a free port").host()).expect("it listens");
-            let mut turns = || {
-                for _ in 0..10 {
-                    l.turn(Some(Duration::ZERO)).expect("a turn");
-                }
-            };
-            turns();
+            let port = stage.reactor.listen_at(to, ListenOptions::default(), move || ours.clone());
+            let wire =
+                stage.network.connect(port.expect("a free port").host()).expect("it listens");
+            stage.turns(10);
             assert_eq!((wire.waiting(), wire.push(&[b'x'; 1000])), (10, 1000));
             wire.close();
-            turns();
+            stage.turns(10);
             assert_eq!(notes.pieces.take().iter().sum::<usize>(), arrived, "{}", wire.address());
             assert!(notes.entries().last().is_some_and(|lost| lost.contains("connection lost")));
         }
@@ -235,15 +227,13 @@ fn a_reset_destroys_half_of_the_bytes_of_tcp_and_none_between_unix_sockets() {
 
 #[test]
 fn a_capacity_is_that_of_the_connections_made_after_it() {
-    let (driver, network) = Memory::new(Manner::Readiness, 1);
-    let mut l = Loop::with_driver(driver, LoopOptions::default());
-    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let port = l.reactor().listen_tcp(any, || saying("")).expect("a free port").host();
+    let mut stage = Stage::on(Manner::Readiness, 1);
+    let port = stage.listen(|| saying("")).host();
     let wires = [(10, 10), (5, 5), (0, 1)].map(|(capacity, fits)| {
-        network.set_capacity(capacity);
-        (network.connect(port.clone()).expect("it listens"), fits)
+        stage.network.set_capacity(capacity);
+        (stage.network.connect(port.clone()).expect("it listens"), fits)
     });
-    l.turn(Some(Duration::ZERO)).expect("a turn");
+    stage.turn();
     for (wire, fits) in &wires {
         assert_eq!(
             (wire.push(&[0; 20]), wire.push(&[0; 20]), wire.unreceived()),
@@ -265,19 +255,17 @@ const OPTIONS: [SocketOption; 5] = [
 fn the_far_end_of_a_unix_connection_sees_no_options_of_tcp() {
     let tcp = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
     for manner in MANNERS {
-        let (driver, network) = Memory::new(manner, 1);
-        let mut l = Loop::with_driver(driver, LoopOptions::default());
+        let mut stage = Stage::on(manner, 1);
         for (to, seen) in
             [(tcp.clone(), &OPTIONS[..]), (UnixAddress::from("a").into(), &OPTIONS[..2])]
         {
             let set = |transport: &Transport| {
                 OPTIONS.iter().for_each(|option| transport.set_socket_option(*option));
             };
-            let port = l.reactor().listen_at(to, ListenOptions::default(), move || on_made(set));
-            let wire = network.connect(port.expect("a free port").host()).expect("it listens");
-            for _ in 0..5 {
-                l.turn(Some(Duration::ZERO)).expect("a turn");
-            }
+            let port = stage.reactor.listen_at(to, ListenOptions::default(), move || on_made(set));
+            let wire =
+                stage.network.connect(port.expect("a free port").host()).expect("it listens");
+            stage.turns(5);
             assert_eq!(wire.options(), seen, "{}", wire.address());
         }
     }
