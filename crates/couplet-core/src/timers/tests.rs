@@ -57,20 +57,6 @@ fn a_new_call_in_the_past_does_not_hold_up_older_due_ones() {
 // 88
 
 #[test]
-fn equal_deadlines_come_in_the_order_of_asking() {
-    for delay in [Duration::ZERO, MS * 3, SECOND * 90] {
-        let (mut timers, start) = store();
-        let keys: Vec<_> = (0..100).map(|n| timers.insert(start + delay, n)).collect();
-        for n in [3, 50, 7] {
-            assert!(timers.reset(keys[n], start + delay));
-        }
-        let expected: Vec<_> =
-            (0..100).filter(|n| ![3, 50, 7].contains(n)).chain([3, 50, 7]).collect();
-        assert_eq!(pop_all(&mut timers, start + delay), expected);
-    }
-}
-
-#[test]
 fn a_call_never_comes_a_nanosecond_early() {
     let nanosecond = Duration::from_nanos(1);
     for delay in [nanosecond, MS, SECOND * 60 + nanosecond, YEAR * 500 + nanosecond] {
@@ -84,18 +70,6 @@ fn a_call_never_comes_a_nanosecond_early() {
 }
 
 // 90, 93
-
-#[test]
-fn a_stale_key_does_not_reach_the_next_call_in_its_entry() {
-    let (mut timers, start) = store();
-    let old = timers.insert(start, 1);
-    timers.remove(old);
-    let new = timers.insert(start, 2);
-    assert_eq!(old.0.slot, new.0.slot, "the entry is reused");
-    assert_eq!(timers.remove(old), None);
-    assert!(!timers.reset(old, start));
-    assert_eq!(timers.remove(new), Some(2));
-}
 
 #[test]
 fn a_key_takes_eight_bytes_and_an_entry_forty_eight() {
@@ -254,17 +228,6 @@ fn a_cancelled_call_wakes_at_most_once_and_only_for_one_that_shares_its_slot() {
     assert!(early <= real);
     assert_eq!(pop_all(&mut timers, early), [] as [char; 0]);
     assert_eq!(timers.next_deadline(), Some(real));
-}
-
-#[test]
-fn there_is_no_deadline_once_the_last_call_is_cancelled() {
-    let (mut timers, start) = store();
-    let first = timers.insert(start + SECOND * 3600, 'x');
-    let last = timers.insert(start + SECOND * 3601, 'y');
-    timers.remove(first);
-    assert!(timers.next_deadline().is_some());
-    timers.remove(last);
-    assert_eq!(timers.next_deadline(), None);
 }
 
 // The model
