@@ -258,7 +258,7 @@ async def over_sockets(case, listens, connects, earlier, calls, kind, alike=None
 
         def peer(name):
             with connects(name) as skt:
-                skt.settimeout(100)
+                skt.settimeout(300)
                 if isinstance(skt, peers_ssl.SSLSocket):
                     # The server has sent the end of its handshake before the answer.
                     skt.sendall(b"h")
@@ -364,7 +364,7 @@ class Closing(Cases):
 
             def peer():
                 with listening, listening.accept()[0] as skt:
-                    skt.settimeout(100)
+                    skt.settimeout(300)
                     reads.wait(100)
                     return read(skt.recv)
 
@@ -416,7 +416,7 @@ class Closing(Cases):
 
         def connects(name):
             skt = small(socket.socket(), 32 * 1024)
-            skt.settimeout(100)
+            skt.settimeout(300)
             skt.connect((name.host, name.port))
             return context().wrap_socket(skt, suppress_ragged_eofs=False)
 
@@ -661,7 +661,7 @@ class Kept(Cases, by=only_subject):
 
             def peer():
                 with socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET) as skt:
-                    skt.settimeout(100)
+                    skt.settimeout(300)
                     skt.connect(path if is_unix else ("127.0.0.1", port.getHost().port))
                     skt.sendall(b"g")
                     saw = b"".join(iter(lambda: skt.recv(100), b""))

@@ -403,7 +403,7 @@ impl Protocol for Touchy {
 
 /// The answer to a byte; `None` if the connection has ended.
 fn answer(mut client: &TcpStream, byte: u8) -> Option<u8> {
-    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
     let mut answer = [0];
     client.write_all(&[byte]).ok()?;
     client.read_exact(&mut answer).ok().map(|()| answer[0])
