@@ -750,6 +750,11 @@ const CAPABILITIES: &[Capability] = &[
         ],
     },
     Capability {
+        paths: &["couplet_cli"],
+        instead: GUEST,
+        places: &["programs/couplet/src/main.rs"],
+    },
+    Capability {
         paths: &["poetry"],
         instead: GUEST,
         places: &[
