@@ -3,6 +3,7 @@ cuts and any actions of the protocols; and receivers on the reactor's own connec
 
 import gc
 import itertools
+import operator
 import sys
 import unittest
 import weakref
@@ -182,29 +183,11 @@ def mixed(words, calls):
     return st.lists(some, max_size=5).map(lambda lists: [step for steps in lists for step in steps])
 
 
-def resume(made):
-    return made.resumeProducing()
-
-
-def stop(made):
-    made.paused = True
-
-
-def to_raw(made):
-    return made.setRawMode()
-
-
-def to_lines(made):
-    return made.setLineMode(b"and\r\n")
-
-
-def tighten(made):
-    made.MAX_LENGTH = 3
-
-
-def loosen(made):
-    made.MAX_LENGTH = 20
-
+# Calls of a protocol, whose texts say what they do.
+resume, to_raw = operator.methodcaller("resumeProducing"), operator.methodcaller("setRawMode")
+to_lines = operator.methodcaller("setLineMode", b"and\r\n")
+stop = operator.methodcaller("__setattr__", "paused", True)
+tighten, loosen = (operator.methodcaller("__setattr__", "MAX_LENGTH", length) for length in (3, 20))
 
 LINE_WORDS = [b"\r\n", b"\r\n", b"\n", b"\r", b"a", b"bc"] + [bytes([word]) for word in b"pcmxewrdkbls"]
 LINE_CALLS = [resume, resume, stop, to_raw, to_lines, tighten, loosen]

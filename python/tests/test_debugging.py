@@ -14,20 +14,7 @@ from twisted.internet import defer, protocol, threads
 
 from kit import reactors
 from kit.cases import SUBJECT, Cases, case, only_subject
-
-
-class Called(protocol.Protocol):
-    """Calls a function with its first chunk."""
-
-    def __init__(self, function):
-        self.function, self.ended = function, defer.Deferred()
-
-    def dataReceived(self, data):
-        self.function(data)
-        self.transport.loseConnection()
-
-    def connectionLost(self, reason):
-        self.ended.callback(None)
+from kit.connections import Called
 
 
 async def while_called(case, function):
@@ -35,7 +22,8 @@ async def while_called(case, function):
     server = Called(function)
     client = await case.connect(case.listen(lambda: server), protocol.Protocol())
     client.transport.write(b"data")
-    await server.ended
+    await server.called
+    client.transport.loseConnection()
 
 
 def frames(file):

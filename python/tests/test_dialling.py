@@ -140,23 +140,3 @@ class Dialling(Cases):
             factory = Factory(case, build)
             case.reactor.connectTCP("127.0.0.1", port, factory)
             await factory.ended
-
-    async def test_a_factory_connects_again_in_its_callback(case):
-        port = case.listen(protocol.Protocol)
-        left = 3
-
-        class Again(Factory):
-            def clientConnectionLost(self, connector, reason):
-                nonlocal left
-                left -= 1
-                if left:
-                    self.made = defer.Deferred().addCallback(lambda _: connector.disconnect())
-                    connector.connect()
-                else:
-                    super().clientConnectionLost(connector, reason)
-
-        factory = Again(case)
-        connector = case.reactor.connectTCP("127.0.0.1", port, factory)
-        await factory.made
-        connector.disconnect()
-        await factory.ended

@@ -3,6 +3,7 @@ reactor, as under the model, and before and after its run."""
 
 import asyncio
 import contextlib
+import functools
 import threading
 
 from twisted.internet import defer, error, threads
@@ -61,11 +62,6 @@ async def uses_streams():
     return answer
 
 
-async def runs_a_process():
-    child = await asyncio.create_subprocess_exec("echo", "some", stdout=asyncio.subprocess.PIPE)
-    return (await child.communicate())[0], child.returncode
-
-
 async def runs():
     loop = asyncio.get_running_loop()
     try:
@@ -100,20 +96,16 @@ def attempt_all(case, when):
 class Nested(Cases):
     """Blocking uses of asyncio in the reactor's callbacks."""
 
-    async def test_in_a_timed_call(case):
-        called = defer.Deferred()
-        case.reactor.callLater(0, lambda: called.callback(attempt_all(case, "timed call")))
-        await called
-
-    async def test_in_a_call_from_a_thread(case):
-        called = defer.Deferred()
-        call = lambda: called.callback(attempt_all(case, "call from a thread"))
-        await threads.deferToThread(case.reactor.callFromThread, call)
-        await called
-
-    async def test_in_the_result_of_a_thread(case):
+    async def test_in_timed_calls_and_calls_from_threads(case):
+        for name, call in (
+            ("timed call", functools.partial(case.reactor.callLater, 0)),
+            ("call from a thread", functools.partial(case.reactor.callInThread, case.reactor.callFromThread)),
+        ):
+            called = defer.Deferred()
+            call(lambda: called.callback(attempt_all(case, name)))
+            await called
         await threads.deferToThread(lambda: None)
-        attempt_all(case, "result")
+        attempt_all(case, "result of a thread")
 
     async def test_in_callbacks_of_connections(case):
         class Nesting(Echo):

@@ -1,5 +1,6 @@
 """The reactor itself: runs that end before they begin, nested turns, forks, wrapped pollers, delayed calls."""
 
+import functools
 import os
 import select
 import socket
@@ -9,12 +10,11 @@ import time
 import unittest
 
 from twisted.internet import base, defer, interfaces, protocol, threads
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from kit import running
 from kit.cases import SUBJECT, Cases, only_subject
-from kit.connections import MIB, Echo, Noting, Reader, close, ended, pair
+from kit.connections import MIB, Called, Echo, Noting, Producer, Reader, close, ended, pair
 
 MADE = """
 import os, sys, threading
@@ -281,23 +281,12 @@ def turn_until(case, holds):
 
 def exchange(case, port, name):
     """Inside a callback: connects, sends by a producer, receives the echo, loses the connection, and uses a thread."""
-    client, pieces = Noting(case, f"client of {name}"), [b"one", b"two", b"three"]
-
-    @implementer(interfaces.IPullProducer)
-    class Pieces:
-        def resumeProducing(self):
-            client.transport.write(pieces.pop(0))
-            if not pieces:
-                client.transport.unregisterProducer()
-
-        def stopProducing(self):
-            pass
-
+    client = Noting(case, f"client of {name}")
     connected = []
     case.connect(port, client).addCallback(connected.append)
     turn_until(case, lambda: connected)
-    client.transport.registerProducer(Pieces(), False)
-    turn_until(case, lambda: client.size == 11)
+    Producer(case, client.transport, False, 3, closes=False)
+    turn_until(case, lambda: client.size == 18_000)
     client.transport.loseConnection()
     turn_until(case, lambda: client.lost.called)
     got = []
@@ -306,29 +295,8 @@ def exchange(case, port, name):
     case.say(name, "returns", got)
 
 
-async def serves_inside(case, port):
-    """Another connection exchanges bytes while `dataReceived` iterates, and new ones are accepted and made."""
-    before = Noting(case, "before")
-    await case.connect(port, before)
-
-    class Nesting(Noting):
-        def dataReceived(self, data):
-            super().dataReceived(data)
-            before.transport.write(b"before")
-            turn_until(case, lambda: before.size == 6)
-            exchange(case, port, "nested")
-            self.transport.write(b"answer")
-
-    server, client = await pair(case, Nesting(case, "nesting"))
-    client.transport.write(b"x")
-    await client.wanted(6)
-    for each in (client, before):
-        each.transport.loseConnection()
-    await defer.gatherResults([client.lost, server.lost, before.lost])
-
-
 async def in_a_protocol(case, nested, event):
-    """Iterates when a factory builds a protocol, or when the connection of that is made, lost, or drained."""
+    """Iterates when a factory builds a protocol, or when that is connected, gets data, is lost, or drained."""
 
     class Nesting(Noting):
         def connectionMade(self):
@@ -338,6 +306,10 @@ async def in_a_protocol(case, nested, event):
             elif event == "resumed":
                 self.transport.registerProducer(self, True)
                 self.transport.write(b"r" * 8 * MIB)
+
+        def dataReceived(self, data):
+            super().dataReceived(data)
+            nested()
 
         def pauseProducing(self):
             self.resumeProducing = self.resumed
@@ -363,6 +335,8 @@ async def in_a_protocol(case, nested, event):
         return server
 
     await case.connect(case.listen(build), client)
+    if event == "data":
+        client.transport.write(b"x")
     await (client.wanted(8 * MIB) if event == "resumed" else case.sleep(0.05))
     await close(client, server)
 
@@ -442,10 +416,9 @@ async def in_a_call_from_a_thread(case, nested):
 CALLBACKS = {
     "timed": in_a_timed_call,
     "from a thread": in_a_call_from_a_thread,
-    "build": lambda case, nested: in_a_protocol(case, nested, "build"),
-    "made": lambda case, nested: in_a_protocol(case, nested, "made"),
-    "lost": lambda case, nested: in_a_protocol(case, nested, "lost"),
-    "resumed": lambda case, nested: in_a_protocol(case, nested, "resumed"),
+    **{
+        event: functools.partial(in_a_protocol, event=event) for event in ("build", "made", "data", "lost", "resumed")
+    },
     "read": in_a_reader,
     "datagram": in_a_datagram,
     "process": in_a_process,
@@ -471,9 +444,6 @@ class Turns(Cases):
         os.write(writing, b"123")
         case.reactor.addReader(Reader(reading, read))
         await case.sleep(0.1)
-
-    async def test_connections_are_served_inside_a_callback_of_a_connection(case):
-        await serves_inside(case, case.listen(lambda: Echo(case, "server")))
 
     async def test_bytes_of_the_same_connection_arrive_inside_its_callback(case):
         class Nesting(Noting):
@@ -702,16 +672,6 @@ class Accepting(Cases):
     # The model closes the socket when the exception is freed.
     @only_subject
     async def test_a_build_protocol_that_raises_ends_the_connection_cleanly(case):
-        reasons = []
-
-        class Client(Noting):
-            def connectionMade(self):
-                self.transport.write(first)
-
-            def connectionLost(self, reason):
-                reasons.append(reason.type.__name__)
-                self.lost.callback(None)
-
         def build():
             # Wait for the client's bytes.
             time.sleep(0.01)
@@ -719,10 +679,11 @@ class Accepting(Cases):
 
         port = case.listen(build)
         for first in (b"", b"first"):
-            client = Client(case, "client")
+            client = Noting(case, "client")
+            client.connectionMade = lambda: client.transport.write(first)
             await case.connect(port, client)
             await client.lost
-        assert reasons == ["ConnectionDone", "ConnectionDone"], reasons
+        assert [note.split()[1] for note in case.notes["client"]] == ["ConnectionDone"] * 2, case.notes
 
 
 class Fairness(Cases, by=only_subject):
@@ -827,7 +788,7 @@ class Busy(protocol.Protocol):
         self.reactor.callInThread(self.reactor.callFromThread, self.be_busy)
 
     def in_an_event(self):
-        other = socket.create_connection(("127.0.0.1", self.case.listen(lambda: Called(self.be_busy))))
+        other = socket.create_connection(("127.0.0.1", self.case.listen(lambda: Called(lambda data: self.be_busy()))))
         other.send(b"x")
         self.received.addBoth(lambda _: (other.close(), self.case.ports.pop(0).stopListening())[1])
 
@@ -875,16 +836,6 @@ sys.exit(not in_time)
         before_an_iteration_inside_a_call,
         stopped,
     ]
-
-
-class Called(protocol.Protocol):
-    """Calls a function when input arrives."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def dataReceived(self, data):
-        self.function()
 
 
 def when_readable(reactor, socket, function):

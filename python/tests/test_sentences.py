@@ -17,7 +17,7 @@ from kit import reactors
 from kit.cases import HANG, SUBJECT
 from kit.connections import Source, quiet
 
-INTERFACES = ["IReactorTime", "IDelayedCall", "IReactorCore", "IListeningPort", "ITransport", "ITCPTransport", "IUNIXTransport"]
+INTERFACES = "IReactorTime IDelayedCall IReactorCore IListeningPort ITransport ITCPTransport IUNIXTransport".split()
 # Sentences that promise nothing.
 ADVICE = {
     "IReactorTime.getDelayedCalls": ["See L{"],
@@ -78,6 +78,13 @@ class Moment:
     def until(self, number):
         """A condition: there are so many notes."""
         return lambda: len(self.notes) >= number
+
+
+class Life(Moment):
+    """Prints each outcome at once."""
+
+    def note(self, *words):
+        print(*words, flush=True)
 
 
 # IReactorTime and IDelayedCall.
@@ -359,7 +366,7 @@ class Pair:
             directlyProvides(made, interfaces.IHalfCloseableProtocol)
         factory = quiet(lambda: made)
         with ours:
-            self.transport = at.reactor.adoptStreamConnection(ours.fileno(), ours.family, factory) or made.transport
+            at.reactor.adoptStreamConnection(ours.fileno(), ours.family, factory)
         self.transport = made.transport
 
     def reads(self):
@@ -615,23 +622,12 @@ def sends_descriptors_with_bytes(at):
 # Whole lives of a reactor.
 
 
-def note(*words):
-    print(*words, flush=True)
-
-
-def attempt(name, call, *args):
-    try:
-        result = call(*args)
-    except Exception as problem:
-        return note(name, "raises", type(problem).__name__, problem)
-    note(name, "returns", type(result).__name__)
-
-
-def traced(reactor, *events):
+def traced(at, *events):
     """Notes each phase of the events, and whether the reactor runs."""
     for event in events:
         for phase in ("before", "during", "after"):
-            reactor.addSystemEventTrigger(phase, event, lambda text=f"{phase} {event}": note(text, bool(reactor.running)))
+            note = lambda text=f"{phase} {event}": at.note(text, bool(at.reactor.running))
+            at.reactor.addSystemEventTrigger(phase, event, note)
 
 
 @sentences("IReactorCore.running", "A C{bool}")
@@ -639,146 +635,146 @@ def traced(reactor, *events):
 @sentences("IReactorCore.stop", "Fire 'shutdown'")
 @sentences("IReactorCore.fireSystemEvent", "System-wide events")
 @sentences("IReactorCore.addSystemEventTrigger", "These events")
-def life_of_one_run(reactor):
+def life_of_one_run(at):
     from twisted.internet import defer
 
-    note("made", type(reactor.running).__name__, reactor.running)
-    attempt("stop", reactor.stop)
-    traced(reactor, "startup", "shutdown", "persist")
+    at.note("made", type(at.reactor.running).__name__, at.reactor.running)
+    at.attempt("stop", at.reactor.stop)
+    traced(at, "startup", "shutdown", "persist")
     waits = defer.Deferred()
-    waits.addCallback(lambda _: note("the wait ends", bool(reactor.running)))
-    reactor.addSystemEventTrigger("before", "shutdown", lambda: waits)
+    waits.addCallback(lambda _: at.note("the wait ends", bool(at.reactor.running)))
+    at.reactor.addSystemEventTrigger("before", "shutdown", lambda: waits)
 
     def running():
-        note("running", reactor.running)
-        attempt("run", reactor.run)
-        reactor.callLater(0.1, waits.callback, None)
-        attempt("stop", reactor.stop)
-        attempt("stop again", reactor.stop)
-        attempt("run", reactor.run)
-        note("stopped", reactor.running)
+        at.note("running", at.reactor.running)
+        at.attempt("run", at.reactor.run)
+        at.reactor.callLater(0.1, waits.callback, None)
+        at.attempt("stop", at.reactor.stop)
+        at.attempt("stop again", at.reactor.stop)
+        at.attempt("run", at.reactor.run)
+        at.note("stopped", at.reactor.running)
 
-    reactor.callLater(0, running)
-    attempt("run", reactor.run)
-    note("ended", reactor.running)
-    attempt("stop", reactor.stop)
-    attempt("run", reactor.run)
-    traced(reactor, "startup", "shutdown")
-    attempt("run", reactor.run, False)
-    attempt("fire", reactor.fireSystemEvent, "shutdown")
-    note("ended", reactor.running)
+    at.reactor.callLater(0, running)
+    at.attempt("run", at.reactor.run)
+    at.note("ended", at.reactor.running)
+    at.attempt("stop", at.reactor.stop)
+    at.attempt("run", at.reactor.run)
+    traced(at, "startup", "shutdown")
+    at.attempt("run", at.reactor.run, False)
+    at.attempt("fire", at.reactor.fireSystemEvent, "shutdown")
+    at.note("ended", at.reactor.running)
 
 
 @sentences("IReactorCore.crash", "Stop the main", "This is named", "However")
-def life_of_crashes(reactor):
+def life_of_crashes(at):
     from twisted.internet import defer
 
-    traced(reactor, "startup", "shutdown")
-    attempt("crash", reactor.crash)
-    note("crashed", reactor.running)
+    traced(at, "startup", "shutdown")
+    at.attempt("crash", at.reactor.crash)
+    at.note("crashed", at.reactor.running)
     for number in range(3):
-        reactor.callWhenRunning(note, "run", number, reactor.running)
-        reactor.callLater(0.01, reactor.crash)
-        reactor.callLater(0.01, note, "in the same iteration")
-        reactor.callLater(0.5, note, "later", number)
-        attempt("run", reactor.run)
-        note("crashed", reactor.running)
-        note(len(reactor.getDelayedCalls()), "timed calls wait")
+        at.reactor.callWhenRunning(at.note, "run", number, at.reactor.running)
+        at.reactor.callLater(0.01, at.reactor.crash)
+        at.reactor.callLater(0.01, at.note, "in the same iteration")
+        at.reactor.callLater(0.5, at.note, "later", number)
+        at.attempt("run", at.reactor.run)
+        at.note("crashed", at.reactor.running)
+        at.note(len(at.reactor.getDelayedCalls()), "timed calls wait")
         # Each crash adds the start of the reactor once more.
-        traced(reactor, "startup")
+        traced(at, "startup")
     # A wedged shutdown.
-    reactor.addSystemEventTrigger("before", "shutdown", defer.Deferred)
-    reactor.callLater(0.01, reactor.stop)
-    reactor.callLater(0.1, reactor.crash)
-    attempt("run", reactor.run)
-    note("crashed", reactor.running)
-    attempt("run", reactor.run)
-    attempt("stop", reactor.stop)
+    at.reactor.addSystemEventTrigger("before", "shutdown", defer.Deferred)
+    at.reactor.callLater(0.01, at.reactor.stop)
+    at.reactor.callLater(0.1, at.reactor.crash)
+    at.attempt("run", at.reactor.run)
+    at.note("crashed", at.reactor.running)
+    at.attempt("run", at.reactor.run)
+    at.attempt("stop", at.reactor.stop)
 
 
 @sentences("IReactorCore.iterate", "The reactor must", "It must also")
-def life_of_iterations(reactor):
+def life_of_iterations(at):
     """The reactor is started and stopped, and iterates between."""
-    traced(reactor, "startup", "shutdown")
-    reactor.startRunning(False)
-    note("started", reactor.running)
-    reactor.callLater(0, note, "a timed call")
-    reactor.callWhenRunning(note, "called")
+    traced(at, "startup", "shutdown")
+    at.reactor.startRunning(False)
+    at.note("started", at.reactor.running)
+    at.reactor.callLater(0, at.note, "a timed call")
+    at.reactor.callWhenRunning(at.note, "called")
     for _ in range(3):
-        attempt("iterate", reactor.iterate, 0.01)
-    attempt("stop", reactor.stop)
-    note("stopped", reactor.running)
+        at.attempt("iterate", at.reactor.iterate, 0.01)
+    at.attempt("stop", at.reactor.stop)
+    at.note("stopped", at.reactor.running)
     for _ in range(3):
-        attempt("iterate", reactor.iterate, 0.01)
-    note("ended", reactor.running)
-    reactor.callLater(0, note, "a call after the end")
-    attempt("iterate", reactor.iterate, 0.01)
-    attempt("run", reactor.run)
+        at.attempt("iterate", at.reactor.iterate, 0.01)
+    at.note("ended", at.reactor.running)
+    at.reactor.callLater(0, at.note, "a call after the end")
+    at.attempt("iterate", at.reactor.iterate, 0.01)
+    at.attempt("run", at.reactor.run)
 
 
 @sentences("IReactorCore.iterate", "This method is not")
-def life_of_nested_iterations(reactor):
+def life_of_nested_iterations(at):
     def outer():
-        note("outer")
-        reactor.callLater(0, inner)
-        attempt("iterate", reactor.iterate, 0.01)
-        attempt("iterate", reactor.iterate, 0.01)
-        note("outer ends")
-        reactor.callLater(0.05, reactor.stop)
+        at.note("outer")
+        at.reactor.callLater(0, inner)
+        at.attempt("iterate", at.reactor.iterate, 0.01)
+        at.attempt("iterate", at.reactor.iterate, 0.01)
+        at.note("outer ends")
+        at.reactor.callLater(0.05, at.reactor.stop)
 
     def inner():
-        note("inner")
-        reactor.callLater(0, note, "innermost")
-        attempt("iterate", reactor.iterate, 0.01)
-        attempt("iterate", reactor.iterate, 0.01)
-        note("inner ends")
+        at.note("inner")
+        at.reactor.callLater(0, at.note, "innermost")
+        at.attempt("iterate", at.reactor.iterate, 0.01)
+        at.attempt("iterate", at.reactor.iterate, 0.01)
+        at.note("inner ends")
 
-    reactor.callWhenRunning(outer)
-    attempt("run", reactor.run)
-
-
-@sentences("IReactorCore.stop", "Fire 'shutdown'")
-def life_of_stops_in_a_startup(reactor):
-    traced(reactor, "startup", "shutdown")
-    for phase in ("before", "during", "after"):
-        reactor.addSystemEventTrigger(phase, "startup", attempt, f"stop {phase} the startup", reactor.stop)
-    reactor.callLater(0, note, "a timed call")
-    attempt("run", reactor.run)
-    reactor.addSystemEventTrigger("after", "shutdown", note, "never")
-    attempt("stop", reactor.stop)
+    at.reactor.callWhenRunning(outer)
+    at.attempt("run", at.reactor.run)
 
 
 @sentences("IReactorCore.stop", "Fire 'shutdown'")
-def life_of_stops_in_a_shutdown(reactor):
-    traced(reactor, "shutdown")
+def life_of_stops_in_a_startup(at):
+    traced(at, "startup", "shutdown")
     for phase in ("before", "during", "after"):
-        reactor.addSystemEventTrigger(phase, "shutdown", attempt, f"stop {phase} the shutdown", reactor.stop)
-        reactor.addSystemEventTrigger(phase, "shutdown", reactor.callLater, 0, note, "a timed call from", phase)
-        reactor.addSystemEventTrigger(phase, "shutdown", attempt, "run", reactor.run)
-        reactor.addSystemEventTrigger(phase, "shutdown", reactor.callWhenRunning, note, "is running,", phase)
-    reactor.callWhenRunning(reactor.stop)
-    attempt("run", reactor.run)
-    note(len(reactor.getDelayedCalls()), "timed calls wait")
+        at.reactor.addSystemEventTrigger(phase, "startup", at.attempt, f"stop {phase} the startup", at.reactor.stop)
+    at.reactor.callLater(0, at.note, "a timed call")
+    at.attempt("run", at.reactor.run)
+    at.reactor.addSystemEventTrigger("after", "shutdown", at.note, "never")
+    at.attempt("stop", at.reactor.stop)
+
+
+@sentences("IReactorCore.stop", "Fire 'shutdown'")
+def life_of_stops_in_a_shutdown(at):
+    traced(at, "shutdown")
+    for phase in ("before", "during", "after"):
+        at.reactor.addSystemEventTrigger(phase, "shutdown", at.attempt, f"stop {phase} the shutdown", at.reactor.stop)
+        at.reactor.addSystemEventTrigger(phase, "shutdown", at.reactor.callLater, 0, at.note, "a timed call from", phase)
+        at.reactor.addSystemEventTrigger(phase, "shutdown", at.attempt, "run", at.reactor.run)
+        at.reactor.addSystemEventTrigger(phase, "shutdown", at.reactor.callWhenRunning, at.note, "is running,", phase)
+    at.reactor.callWhenRunning(at.reactor.stop)
+    at.attempt("run", at.reactor.run)
+    at.note(len(at.reactor.getDelayedCalls()), "timed calls wait")
 
 
 @sentences("IReactorCore.crash", "Stop the main")
-def life_of_crashes_in_a_startup(reactor):
-    traced(reactor, "startup", "shutdown")
-    reactor.addSystemEventTrigger("after", "startup", reactor.crash)
-    reactor.callLater(0, note, "a timed call")
-    attempt("run", reactor.run)
-    note("crashed", reactor.running)
+def life_of_crashes_in_a_startup(at):
+    traced(at, "startup", "shutdown")
+    at.reactor.addSystemEventTrigger("after", "startup", at.reactor.crash)
+    at.reactor.callLater(0, at.note, "a timed call")
+    at.attempt("run", at.reactor.run)
+    at.note("crashed", at.reactor.running)
     # testtools runs each of its tests like this.
     for number in range(3):
-        reactor.callWhenRunning(reactor.crash)
-        attempt("run", reactor.run, False)
-        note("crashed", reactor.running)
-        reactor.callLater(0.01, note, "the run goes on", number)
-        reactor.callLater(0.02, reactor.crash)
-        attempt("run", reactor.run, False)
-    reactor.callLater(0, reactor.stop)
-    attempt("run", reactor.run)
-    note("ended", reactor.running)
+        at.reactor.callWhenRunning(at.reactor.crash)
+        at.attempt("run", at.reactor.run, False)
+        at.note("crashed", at.reactor.running)
+        at.reactor.callLater(0.01, at.note, "the run goes on", number)
+        at.reactor.callLater(0.02, at.reactor.crash)
+        at.attempt("run", at.reactor.run, False)
+    at.reactor.callLater(0, at.reactor.stop)
+    at.attempt("run", at.reactor.run)
+    at.note("ended", at.reactor.running)
 
 
 # Whole programs.
@@ -810,26 +806,27 @@ def met(condition):
     return lambda: next(turns, None) is None
 
 
-def by_iterations(at, steps, condition):
+def waits(at, steps, condition):
+    """Yields before each turn for which a test waits."""
     while condition is not None:
         is_met = met(condition)
         for _ in range(POLLS):
             if is_met():
                 break
-            at.reactor.iterate(0.01)
+            yield
         condition = step(at, steps)
 
 
-async def by_a_run(at, steps, condition):
+def by_iterations(*begun):
+    for _ in waits(*begun):
+        begun[0].reactor.iterate(0.01)
+
+
+async def by_a_run(*begun):
     from twisted.internet import task
 
-    while condition is not None:
-        is_met = met(condition)
-        for _ in range(POLLS):
-            if is_met():
-                break
-            await task.deferLater(at.reactor, 0.01, lambda: None)
-        condition = step(at, steps)
+    for _ in waits(*begun):
+        await task.deferLater(begun[0].reactor, 0.01, lambda: None)
 
 
 def in_a_run(reactor, begun):
@@ -847,13 +844,8 @@ def in_a_run(reactor, begun):
     reactor.run()
 
 
-def crashes(reactor):
-    reactor.callLater(0, reactor.crash)
-    reactor.run()
-
-
-def ends(reactor):
-    reactor.callLater(0, reactor.stop)
+def run_until(reactor, end):
+    reactor.callLater(0, end)
     reactor.run()
 
 
@@ -875,9 +867,12 @@ MOMENTS = {
     "before the first run": begins_before,
     "before the first run, by iterations": iterates_only,
     "in a run": begins_in_the_run,
-    "after a crash": lambda reactor, tests: (crashes(reactor), begins_before(reactor, tests)),
-    "after a crash, in the next run": lambda reactor, tests: (crashes(reactor), begins_in_the_run(reactor, tests)),
-    "after a run": lambda reactor, tests: (ends(reactor), iterates_only(reactor, tests)),
+    "after a crash": lambda reactor, tests: (run_until(reactor, reactor.crash), begins_before(reactor, tests)),
+    "after a crash, in the next run": lambda reactor, tests: (
+        run_until(reactor, reactor.crash),
+        begins_in_the_run(reactor, tests),
+    ),
+    "after a run": lambda reactor, tests: (run_until(reactor, reactor.stop), iterates_only(reactor, tests)),
 }
 
 
@@ -889,7 +884,7 @@ def main():
         for at, test in tests:
             print(f"{test.__name__}:", *at.notes, *at.peers, sep="\n    ")
     else:
-        {life.__name__: life for life in LIVES}[moment](reactor)
+        {life.__name__: life for life in LIVES}[moment](Life(reactor))
     print("done", flush=True)
 
 
