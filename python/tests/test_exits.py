@@ -13,40 +13,36 @@ PROGRAM = """
 import os, signal, socket, sys, threading
 from kit import certificates, reactors
 reactor = reactors.install(sys.argv[1])
+from kit.connections import quiet
+from kit.pages import site
 from twisted.internet import defer, protocol, ssl, task, threads
-from twisted.web import resource, server
 
 def say(*words):
     print(*words, flush=True)
 
 class Noting(protocol.Protocol):
-    name = "server"
+    def __init__(self, name):
+        self.name, self.made, self.answered = name, defer.Deferred(), defer.Deferred()
 
     def connectionMade(self):
         self.made.callback(self)
 
+    def dataReceived(self, data):
+        self.answered.callback(None)
+
     def connectionLost(self, reason):
         lost.append(self.name)
 
-class Slow(resource.Resource):
-    isLeaf = True
+def slow(request):
+    request.notifyFinish().addErrback(lambda failure: lost.append("request"))
+    asked.callback(None)
 
-    def render_GET(self, request):
-        request.notifyFinish().addErrback(lambda failure: lost.append("request"))
-        asked.callback(None)
-        return server.NOT_DONE_YET
-
-class Upgrade(resource.Resource):
-    isLeaf = True
-
-    def render_GET(self, request):
-        transport, request.channel.transport = request.channel.transport, None
-        transport.protocol = upgraded = Noting()
-        upgraded.name, upgraded.made = "upgraded server", defer.Deferred()
-        upgraded.makeConnection(transport)
-        transport.write(b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n")
-        transport.resumeProducing()
-        return server.NOT_DONE_YET
+def upgrade(request):
+    transport, request.channel.transport = request.channel.transport, None
+    transport.protocol = upgraded = Noting("upgraded server")
+    upgraded.makeConnection(transport)
+    transport.write(b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n")
+    transport.resumeProducing()
 
 class Port(protocol.DatagramProtocol):
     def __init__(self, name):
@@ -68,36 +64,21 @@ class Child(protocol.ProcessProtocol):
         answered, self.answered = self.answered, defer.Deferred()
         answered.callback(None)
 
-class Answered(Noting):
-    def dataReceived(self, data):
-        self.answered.callback(None)
-
-def accepting(name):
-    factory = protocol.Factory()
-    factory.noisy = False
-    def build(address):
-        factory.built = Noting()
-        factory.built.name, factory.built.made = name, defer.Deferred()
-        return factory.built
-    factory.buildProtocol = build
-    return factory
-
 def listening(backlog=50):
     listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
     return listener, listener.getsockname()[1]
 
-def connect(name, number, context=None, kind=Noting):
-    protocol_ = kind()
-    protocol_.name, protocol_.made = name, defer.Deferred()
-    factory = protocol.ClientFactory()
-    factory.noisy = False
-    factory.buildProtocol = lambda address: protocol_
+def serving(factory, options=None):
+    arguments = (0, factory, options) if options else (0, factory)
+    listen = reactor.listenSSL if options else reactor.listenTCP
+    return listen(*arguments, interface="127.0.0.1").getHost().port
+
+def connect(name, number, *context):
+    made = Noting(name)
+    factory = quiet(lambda: made, protocol.ClientFactory)
     factory.clientConnectionFailed = lambda *_: lost.append(f"{name} failed")
-    if context:
-        reactor.connectSSL("127.0.0.1", number, factory, context)
-    else:
-        reactor.connectTCP("127.0.0.1", number, factory)
-    return protocol_.made
+    (reactor.connectSSL if context else reactor.connectTCP)("127.0.0.1", number, factory, *context)
+    return made.made
 
 async def states():
     # A full queue of connections: the next one stays in its connect.
@@ -114,28 +95,22 @@ async def states():
     closing.transport.write(bytes(64 << 20))
     closing.transport.loseConnection()
     await connect("in a handshake", number, ssl.CertificateOptions())
-    site = server.Site(Slow())
-    port = reactor.listenTCP(0, site, interface="127.0.0.1")
-    browser = await connect("browser", port.getHost().port)
+    browser = await connect("browser", serving(site(slow)))
     browser.transport.write(b"GET / HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n")
     await asked
-    upgrading = reactor.listenTCP(0, server.Site(Upgrade()), interface="127.0.0.1")
-    upgraded = await connect("upgraded", upgrading.getHost().port, kind=Answered)
-    upgraded.answered = defer.Deferred()
+    upgraded = await connect("upgraded", serving(site(upgrade)))
     upgraded.transport.write(b"GET / HTTP/1.1\\r\\nHost: here\\r\\nUpgrade: other\\r\\n\\r\\n")
     await upgraded.answered
-    made, secured = certificates.made("server", "localhost"), accepting("secured server")
-    port = reactor.listenSSL(0, secured, made.options(), interface="127.0.0.1")
-    client = await connect("secured", port.getHost().port, ssl.optionsForClientTLS("localhost", made.trust()), Answered)
-    client.answered = defer.Deferred()
-    secured.built.transport.write(b"answer")
+    made, secured = certificates.made("server", "localhost"), Noting("secured server")
+    port = serving(quiet(lambda: secured), made.options())
+    client = await connect("secured", port, ssl.optionsForClientTLS("localhost", made.trust()))
+    await secured.made
+    secured.transport.write(b"answer")
     await client.answered
-    reading = accepting("paused server")
-    port = reactor.listenTCP(0, reading, interface="127.0.0.1")
-    await connect("full", port.getHost().port)
-    while not hasattr(reading, "built"):
-        await task.deferLater(reactor, 0)
-    reading.built.transport.pauseProducing()
+    reading = Noting("paused server")
+    await connect("full", serving(quiet(lambda: reading)))
+    await reading.made
+    reading.transport.pauseProducing()
     reactor.listenUDP(0, Port("udp"), interface="127.0.0.1")
     reactor.listenUNIXDatagram(f"\\0exits-{os.getpid()}", Port("unix datagrams"))
     reactor.connectUNIXDatagram(f"\\0exits-{os.getpid()}", Peer())
@@ -169,33 +144,24 @@ class Exits(unittest.TestCase):
         ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
         return f"{ended.stdout}{ended.stderr}status {ended.returncode}"
 
-    def ends(self, text, status):
-        """Checks a program's output and status. Returns the output."""
+    def ends(self, text, status, words=""):
+        """Checks a program's output and status."""
         said = self.says(reactors.MODEL, text)
         self.assertTrue(said.endswith(f"status {status}"), said)
+        self.assertIn(words, said)
         self.assertMultiLineEqual(said, self.says(SUBJECT, text))
-        return said
 
-    def test_a_stop(self):
-        said = self.ends("end = reactor.stop" + RUN, 0)
-        self.assertIn("request", said)
-
-    def test_a_crash(self):
-        said = self.ends("end = reactor.crash" + RUN, 0)
-        self.assertIn("lost []", said)
-
-    def test_a_run_after_a_crash(self):
-        self.ends("end = reactor.crash" + RUN + "reactor.callLater(0, reactor.stop)" + RUN, 0)
-
-    def test_a_status_of_the_program(self):
-        self.ends("end = reactor.crash" + RUN + "sys.exit(3)", 3)
-
-    def test_an_exception_of_the_program(self):
-        said = self.ends("end = reactor.crash" + RUN + 'raise ValueError("raised")', 1)
-        self.assertIn("ValueError: raised", said)
-
-    def test_an_immediate_exit(self):
-        self.ends("end = lambda: os._exit(4)" + RUN, 4)
+    def test_stops_crashes_and_exits(self):
+        for text, status, words in (
+            ("end = reactor.stop" + RUN, 0, "request"),
+            ("end = reactor.crash" + RUN, 0, "lost []"),
+            ("end = reactor.crash" + RUN + "reactor.callLater(0, reactor.stop)" + RUN, 0, "request"),
+            ("end = reactor.crash" + RUN + "sys.exit(3)", 3, "lost []"),
+            ("end = reactor.crash" + RUN + 'raise ValueError("raised")', 1, "ValueError: raised"),
+            ("end = lambda: os._exit(4)" + RUN, 4, ""),
+        ):
+            with self.subTest(text=text):
+                self.ends(text, status, words)
 
     def test_signals(self):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1):

@@ -58,7 +58,6 @@ reactor.run()
 """
 
 DEFERREDS = """
-url = couplet_twisted.inspect(0)
 from twisted.internet import defer
 plain = defer.Deferred()
 def handle(result):
@@ -77,7 +76,6 @@ fired = defer.Deferred()
 fired.callback(1)
 gone = defer.Deferred()
 del gone
-say(url=url)
 """
 
 
@@ -86,6 +84,11 @@ def line_of(text, program):
     numbers = [number for number, line in enumerate(program.splitlines(), 1) if text in line]
     assert len(numbers) == 1, (text, numbers)
     return numbers[0]
+
+
+def inspected(text, said="", options="0"):
+    """A program under inspection, which passes `said` and its URL to the test, and runs until its input ends."""
+    return f"{BEGIN}url = couplet_twisted.inspect({options})\n{text}say(url=url, {said})\n{RUN}"
 
 
 class Program:
@@ -165,7 +168,11 @@ def traced(state):
     return doing if doing and len(doing["backtrace"]) > 6 else None
 
 
-@unittest.skipUnless(SUBJECT == "couplet", "the inspector of couplet_twisted")
+def setUpModule():
+    if SUBJECT != "couplet":
+        raise unittest.SkipTest("the inspector of couplet_twisted")
+
+
 class Rows(unittest.TestCase):
     """The rows of a program that answers."""
 
@@ -181,7 +188,6 @@ class Rows(unittest.TestCase):
 
     def test_twisted_web(self):
         server = (
-            "url = couplet_twisted.inspect(0)\n"
             "from twisted.internet import reactor\n"
             "from twisted.web import resource, server\n"
             "class Slow(resource.Resource):\n"
@@ -190,9 +196,8 @@ class Rows(unittest.TestCase):
             "        self.left = request.notifyFinish()\n"
             "        return server.NOT_DONE_YET\n"
             "port = reactor.listenTCP(0, server.Site(Slow()), interface='127.0.0.1')\n"
-            "say(url=url, port=port.getHost().port)\n"
         )
-        program = Program(self, BEGIN + server + RUN)
+        program = Program(self, inspected(server, "port=port.getHost().port"))
         with socket.create_connection(("127.0.0.1", program.said["port"])) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: it\r\n\r\n")
             is_made = program.place("request.notifyFinish()", "render_GET")
@@ -202,7 +207,6 @@ class Rows(unittest.TestCase):
 
     def test_a_connection_over_tls_has_the_protocol_inside(self):
         client = (
-            "url = couplet_twisted.inspect(0)\n"
             "from twisted.internet import protocol, reactor, ssl\n"
             "class Inside(protocol.Protocol): pass\n"
             "ours, theirs = __import__('socket').socketpair()\n"
@@ -212,9 +216,8 @@ class Rows(unittest.TestCase):
             "wrapped = tls.TLSMemoryBIOFactory(ssl.optionsForClientTLS('it'), True, factory)\n"
             "port = reactor.listenTCP(0, protocol.Factory.forProtocol(protocol.Protocol), interface='127.0.0.1')\n"
             "reactor.connectTCP('127.0.0.1', port.getHost().port, wrapped)\n"
-            "say(url=url)\n"
         )
-        program = Program(self, BEGIN + client + RUN)
+        program = Program(self, inspected(client))
 
         def both(state):
             names = sorted(row["protocol"] for row in state["views"]["connections"])
@@ -225,13 +228,11 @@ class Rows(unittest.TestCase):
 
     def test_the_pipes_of_a_child_have_its_protocol(self):
         child = (
-            "url = couplet_twisted.inspect(0)\n"
             "from twisted.internet import protocol, reactor\n"
             "class Child(protocol.ProcessProtocol): pass\n"
             "child = reactor.spawnProcess(Child(), '/bin/cat', ['cat'])\n"
-            "say(url=url, pid=child.pid)\n"
         )
-        program = Program(self, BEGIN + child + RUN)
+        program = Program(self, inspected(child, "pid=child.pid"))
 
         def pipes(state):
             rows = [row for row in state["views"]["connections"] if row["protocol"] == "Child"]
@@ -242,7 +243,6 @@ class Rows(unittest.TestCase):
 
     def test_timed_calls_have_the_places_of_the_program(self):
         calls = (
-            "url = couplet_twisted.inspect(0)\n"
             "from twisted.internet import reactor, task\n"
             "def later(): pass\n"
             "class Owner:\n"
@@ -253,9 +253,8 @@ class Rows(unittest.TestCase):
             "    task.deferLater(reactor, 3000, later)\n"
             "    task.LoopingCall(later).start(4000, now=False)\n"
             "begin()\n"
-            "say(url=url)\n"
         )
-        program = Program(self, BEGIN + calls + RUN)
+        program = Program(self, inspected(calls))
         row = program.row("calls", name="later")
         self.assertEqual(row["place"], program.place("callLater(1000", "begin"))
         self.assertEqual(row["kind"], "timed call")
@@ -270,7 +269,7 @@ class Rows(unittest.TestCase):
         self.assertEqual([row["place"] for row in program.get("calls") if "timers.rs" in row["place"]], [])
 
     def test_deferreds(self):
-        program = Program(self, BEGIN + DEFERREDS + RUN)
+        program = Program(self, inspected(DEFERREDS))
         plain = program.row("deferreds", place=program.place("plain = defer.Deferred()", "<module>"))
         self.assertEqual((plain["state"], plain["callbacks"]), ("pending", 4))
         self.assertIn(program.place("await plain", "inner") + ", for outer", plain["awaited_by"])
@@ -298,7 +297,6 @@ class Rows(unittest.TestCase):
 
     def test_callbacks_of_all_kinds(self):
         text = (
-            "url = couplet_twisted.inspect(0)\n"
             "import functools\n"
             "from twisted.internet import defer\n"
             "class Handles:\n"
@@ -310,9 +308,8 @@ class Rows(unittest.TestCase):
             "kept = defer.Deferred().addCallback(functools.partial(print, 1)).addCallback(Handles())\n"
             "kept.addErrback(failed)\n"
             "bound = defer.Deferred().addCallback([].append).addCallback(Handles().__call__)\n"
-            "say(url=url)\n"
         )
-        program = Program(self, BEGIN + text + RUN)
+        program = Program(self, inspected(text))
         row = program.row("deferreds", callbacks=3)
         failed = f"failed ({program.path}:{line_of('def failed', program.text)})"
         self.assertEqual(row["awaited_by"], f"print; Handles; {failed}")
@@ -322,13 +319,11 @@ class Rows(unittest.TestCase):
 
     def test_rows_are_limited(self):
         many = (
-            "url = couplet_twisted.inspect(0, rows=3)\n"
             "from twisted.internet import defer, reactor\n"
             "kept = [defer.Deferred() for _ in range(10)]\n"
             "calls = [reactor.callLater(1000 + n, print) for n in range(10)]\n"
-            "say(url=url)\n"
         )
-        program = Program(self, BEGIN + many + RUN)
+        program = Program(self, inspected(many, options="0, rows=3"))
         self.assertEqual(len(program.get("deferreds")), 3)
         calls = program.get("calls")
         self.assertEqual(len(calls), 3)
@@ -336,18 +331,13 @@ class Rows(unittest.TestCase):
         self.assertAlmostEqual(max(row["due"] for row in calls) - min(row["due"] for row in calls), 2, delta=1)
 
     def test_deferreds_are_left_alone_if_asked(self):
-        text = (
-            "url = couplet_twisted.inspect(0, deferreds=False)\n"
-            "from twisted.internet import defer\n"
-            "kept = defer.Deferred()\n"
-            "say(url=url, wrapped=hasattr(defer.Deferred.__init__, '__wrapped__'))\n"
-        )
-        program = Program(self, BEGIN + text + RUN)
+        text = "from twisted.internet import defer\nkept = defer.Deferred()\n"
+        said = "wrapped=hasattr(defer.Deferred.__init__, '__wrapped__')"
+        program = Program(self, inspected(text, said, "0, deferreds=False"))
         self.assertFalse(program.said["wrapped"])
         self.assertEqual(program.get("state")["views"].get("deferreds", []), [])
 
 
-@unittest.skipUnless(SUBJECT == "couplet", "the inspector of couplet_twisted")
 class Hangs(unittest.TestCase):
     """The inspector answers while the program hangs."""
 
@@ -374,15 +364,13 @@ class Hangs(unittest.TestCase):
 
     def test_a_timed_call_in_a_loop(self):
         text = (
-            "url = couplet_twisted.inspect(0)\n"
             "from twisted.internet import reactor\n"
             "def spin():\n"
             "    while not os.path.exists('stop'):\n"
             "        pass\n"
             "reactor.callLater(0, spin)\n"
-            "say(url=url)\n"
         )
-        program = Program(self, BEGIN + text + RUN)
+        program = Program(self, inspected(text))
         doing = program.until(hung)
         self.assertEqual(doing["what"], "timed call spin")
         self.assertTrue(any(" py: spin (" in line for line in doing["backtrace"]), doing)
@@ -390,12 +378,11 @@ class Hangs(unittest.TestCase):
         program.until(lambda state: not hung(state))
 
 
-@unittest.skipUnless(SUBJECT == "couplet", "the inspector of couplet_twisted")
 class Access(unittest.TestCase):
     """Endpoints and tokens."""
 
     def test_a_request_needs_the_token(self):
-        program = Program(self, BEGIN + "say(url=couplet_twisted.inspect(0))\n" + RUN)
+        program = Program(self, inspected(""))
         self.assertEqual(program.url.hostname, "127.0.0.1")
         self.assertEqual(len(program.url.query), len("token=") + 32)
         for query in ("", "token=x"):
@@ -406,8 +393,7 @@ class Access(unittest.TestCase):
         self.assertEqual(program.get("state")["program"]["pid"], program.process.pid)
 
     def test_a_unix_socket(self):
-        text = "say(url=couplet_twisted.inspect('unix:' + os.path.abspath('it.sock')))\n"
-        program = Program(self, BEGIN + text + RUN)
+        program = Program(self, inspected("", options="'unix:' + os.path.abspath('it.sock')"))
         path = program.path.with_name("it.sock")
         self.assertEqual(program.said["url"], f"unix:{path}")
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
@@ -431,8 +417,7 @@ class Access(unittest.TestCase):
         program = Program(self, BEGIN + text)
         self.assertIn("cannot open the inspector: tcp:0 accepts connections from other machines", program.said["said"])
         self.assertEqual(program.process.wait(), 0, "the reactor ran without it")
-        text = "say(url=couplet_twisted.inspect('tcp:0', token='t', allow_any_interface=True))\n"
-        program = Program(self, BEGIN + text + RUN)
+        program = Program(self, inspected("", options="'tcp:0', token='t', allow_any_interface=True"))
         program.url = program.url._replace(netloc=f"127.0.0.1:{program.url.port}")
         self.assertEqual(program.url.query, "token=t")
         self.assertEqual(len(program.get("loops")), 1)
@@ -477,7 +462,6 @@ globalLogPublisher.addObserver(observe)
 """
 
 
-@unittest.skipUnless(SUBJECT == "couplet", "the inspector of couplet_twisted")
 class Starts(unittest.TestCase):
     """The other ways to start it."""
 

@@ -12,7 +12,6 @@ from packaging.utils import parse_wheel_filename
 
 # Minor releases of Python 3.
 CPYTHON = [11, 12, 13, 14]
-FREE_THREADED = [13, 14]
 PYPY = [9, 10, 11]
 
 
@@ -35,34 +34,20 @@ class Wheels(unittest.TestCase):
         shared = compatible_tags((3, minor), platforms=self.platforms)
         return not self.tags.isdisjoint([*own, *shared])
 
-    def fits_cpython(self, minor, abi=""):
-        return self.fits(minor, cpython_tags((3, minor), [f"cp3{minor}{abi}"], self.platforms))
+    def test_interpreters_that_take_it(self):
+        for minor, abi in [(10, ""), *((minor, "") for minor in CPYTHON), (13, "t"), (14, "t")]:
+            with self.subTest(minor=minor, abi=abi):
+                own = cpython_tags((3, minor), [f"cp3{minor}{abi}"], self.platforms)
+                self.assertEqual(self.fits(minor, own), minor in CPYTHON and not abi)
+        for minor in PYPY:
+            with self.subTest(pypy=minor):
+                self.assertFalse(self.fits(minor, generic_tags(f"pp3{minor}", [f"pypy3{minor}_pp73"], self.platforms)))
 
-    def fits_pypy(self, minor):
-        return self.fits(minor, generic_tags(f"pp3{minor}", [f"pypy3{minor}_pp73"], self.platforms))
-
-    def test_each_cpython_takes_it(self):
+    def test_its_metadata_name_these(self):
         for minor in CPYTHON:
-            with self.subTest(minor=minor):
-                self.assertTrue(self.fits_cpython(minor))
-                self.assertIn(f"3.{minor}.0", self.releases)
-
-    def test_its_classifiers_name_these(self):
+            self.assertIn(f"3.{minor}.0", self.releases)
+        # Its pip does not build the source distribution either.
+        self.assertNotIn("3.10.99", self.releases)
         head = "Programming Language :: Python :: 3."
         named = [each.removeprefix(head) for each in self.metadata.get_all("Classifier") if each.startswith(head)]
         self.assertEqual(list(map(int, named)), CPYTHON)
-
-    def test_an_old_cpython_does_not(self):
-        self.assertFalse(self.fits_cpython(10))
-        # Its pip does not build the source distribution either.
-        self.assertNotIn("3.10.99", self.releases)
-
-    def test_free_threaded_builds_do_not(self):
-        for minor in FREE_THREADED:
-            with self.subTest(minor=minor):
-                self.assertFalse(self.fits_cpython(minor, "t"))
-
-    def test_pypy_does_not(self):
-        for minor in PYPY:
-            with self.subTest(minor=minor):
-                self.assertFalse(self.fits_pypy(minor))
