@@ -122,17 +122,6 @@ class Streams(Cases):
         for pair in PAIRS:
             await ended(*await linked(case, pair, Closing(case, f"{pair} server"), Noting(case, f"{pair} client")))
 
-    async def test_an_abort_is_an_abort(case):
-        for pair in PAIRS:
-            for party in (0, 1):
-                both = await linked(case, pair, Echo(case, f"{pair} {party} s"), Noting(case, f"{pair} {party} c"))
-                both[1].transport.write(b"hello")
-                await both[1].wanted(5)
-                both[party].transport.abortConnection()
-                both[party].transport.abortConnection()
-                both[party].transport.write(b"nothing")
-                await ended(*both)
-
     async def test_a_connection_is_aborted_before_its_handshake(case):
         class Aborting(Noting):
             def connectionMade(self):

@@ -13,7 +13,7 @@ import time
 import unittest
 
 from kit.cases import SUBJECT
-from kit.running import Running, unused
+from kit.running import PATIENCE, Running, unused
 from kit.web2 import GET, PREFACE, frame, frames
 
 # A site whose answers are the process, a slow one, and one that keeps memory.
@@ -101,8 +101,6 @@ strports.service({endpoint!r}, site_of_test.site()).setServiceParent(application
 """
 
 READY = re.compile(r"worker (\d+) \(process (\d+)\) is ready")
-# Seconds until a test gives up.
-PATIENCE = 300
 
 
 class Load:
