@@ -26,31 +26,33 @@ impl Kind {
         }
     }
 
-    /// Completes the next attempt, and its login. Returns the subscriptions that follow, in order,
-    /// and confirms them.
+    /// Completes the next attempt, and its login.
+    fn log_in(self, scene: &mut Scene) -> Wire {
+        if let Kind::Nats = self {
+            return scene.accept();
+        }
+        let wire = scene.complete();
+        scene.take(&wire);
+        scene.say(&wire, "%1\r\n+server\r\n+redis\r\n+PONG");
+        wire
+    }
+
+    /// Also returns the subscriptions that follow, in order, and confirms them.
     fn accept(self, scene: &mut Scene) -> (Wire, Vec<String>) {
-        match self {
+        let wire = self.log_in(scene);
+        let output = scene.take(&wire);
+        let channels: Vec<String> = match self {
             Kind::Nats => {
-                let wire = scene.accept();
-                let output = scene.take(&wire);
                 let subscribed = output.lines().filter_map(|line| line.strip_prefix("SUB "));
-                let subjects = subscribed.filter_map(|line| line.split(' ').next());
-                (wire, subjects.map(str::to_owned).collect())
+                subscribed.filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
             }
             Kind::Redis => {
-                let wire = scene.complete();
-                scene.take(&wire);
-                scene.say(&wire, "%1\r\n+server\r\n+redis\r\n+PONG");
-                let output = scene.take(&wire);
                 let commands = output.split("*2\r\n$9\r\nSUBSCRIBE\r\n").skip(1);
-                let channels: Vec<String> =
-                    commands.filter_map(|rest| Some(rest.lines().nth(1)?.to_owned())).collect();
-                for channel in &channels {
-                    self.confirm(scene, &wire, channel);
-                }
-                (wire, channels)
+                commands.filter_map(|rest| Some(rest.lines().nth(1)?.to_owned())).collect()
             }
-        }
+        };
+        channels.iter().for_each(|channel| self.confirm(scene, &wire, channel));
+        (wire, channels)
     }
 
     /// Confirms a subscription.
@@ -122,15 +124,7 @@ fn c207_each_loss_counts_its_own_messages_and_keeps_the_queued_ones() {
             assert_eq!(scene.bus.counts().unconfirmed, 2 * (round + 1));
         }
         scene.publish("last");
-        let wire = match kind {
-            Kind::Nats => scene.accept(),
-            Kind::Redis => {
-                let wire = scene.complete();
-                scene.take(&wire);
-                scene.say(&wire, "%1\r\n+server\r\n+redis\r\n+PONG");
-                wire
-            }
-        };
+        let wire = kind.log_in(&mut scene);
         assert_eq!(scene.take(&wire), kind.publish("last"), "nothing is sent again");
     }
 }

@@ -43,8 +43,7 @@ fn c216_a_lost_connection_frees_the_place_of_each_command() {
             };
             assert!(calls.len() >= 3, "{}", calls.len());
             assert_eq!(failure_of(refused).downcast_ref(), Some(&CommandError::NotSent));
-            wire.reset();
-            scene.settle();
+            scene.reset(&wire);
             for call in calls {
                 assert_eq!(failure_of(call).downcast_ref(), Some(&CommandError::Lost));
             }
@@ -169,8 +168,7 @@ fn c209_a_message_fits_up_to_the_last_byte_of_the_queue() {
             assert_eq!(sent, fit, "{queue}");
             let wire = scene.accept();
             assert_eq!(scene.take(&wire), "PUB a 4\r\n1234\r\n".repeat(fit));
-            wire.reset();
-            scene.settle();
+            scene.reset(&wire);
         }
     }
 }
@@ -185,8 +183,7 @@ fn c209_a_queue_that_was_sent_takes_as_many_messages_again() {
         assert_eq!(*expected.get_or_insert(fit), fit, "{round}");
         let wire = scene.accept();
         assert_eq!(scene.take(&wire).matches("PUB a 100").count(), fit, "{round}");
-        wire.reset();
-        scene.settle();
+        scene.reset(&wire);
     }
     assert!(expected.is_some_and(|fit| (80..100).contains(&fit)), "{expected:?}");
 }

@@ -106,6 +106,18 @@ impl Scene {
         String::from_utf8(wire.take()).expect("a text")
     }
 
+    /// Takes the client's output until there is no more.
+    pub(crate) fn take_all(&mut self, wire: &Wire) -> String {
+        let takes = std::iter::repeat_with(|| self.take(wire));
+        takes.take_while(|output| !output.is_empty()).collect()
+    }
+
+    /// Resets a connection.
+    pub(crate) fn reset(&mut self, wire: &Wire) {
+        wire.reset();
+        self.settle();
+    }
+
     /// Publishes a text to "a".
     pub(crate) fn publish(&self, text: &str) {
         self.bus.publish("a", text.to_owned()).expect("there is room");

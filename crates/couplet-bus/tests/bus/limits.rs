@@ -159,8 +159,7 @@ fn c207_a_connection_is_steady_after_10_s_unless_set() {
     for (lived, most) in [(9_999, 500), (10_000, 250)] {
         let (mut scene, wire) = open_nats();
         scene.memory.advance(Duration::from_millis(lived));
-        wire.reset();
-        scene.settle();
+        scene.reset(&wire);
         let delay = scene.delay();
         assert!((most / 2..=most + 1).contains(&delay), "{delay} of {most} after {lived} ms");
     }

@@ -103,8 +103,7 @@ fn c210_peers_stay_while_the_bus_has_no_connection() {
     assert_eq!(said, format!("SUB nodes.* 1\r\n{hello}"));
     scene.say(&wire, "MSG nodes.other 1 6\r\n=other");
     assert_eq!(metas(&presence), ["other"]);
-    wire.reset();
-    scene.settle();
+    scene.reset(&wire);
     scene.delay();
     // Longer than three intervals, with attempts that take 5 s each.
     for _ in 0..4 {

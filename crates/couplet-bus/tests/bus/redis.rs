@@ -119,8 +119,7 @@ fn c216_a_command_that_waits_for_a_slow_server_fails_with_the_connection() {
     let sent = redis.command(&["SET", "a", &large]);
     let queued = redis.command(&["SET", "b", &large]);
     scene.settle();
-    wire.reset();
-    scene.settle();
+    scene.reset(&wire);
     for call in [sent, queued] {
         assert_eq!(failure_of(call).downcast_ref(), Some(&CommandError::Lost));
     }
