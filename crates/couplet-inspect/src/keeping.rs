@@ -207,6 +207,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[expect(clippy::disallowed_methods, reason = "any instant will do")]
 mod tests {
     use super::*;
+    use couplet_testkit::needed::Folder;
 
     #[test]
     fn times_in_names_are_utc() {
@@ -260,7 +261,7 @@ mod tests {
 
     #[test]
     fn only_recordings_of_the_program_are_removed() {
-        let folder = tempfile();
+        let folder = Folder::new();
         let names = [
             "poems-20261127T061500Z-busy.rec",
             "poems-20261127T061501Z-held.rec",
@@ -277,34 +278,21 @@ mod tests {
         assert_eq!(names.map(is_kept), [true, true, false, true, true, true]);
         remove_oldest(&folder, "poems", 1).expect("a folder");
         assert_eq!(names.map(is_kept), [false, true, false, true, true, true]);
-        fs::remove_dir_all(&folder).expect("our own");
     }
 
     #[test]
     fn a_file_that_cant_be_written_leaves_nothing() {
-        let folder = tempfile();
+        let folder = Folder::new();
         // A folder can't be replaced by a file.
         let file = folder.join("poems-20261127T061500Z-busy.rec");
         fs::create_dir(&file).expect("a folder");
         write(&file, b"recording").expect_err("it is a folder");
-        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1);
+        assert_eq!(fs::read_dir(&*folder).expect("a folder").count(), 1);
         write(&folder.join("missing/a.rec"), b"recording").expect_err("no such folder");
-        fs::remove_dir_all(&folder).expect("our own");
     }
 
     #[test]
     fn names_of_programs_are_safe_in_files() {
         assert_eq!(file_name("../poems server-2"), ".._poems_server_2");
-    }
-
-    /// A new folder.
-    fn tempfile() -> PathBuf {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("couplet-keeping-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir(&folder).expect("a new folder");
-        folder
     }
 }

@@ -244,6 +244,9 @@ mod tests {
     use crate::clock::Clock;
     use crate::rows::{Kind, LoopName};
 
+    /// No changes.
+    const NOTHING: &str = r#"{"rows":[],"changed":[],"gone":[]}"#;
+
     /// The changes, with each row as its number.
     fn changes(view: &View, after: u64) -> String {
         let mut changes = serde_json::to_value(view.changes(after)).expect("JSON");
@@ -289,10 +292,10 @@ mod tests {
         let mut versions = Versions::new();
         let view = versions.add([("a", 1, 0), ("b", 2, 0)]);
         assert_eq!(changes(view, 0), r#"{"rows":[1,2],"all":true}"#);
-        assert_eq!(changes(view, 1), r#"{"rows":[],"changed":[],"gone":[]}"#);
+        assert_eq!(changes(view, 1), NOTHING);
         let view = versions.add([("a", 1, 0), ("c", 3, 0)]);
         assert_eq!(changes(view, 1), r#"{"rows":[3],"changed":[],"gone":["0.b"]}"#);
-        assert_eq!(changes(view, 2), r#"{"rows":[],"changed":[],"gone":[]}"#);
+        assert_eq!(changes(view, 2), NOTHING);
         assert_eq!(view.len(), 2);
     }
 
@@ -310,7 +313,7 @@ mod tests {
             (4, r#"{"rows":[1],"changed":[],"gone":["0.a"]}"#),
             (5, r#"{"rows":[1],"changed":[],"gone":["0.a"]}"#),
             (6, r#"{"rows":[1],"changed":[],"gone":[]}"#),
-            (7, r#"{"rows":[],"changed":[],"gone":[]}"#),
+            (7, NOTHING),
         ] {
             assert_eq!(changes(view, after), expected, "{after}");
         }
@@ -321,11 +324,11 @@ mod tests {
         let mut versions = Versions::new();
         versions.add([("a", 1, 0)]);
         for (number, count, expected) in [
-            (1, 0, r#"{"rows":[],"changed":[],"gone":[]}"#),
+            (1, 0, NOTHING),
             (2, 0, r#"{"rows":[2],"changed":[],"gone":[]}"#),
             (2, 7, r#"{"rows":[],"changed":[2],"gone":[]}"#),
             (2, 7, r#"{"rows":[],"changed":[2],"gone":[]}"#),
-            (2, 7, r#"{"rows":[],"changed":[],"gone":[]}"#),
+            (2, 7, NOTHING),
         ] {
             let seen = versions.version.number;
             assert_eq!(changes(versions.add([("a", number, count)]), seen), expected);
@@ -376,15 +379,9 @@ mod tests {
         versions.add([("a", 1, 0)]);
         versions.add([("a", 1, 10)]);
         versions.version.now -= Duration::from_millis(900);
-        assert_eq!(
-            changes(versions.add([("a", 1, 15)]), 2),
-            r#"{"rows":[],"changed":[],"gone":[]}"#
-        );
+        assert_eq!(changes(versions.add([("a", 1, 15)]), 2), NOTHING);
         versions.version.now -= Duration::from_millis(100);
-        assert_eq!(
-            changes(versions.add([("a", 1, 20)]), 3),
-            r#"{"rows":[],"changed":[],"gone":[]}"#
-        );
+        assert_eq!(changes(versions.add([("a", 1, 20)]), 3), NOTHING);
     }
 
     #[test]
@@ -396,6 +393,6 @@ mod tests {
         let view = versions.add([("stays", 7, 0)]);
         assert_eq!(view.gone.len(), GONE);
         assert_eq!(changes(view, 1), r#"{"rows":[7],"all":true}"#);
-        assert_eq!(changes(view, 2), r#"{"rows":[],"changed":[],"gone":[]}"#);
+        assert_eq!(changes(view, 2), NOTHING);
     }
 }

@@ -57,8 +57,7 @@ mod tests {
 
     #[test]
     fn files_are_looked_at_and_not_made() {
-        let folder = std::env::temp_dir().join(format!("couplet-files-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = couplet_testkit::needed::Folder::new();
         let (old, new) = (folder.join("old"), folder.join("new"));
         fs::write(&old, "a line\n").unwrap();
         for (path, error) in [
@@ -66,13 +65,12 @@ mod tests {
             (new.clone(), None),
             (folder.join("none/new"), Some(io::ErrorKind::NotFound)),
             (old.join("new"), Some(io::ErrorKind::NotADirectory)),
-            (folder.clone(), Some(io::ErrorKind::IsADirectory)),
+            (folder.to_owned(), Some(io::ErrorKind::IsADirectory)),
         ] {
             let found = can_append(&path).err().map(|error| error.kind());
             assert_eq!(found, error, "{}", path.display());
         }
         assert!(!new.exists());
         assert_eq!(fs::read(&old).unwrap(), b"a line\n");
-        fs::remove_dir_all(folder).unwrap();
     }
 }

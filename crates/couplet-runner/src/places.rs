@@ -542,8 +542,7 @@ mod tests {
 
     #[test]
     fn the_file_of_a_held_socket_is_the_port_s() {
-        let folder = std::env::temp_dir().join(format!("couplet-places-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = couplet_testkit::needed::Folder::new();
         let file = folder.join("a");
         let unused = folder.join("b");
         let mut l = Loop::new().unwrap();
@@ -563,6 +562,5 @@ mod tests {
         let stopped = service.stop();
         l.run_until(stopped).unwrap();
         assert!(!file.exists());
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -267,13 +267,13 @@ mod tests {
             return assert_eq!(read_record(&store.entries[&id].record).unwrap(), b"record");
         }
         // The variable that names a service manager belongs to a whole process.
-        let path = env::temp_dir().join(format!("couplet-store-{}", std::process::id()));
+        let folder = couplet_testkit::needed::Folder::new();
+        let path = folder.path("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         let mut again = Command::new(env::current_exe().expect("a test has a path"));
         again.args(["--exact", TEST]).env("NOTIFY_SOCKET", &path).env(IS_CHILD, "1");
         let output = again.output().expect("it starts");
         drop(manager);
-        std::fs::remove_file(&path).unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }

@@ -118,7 +118,7 @@ impl StringProtocol for TransformServer {
 
 #[cfg(test)]
 mod tests {
-    use couplet::testing::hold;
+    use couplet::testing::{Held, hold};
 
     use super::*;
     use crate::held::read_late;
@@ -221,6 +221,14 @@ mod tests {
         assert!(pauses > 0);
     }
 
+    fn push_all<P: couplet::Protocol>(held: &mut Held<P>, request: &str) {
+        let mut rest = request.as_bytes();
+        while !rest.is_empty() {
+            rest = &rest[held.wire.push(rest)..];
+            held.settle();
+        }
+    }
+
     #[test]
     fn a_client_counts_as_paused_until_its_answer_has_left_or_it_is_lost() {
         for is_lost in [false, true] {
@@ -228,11 +236,7 @@ mod tests {
             let heap = server.heap.clone();
             let mut held = hold(NetstringReceiver::new(server));
             let request = format!("90006:upper.{},", "x".repeat(90_000));
-            let mut rest = request.as_bytes();
-            while !rest.is_empty() {
-                rest = &rest[held.wire.push(rest)..];
-                held.settle();
-            }
+            push_all(&mut held, &request);
             assert_eq!(heap.paused(), 1);
             if is_lost {
                 held.wire.reset();
@@ -250,11 +254,7 @@ mod tests {
         for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
             let mut held = hold(factory(1_000_000, None)());
             let request = format!("{}:upper.{},", length + 6, "x".repeat(length));
-            let mut rest = request.as_bytes();
-            while !rest.is_empty() {
-                rest = &rest[held.wire.push(rest)..];
-                held.settle();
-            }
+            push_all(&mut held, &request);
             held.wire.fin();
             assert_eq!(read_late(&mut held), format!("{length}:,").len() + length);
         }
@@ -265,11 +265,7 @@ mod tests {
         for (pause, is_cut) in [(NEARLY, false), (IDLE + SECOND, true)] {
             let mut held = hold(factory(1_000_000, Some(IDLE))());
             let request = format!("{}:upper.{},", 500_006, "x".repeat(500_000));
-            let mut rest = request.as_bytes();
-            while !rest.is_empty() {
-                rest = &rest[held.wire.push(rest)..];
-                held.settle();
-            }
+            push_all(&mut held, &request);
             held.wire.fin();
             held.settle();
             while !held.wire.saw_fin() && !held.wire.saw_reset() {

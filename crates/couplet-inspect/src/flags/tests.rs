@@ -253,20 +253,30 @@ fn one_and_several_are_told_apart() {
 }
 
 #[test]
-fn a_peer_that_takes_nothing() {
-    let (mut measured, _wire) =
-        Measured::connected_with(1000, |transport| transport.write(vec![7; 30_000]));
-    assert!(measured.pass(Duration::from_secs(9)).flags().is_empty());
-    let words = Measured::only(&measured.pass(Duration::from_secs(2)).flags(), "stuck");
-    assert_eq!(words, "1 connection has output that its peer does not take, for 11.0 s");
-}
-
-#[test]
-fn c185_reading_that_is_paused_for_long() {
-    let (mut measured, _wire) = Measured::connected(Transport::pause_producing);
-    assert!(measured.pass(Duration::from_secs(30)).flags().is_empty());
-    let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "paused");
-    assert_eq!(words, "1 connection is not read, for 31.0 s");
+fn c185_connections_that_stay_in_a_state_for_long() {
+    type Case = (usize, fn(&Transport), u64, u64, &'static str, &'static str);
+    let cases: [Case; 4] = [
+        (
+            1000,
+            |it| it.write(vec![7; 30_000]),
+            9,
+            2,
+            "stuck",
+            "has output that its peer does not take",
+        ),
+        (usize::MAX, Transport::pause_producing, 30, 1, "paused", "is not read"),
+        (usize::MAX, Transport::lose_connection, 10, 1, "closing", "is closing"),
+        (usize::MAX, |it| it.set_half_close_timeout(None), 60, 1, "half-closed", "is half closed"),
+    ];
+    for (capacity, planted, quiet, more, id, words) in cases {
+        let (mut measured, wire) = Measured::connected_with(capacity, planted);
+        if id == "half-closed" {
+            wire.fin();
+        }
+        assert!(measured.pass(Duration::from_secs(quiet)).flags().is_empty(), "{id}");
+        let seen = Measured::only(&measured.pass(Duration::from_secs(more)).flags(), id);
+        assert_eq!(seen, format!("1 connection {words}, for {}.0 s", quiet + more));
+    }
 }
 
 #[test]
@@ -278,23 +288,6 @@ fn handshakes_that_do_not_finish() {
     assert!(measured.pass(Duration::from_secs(5)).flags().is_empty());
     let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "opening");
     assert_eq!(words, "1 connection is opening, for 6.0 s");
-}
-
-#[test]
-fn a_close_that_takes_long() {
-    let (mut measured, _wire) = Measured::connected(Transport::lose_connection);
-    assert!(measured.pass(Duration::from_secs(10)).flags().is_empty());
-    let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "closing");
-    assert_eq!(words, "1 connection is closing, for 11.0 s");
-}
-
-#[test]
-fn a_connection_that_stays_half_closed() {
-    let (mut measured, wire) = Measured::connected(|it| it.set_half_close_timeout(None));
-    wire.fin();
-    assert!(measured.pass(Duration::from_secs(60)).flags().is_empty());
-    let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "half-closed");
-    assert_eq!(words, "1 connection is half closed, for 61.0 s");
 }
 
 #[test]

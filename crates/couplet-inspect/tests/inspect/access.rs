@@ -100,10 +100,9 @@ fn c181_a_unix_socket_is_for_the_user_of_the_process_alone() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
-    let folder = std::env::temp_dir().join(format!("couplet-inspect-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let path = folder.join("socket");
-    let endpoint = format!("unix:{}", path.display());
+    let folder = couplet_testkit::needed::Folder::new();
+    let path = folder.path("socket");
+    let endpoint = format!("unix:{path}");
     let (program, ()) =
         Program::start_with(Inspector::at(&*endpoint), LoopOptions::default(), |_| ());
     let mode = std::fs::metadata(&path).expect("a socket").permissions().mode();
@@ -115,6 +114,5 @@ fn c181_a_unix_socket_is_for_the_user_of_the_process_alone() {
     stream.read_to_string(&mut answer).expect("it answers");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     drop(program);
-    assert!(!path.exists(), "the socket is gone with its loop");
-    std::fs::remove_dir(&folder).expect("an empty folder");
+    assert_eq!(folder.names(), [""; 0], "the socket is gone with its loop");
 }

@@ -3,19 +3,14 @@
 use std::io::Write;
 use std::time::Duration;
 
+use couplet::Reactor;
 use couplet::http::HttpExt;
 use couplet::http::websocket::WebSocket;
 use couplet::reactor::NoteRow;
-use couplet::{Protocol, Transport};
+use couplet_testkit_loops::doubles::Quiet;
 use serde_json::{Value, json};
 
 use crate::kit::Program;
-
-struct Quiet;
-
-impl Protocol for Quiet {
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
 
 async fn next(socket: &mut WebSocket) -> couplet::Result<Value> {
     let message = socket.recv().await.expect("it goes on")?;
@@ -29,6 +24,19 @@ fn changes(message: &Value) -> (usize, usize) {
     (count("rows"), count("gone"))
 }
 
+/// Runs this with the address of the program's WebSocket.
+fn live(
+    program: &Program,
+    run: impl AsyncFnOnce(Reactor, String) -> couplet::Result<()> + 'static,
+) {
+    let url = program.url().replace("http:", "ws:").replace("/?", "/live?");
+    let ran = couplet::run_until(|reactor| {
+        let inner = reactor.clone();
+        reactor.spawn(async move { run(inner, url).await })
+    });
+    ran.expect("pages");
+}
+
 #[test]
 fn c183_a_page_gets_all_rows_first_and_then_the_changes() {
     let (program, address) = Program::start(|reactor| {
@@ -38,83 +46,73 @@ fn c183_a_page_gets_all_rows_first_and_then_the_changes() {
     let connect = || std::net::TcpStream::connect(address).expect("it listens");
     let mut clients: Vec<_> = (0..3).map(|_| connect()).collect();
     program.until("/connections.json", |rows| (rows.as_array()?.len() == 3).then_some(()));
-    let url = program.url().replace("http:", "ws:").replace("/?", "/live?");
-    couplet::run_until(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let mut page = reactor.connect_websocket(&*url).await?;
-            let first = next(&mut page).await?;
-            assert_eq!(first["views"]["connections"]["all"], true);
-            assert_eq!(changes(&first), (3, 0));
-            assert_eq!(first["counts"]["connections"], 3);
-            page.send(r#"{"views":["connections"],"every":0.1}"#).await?;
-            let again = next(&mut page).await?;
-            assert_eq!(again["views"]["connections"]["all"], true);
-            assert!(again["views"]["ports"].is_null(), "only the views that it asked for");
-            assert_eq!(again["counts"]["ports"], 1);
-            let same = next(&mut page).await?;
-            assert_eq!(changes(&same), (0, 0), "nothing has changed: {same}");
-            assert_eq!(same["views"]["connections"]["changed"], json!([]));
-            clients[0].write_all(b"hello")?;
-            let changed = loop {
-                let message = next(&mut page).await?;
-                assert_eq!(changes(&message), (0, 0), "all rows stay: {message}");
-                if let Some(row) = message["views"]["connections"]["changed"].get(0) {
-                    break row.clone();
-                }
-            };
-            assert_eq!(changed["in"], 5);
-            let rows = again["views"]["connections"]["rows"].as_array().expect("rows");
-            let row = rows.iter().find(|row| row["id"] == changed["id"]).expect("its row");
-            for field in ["peer", "host", "protocol", "layers", "loop", "made"] {
-                assert!(!row[field].is_null() && changed[field].is_null(), "{field} stays: {row}");
+    live(&program, async move |reactor, url| {
+        let mut page = reactor.connect_websocket(&*url).await?;
+        let first = next(&mut page).await?;
+        assert_eq!(first["views"]["connections"]["all"], true);
+        assert_eq!(changes(&first), (3, 0));
+        assert_eq!(first["counts"]["connections"], 3);
+        page.send(r#"{"views":["connections"],"every":0.1}"#).await?;
+        let again = next(&mut page).await?;
+        assert_eq!(again["views"]["connections"]["all"], true);
+        assert!(again["views"]["ports"].is_null(), "only the views that it asked for");
+        assert_eq!(again["counts"]["ports"], 1);
+        let same = next(&mut page).await?;
+        assert_eq!(changes(&same), (0, 0), "nothing has changed: {same}");
+        assert_eq!(same["views"]["connections"]["changed"], json!([]));
+        clients[0].write_all(b"hello")?;
+        let changed = loop {
+            let message = next(&mut page).await?;
+            assert_eq!(changes(&message), (0, 0), "all rows stay: {message}");
+            if let Some(row) = message["views"]["connections"]["changed"].get(0) {
+                break row.clone();
             }
-            drop(clients);
-            let mut gone = 0;
-            while gone < 3 {
-                let message = next(&mut page).await?;
-                gone += changes(&message).1;
-                assert!(message["views"]["connections"]["all"].is_null(), "{message}");
-            }
-            page.send(r#"{"pause":true}"#).await?;
-            let paused = next(&mut page);
-            // Messages may be on their way.
-            let waited = reactor.sleep(Duration::from_millis(500));
-            drop(paused);
-            waited.await?;
-            page.send("no request").await?;
-            while let Some(Ok(_)) = page.recv().await {}
-            assert_eq!(page.peer_close().map(|close| close.code), Some(1003));
-            Ok(())
-        })
-    })
-    .expect("a page");
+        };
+        assert_eq!(changed["in"], 5);
+        let rows = again["views"]["connections"]["rows"].as_array().expect("rows");
+        let row = rows.iter().find(|row| row["id"] == changed["id"]).expect("its row");
+        for field in ["peer", "host", "protocol", "layers", "loop", "made"] {
+            assert!(!row[field].is_null() && changed[field].is_null(), "{field} stays: {row}");
+        }
+        drop(clients);
+        let mut gone = 0;
+        while gone < 3 {
+            let message = next(&mut page).await?;
+            gone += changes(&message).1;
+            assert!(message["views"]["connections"]["all"].is_null(), "{message}");
+        }
+        page.send(r#"{"pause":true}"#).await?;
+        let paused = next(&mut page);
+        // Messages may be on their way.
+        let waited = reactor.sleep(Duration::from_millis(500));
+        drop(paused);
+        waited.await?;
+        page.send("no request").await?;
+        while let Some(Ok(_)) = page.recv().await {}
+        assert_eq!(page.peer_close().map(|close| close.code), Some(1003));
+        Ok(())
+    });
 }
 
 #[test]
 fn two_pages_have_their_own_views() {
     let (program, ()) = Program::start(|_| ());
-    let url = program.url().replace("http:", "ws:").replace("/?", "/live?");
-    couplet::run_until(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let mut first = reactor.connect_websocket(&*url).await?;
-            let mut second = reactor.connect_websocket(&*url).await?;
-            next(&mut first).await?;
-            next(&mut second).await?;
-            first.send(r#"{"views":["calls"]}"#).await?;
-            second.send(r#"{"views":["jobs"]}"#).await?;
-            let views = |message: &Value| {
-                let views = message["views"].as_object().expect("views");
-                views.keys().cloned().collect::<Vec<_>>()
-            };
-            let (one, other) = (next(&mut first).await?, next(&mut second).await?);
-            assert!(views(&one).iter().all(|view| view == "calls"), "{one}");
-            assert!(views(&other).iter().all(|view| view == "jobs"), "{other}");
-            Ok(())
-        })
-    })
-    .expect("two pages");
+    live(&program, async move |reactor, url| {
+        let mut first = reactor.connect_websocket(&*url).await?;
+        let mut second = reactor.connect_websocket(&*url).await?;
+        next(&mut first).await?;
+        next(&mut second).await?;
+        first.send(r#"{"views":["calls"]}"#).await?;
+        second.send(r#"{"views":["jobs"]}"#).await?;
+        let views = |message: &Value| {
+            let views = message["views"].as_object().expect("views");
+            views.keys().cloned().collect::<Vec<_>>()
+        };
+        let (one, other) = (next(&mut first).await?, next(&mut second).await?);
+        assert!(views(&one).iter().all(|view| view == "calls"), "{one}");
+        assert!(views(&other).iter().all(|view| view == "jobs"), "{other}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -137,20 +135,15 @@ fn rows_of_a_program_have_a_view_of_their_own() {
     assert_eq!(state["views"]["rooms"][0], bar);
     let names: Vec<_> = state["views"].as_object().expect("views").keys().collect();
     assert_eq!((names[0], names[10]), (&"connections".to_owned(), &"rooms".to_owned()));
-    let url = program.url().replace("http:", "ws:").replace("/?", "/live?");
-    couplet::run_until(|reactor| {
-        let reactor = reactor.clone();
-        reactor.clone().spawn(async move {
-            let mut page = reactor.connect_websocket(&*url).await?;
-            let all = next(&mut page).await?;
-            assert_eq!(all["views"]["rooms"]["rows"][0], bar);
-            assert_eq!(all["counts"]["rooms"], 2);
-            page.send(r#"{"views":["rooms"],"every":0.1}"#).await?;
-            let wanted = next(&mut page).await?;
-            assert_eq!(wanted["views"]["rooms"]["rows"][0], bar);
-            assert!(wanted["views"]["connections"].is_null(), "only the view that it asked for");
-            Ok(())
-        })
-    })
-    .expect("a page");
+    live(&program, async move |reactor, url| {
+        let mut page = reactor.connect_websocket(&*url).await?;
+        let all = next(&mut page).await?;
+        assert_eq!(all["views"]["rooms"]["rows"][0], bar);
+        assert_eq!(all["counts"]["rooms"], 2);
+        page.send(r#"{"views":["rooms"],"every":0.1}"#).await?;
+        let wanted = next(&mut page).await?;
+        assert_eq!(wanted["views"]["rooms"]["rows"][0], bar);
+        assert!(wanted["views"]["connections"].is_null(), "only the view that it asked for");
+        Ok(())
+    });
 }

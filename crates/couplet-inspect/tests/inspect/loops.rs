@@ -7,9 +7,9 @@ use std::time::Duration;
 use couplet::inspect::{Inspect, Inspector, Recording};
 use couplet::testing::{Manner, Memory};
 use couplet::{Cluster, Deferred, Loop, LoopOptions};
+use couplet_testkit::needed::Folder;
 
 use crate::kit::{Program, text, view};
-use crate::recordings::Folder;
 
 #[test]
 fn the_loops_of_a_cluster_are_side_by_side() {
@@ -92,7 +92,7 @@ fn loops_have_different_numbers_after_others_have_ended() {
 #[test]
 fn c179_a_loop_that_ends_while_it_hangs_is_shown_as_ended() {
     let folder = Folder::new();
-    let inspector = Inspector::at("0").record_at_end(folder.0.join("end.rec"));
+    let inspector = Inspector::at("0").record_at_end(folder.join("end.rec"));
     let (program, ()) = Program::start_with(inspector.clone(), LoopOptions::default(), |_| ());
     for ended in 0..2 {
         let (driver, _network) = Memory::new(Manner::Readiness, 1);

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use couplet::{Protocol, Reactor, Transport};
+use couplet_testkit::needed::{Folder, SelfSigned};
 
 use crate::kit::{Program, text};
 
@@ -32,13 +33,6 @@ fn client(address: SocketAddr) -> TcpStream {
     client
 }
 
-/// Plants a state, and returns the row whose reason begins like this.
-fn planted(planted: fn(&Transport), why: &str) -> String {
-    let (program, address) = Program::start(move |reactor| serve(reactor, planted));
-    let _client = client(address);
-    text(&program.row_with("connections", why), "why").to_owned()
-}
-
 #[test]
 fn a_silent_peer() {
     let (program, address) = Program::start(|reactor| serve(reactor, |_| ()));
@@ -50,26 +44,46 @@ fn a_silent_peer() {
 }
 
 #[test]
-fn an_idle_timeout() {
-    let why = planted(
-        |transport| transport.set_idle_timeout(Some(Duration::from_secs(3600))),
-        "waits for the peer, last heard ",
-    );
-    assert!(why.ends_with(", reset in 60 min"), "{why}");
-}
-
-#[test]
-fn reading_that_the_protocol_has_paused() {
-    planted(Transport::pause_producing, "reading paused by Planted for ");
-}
-
-#[test]
-fn a_throttle() {
-    let why = planted(
-        |transport| transport.throttle(Duration::from_secs(3600)),
-        "reading paused by a throttle for ",
-    );
-    assert!(why.ends_with(", resumed in 60 min"), "{why}");
+fn states_of_connections() {
+    type Case = (fn(&Transport), &'static str, &'static [&'static str]);
+    let cases: [Case; 6] = [
+        (
+            |it| it.set_idle_timeout(Some(Duration::from_secs(3600))),
+            "waits for the peer, last heard ",
+            &[", reset in 60 min"],
+        ),
+        (Transport::pause_producing, "reading paused by Planted for ", &[]),
+        (
+            |it| it.throttle(Duration::from_secs(3600)),
+            "reading paused by a throttle for ",
+            &[", resumed in 60 min"],
+        ),
+        (
+            Transport::lose_write_connection,
+            "our side is closed; waits for the peer, last heard ",
+            &[],
+        ),
+        (
+            |it| {
+                it.write(vec![7; 64 << 20]);
+                it.lose_connection();
+            },
+            "closing (connection closed by us): ",
+            &[" MiB unsent, no progress for ", ", reset in "],
+        ),
+        (
+            Transport::lose_connection,
+            "draining (connection closed by us): our FIN went ",
+            &[" ago, waits for the peer's, closed in "],
+        ),
+    ];
+    for (planted, begins, goes_on) in cases {
+        let (program, address) = Program::start(move |reactor| serve(reactor, planted));
+        let _client = client(address);
+        let row = program.row_with("connections", begins);
+        let has_all = goes_on.iter().all(|words| text(&row, "why").contains(words));
+        assert!(has_all, "{goes_on:?}: {row}");
+    }
 }
 
 #[test]
@@ -88,11 +102,7 @@ fn c180_a_peer_that_reads_nothing() {
 }
 
 #[test]
-fn half_closed_sides() {
-    planted(
-        Transport::lose_write_connection,
-        "our side is closed; waits for the peer, last heard ",
-    );
+fn a_peer_that_has_closed_its_side() {
     let (program, address) = Program::start(|reactor| serve(reactor, |_| ()));
     client(address).shutdown(Shutdown::Write).expect("it is open");
     let mut ours = TcpStream::connect(address).expect("it listens");
@@ -103,29 +113,10 @@ fn half_closed_sides() {
 }
 
 #[test]
-fn a_close_that_waits_for_the_peer() {
-    let why = planted(
-        |transport| {
-            transport.write(vec![7; 64 << 20]);
-            transport.lose_connection();
-        },
-        "closing (connection closed by us): ",
-    );
-    assert!(why.contains(" MiB unsent, no progress for ") && why.contains(", reset in "), "{why}");
-    let why =
-        planted(Transport::lose_connection, "draining (connection closed by us): our FIN went ");
-    assert!(why.contains(" ago, waits for the peer's, closed in "), "{why}");
-}
-
-#[test]
 fn c180_a_handshake_that_does_not_proceed() {
-    let folder = tempfile();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).expect("a file");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
-    let endpoint =
-        format!("tls:0:interface=127.0.0.1:cert={}:key={}", cert.display(), key.display());
+    let folder = Folder::new();
+    let file = folder.write("pem", SelfSigned::new("localhost").pem());
+    let endpoint = format!("tls:0:interface=127.0.0.1:cert={file}:key={file}");
     let (program, address) = Program::start(move |reactor| {
         let port = reactor.listen(endpoint, || Planted(|_| ())).expect("a certificate");
         port.host().socket_addr().expect("TCP")
@@ -135,14 +126,6 @@ fn c180_a_handshake_that_does_not_proceed() {
     assert!(text(&row, "why").contains(", failed in "), "{row}");
     assert_eq!(row["layers"][0], "TLS");
     assert_eq!(text(&row, "state"), "opening");
-    std::fs::remove_dir_all(&folder).expect("our folder");
-}
-
-/// A folder of this test.
-fn tempfile() -> std::path::PathBuf {
-    let folder = std::env::temp_dir().join(format!("couplet-inspect-tls-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    folder
 }
 
 #[test]

@@ -3,8 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -14,41 +13,11 @@ use couplet::layers::tls::{
     ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions,
 };
 use couplet::{Loop, LoopOptions, Protocol, Reactor, Transport};
+use couplet_testkit::needed::{Folder, SelfSigned};
 use couplet_testkit_loops::doubles::Echo;
 use serde_json::Value;
 
 use crate::kit::{Program, get, get_bytes, pause, text};
-
-/// A folder that is removed at the end.
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Folder {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("couplet-recordings-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a new folder");
-        Folder(path)
-    }
-
-    /// The names of its files, in order.
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).expect("our own");
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.expect("our own").file_name().into_string().expect("UTF-8"))
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // The test may have removed it.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Opens an echo server.
 fn echo(reactor: &Reactor) -> SocketAddr {
@@ -78,6 +47,13 @@ fn read(file: &Path) -> (Recording, Value) {
     (Recording::parse(&bytes).expect("our own"), header(&bytes))
 }
 
+/// The recording of a program that runs, and its bytes.
+fn recorded(program: &Program) -> (Vec<u8>, Recording) {
+    let bytes = program.inspector.recording().expect("it runs");
+    let recording = Recording::parse(&bytes).expect("our own");
+    (bytes, recording)
+}
+
 /// Blocks a loop for longer than the flag allows.
 fn hang(program: &Program) -> mpsc::Sender<()> {
     let (let_go, waits) = mpsc::channel::<()>();
@@ -92,7 +68,7 @@ fn hang(program: &Program) -> mpsc::Sender<()> {
 #[test]
 fn c184b_the_events_of_a_program_are_written_at_its_end() {
     let folder = Folder::new();
-    let file = folder.0.join("end.rec");
+    let file = folder.join("end.rec");
     let inspector = Inspector::without_page().record_at_end(&file);
     let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
     assert_eq!(program.inspector.url(), None);
@@ -186,12 +162,8 @@ fn the_number_of_tables_and_of_their_rows_is_set() {
     let frames = frames.as_array().expect("a list");
     assert!(frames.len() <= 4, "{frames:?}");
     // The call and the sleep are rows of one kind, and a frame has one of each.
-    assert!(
-        frames.iter().all(|frame| frame["views"]["calls"]["rows"]
-            .as_array()
-            .is_none_or(|rows| rows.len() <= 1)),
-        "{frames:?}"
-    );
+    let rows = |frame: &Value| frame["views"]["calls"]["rows"].as_array().map_or(0, Vec::len);
+    assert!(frames.iter().all(|frame| rows(frame) <= 1), "{frames:?}");
 }
 
 /// The lines of a recording with the bytes of a kind.
@@ -214,8 +186,7 @@ fn a_recording_of_more_events_than_its_ring_has_the_newest_with_their_counts() {
             open.write_all(b"hello").expect("it reads");
             open.read_exact(&mut [0; 5]).expect("it answers");
         }
-        let bytes = program.inspector.recording().expect("it runs");
-        let recording = Recording::parse(&bytes).expect("our own");
+        let (_, recording) = recorded(&program);
         for (kind, count) in [("received", "in"), ("wrote", "out")] {
             let mut lines = lines(&recording, kind);
             let newest = lines.last().expect("an event")["connection"].clone();
@@ -234,8 +205,7 @@ fn c184d_no_contents_are_kept_unless_they_are_asked_for() {
     let (program, address) =
         Program::start_with(Inspector::without_page(), LoopOptions::default(), echo);
     let _open = connection(address);
-    let bytes = program.inspector.recording().expect("it runs");
-    let recording = Recording::parse(&bytes).expect("our own");
+    let (bytes, recording) = recorded(&program);
     assert!(!recording.has_contents());
     assert!(!bytes.windows(5).any(|bytes| bytes == b"hello"));
     assert!(lines(&recording, "received").iter().all(|line| line["contents"].is_null()));
@@ -246,8 +216,7 @@ fn the_first_bytes_of_each_chunk_are_kept() {
     let inspector = Inspector::without_page().contents(3);
     let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
     let _open = connection(address);
-    let bytes = program.inspector.recording().expect("it runs");
-    let recording = Recording::parse(&bytes).expect("our own");
+    let (_, recording) = recorded(&program);
     assert!(recording.has_contents());
     for kind in ["received", "wrote"] {
         let [line] = &lines(&recording, kind)[..] else { panic!("one {kind}") };
@@ -278,12 +247,10 @@ impl Protocol for Client {
 
 #[test]
 fn contents_under_tls_are_ciphertext() {
-    let made =
-        rcgen::generate_simple_self_signed(["couplet.test".to_owned()]).expect("a certificate");
-    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    let identity = Identity::from_pem(cert.as_bytes(), key.as_bytes()).expect("our own");
+    let SelfSigned { certificate, key } = SelfSigned::new("couplet.test");
+    let identity = Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("our own");
     let server = ServerTls::new(&ServerTlsOptions::new(identity)).expect("our own");
-    let roots = Roots::from_pem(cert.as_bytes()).expect("our own");
+    let roots = Roots::from_pem(certificate.as_bytes()).expect("our own");
     let client = ClientTls::new(&ClientTlsOptions::default().roots(roots)).expect("our own");
     let inspector = Inspector::without_page().contents(65_536);
     let (tell, told) = mpsc::channel();
@@ -297,8 +264,7 @@ fn contents_under_tls_are_ciphertext() {
         reactor.connect_tcp("127.0.0.1", port.host().port().expect("TCP"), clients);
     });
     told.recv().expect("it is echoed");
-    let bytes = program.inspector.recording().expect("it runs");
-    let recording = Recording::parse(&bytes).expect("our own");
+    let (bytes, recording) = recorded(&program);
     let mut packets = Vec::new();
     recording.write_pcap(&mut packets).expect("a vector");
     for written in [&bytes, &packets] {
@@ -318,8 +284,7 @@ fn c184d_the_memory_of_contents_is_a_setting_and_the_newest_are_kept() {
         open.write_all(&[b'x'; 200]).expect("it reads");
         open.read_exact(&mut [0; 200]).expect("it answers");
     }
-    let bytes = program.inspector.recording().expect("it runs");
-    let wrote = lines(&Recording::parse(&bytes).expect("our own"), "wrote");
+    let wrote = lines(&recorded(&program).1, "wrote");
     let kept: Vec<_> = wrote.iter().map(|line| line["contents"].as_str().map(str::len)).collect();
     assert_eq!(kept.first(), Some(&None));
     // A quarter of the memory, less the number and the length.
@@ -329,7 +294,7 @@ fn c184d_the_memory_of_contents_is_a_setting_and_the_newest_are_kept() {
 #[test]
 fn all_loops_are_in_the_recording_at_the_end() {
     let folder = Folder::new();
-    let file = folder.0.join("end.rec");
+    let file = folder.join("end.rec");
     let inspector = Inspector::without_page().record_at_end(&file);
     let start = || Program::start_with(inspector.clone(), LoopOptions::default(), echo);
     let (first, second) = (start(), start());
@@ -346,7 +311,7 @@ fn all_loops_are_in_the_recording_at_the_end() {
 #[test]
 fn the_last_sixteen_loops_that_have_ended_are_in_the_recording() {
     let folder = Folder::new();
-    let file = folder.0.join("end.rec");
+    let file = folder.join("end.rec");
     // Small rings: each is kept.
     let inspector = Inspector::without_page().record_at_end(&file).ring_size(4096);
     let start = || Program::start_with(inspector.clone(), LoopOptions::default(), |_| ()).0;
@@ -366,7 +331,7 @@ fn the_last_sixteen_loops_that_have_ended_are_in_the_recording() {
 #[test]
 fn c184c_a_panic_that_ends_a_loop_leaves_a_recording() {
     let folder = Folder::new();
-    let file = folder.0.join("end.rec");
+    let file = folder.join("end.rec");
     let inspector = Inspector::without_page().record_at_end(&file);
     let program = std::thread::spawn(move || {
         let mut l = Loop::with_options(LoopOptions::default().inspect(&inspector)).expect("a loop");
@@ -380,7 +345,7 @@ fn c184c_a_panic_that_ends_a_loop_leaves_a_recording() {
 #[test]
 fn a_loop_that_never_ran_leaves_no_recording() {
     let folder = Folder::new();
-    let inspector = Inspector::without_page().record_at_end(folder.0.join("end.rec"));
+    let inspector = Inspector::without_page().record_at_end(folder.join("end.rec"));
     drop(Loop::with_options(LoopOptions::default().inspect(&inspector)).expect("a loop"));
     assert_eq!(folder.names(), [""; 0]);
 }
@@ -402,21 +367,19 @@ fn a_recording_is_made_on_demand() {
     inspector.recording().expect_err("no loop is inspected");
     let (program, address) = Program::start_with(inspector, LoopOptions::default(), echo);
     let _open = connection(address);
-    let bytes = program.inspector.recording().expect("it runs");
+    let (bytes, recording) = recorded(&program);
     let state = &header(&bytes)["state"];
     assert_eq!(state["views"]["connections"].as_array().map(Vec::len), Some(1));
-    assert!(Recording::parse(&bytes).expect("our own").events() > 0);
+    assert!(recording.events() > 0);
 }
 
 #[test]
 fn c184c_a_red_flag_is_recorded_with_a_mark_and_the_oldest_files_are_removed() {
     let folder = Folder::new();
     let old = ["poems-20000101T000000Z-busy.rec", "poems-20010101T000000Z-busy.rec"];
-    for name in old {
-        fs::write(folder.0.join(name), b"").expect("a file");
-    }
+    old.iter().for_each(|name| drop(folder.write(name, b"")));
     let inspector = Inspector::without_page().program("poems", "1");
-    let inspector = inspector.record_flags(&folder.0).kept_recordings(2);
+    let inspector = inspector.record_flags(&*folder).kept_recordings(2);
     let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |_| ());
     let let_go = hang(&program);
     while !folder.names().iter().any(|name| name.ends_with("-held.rec")) {
@@ -428,7 +391,7 @@ fn c184c_a_red_flag_is_recorded_with_a_mark_and_the_oldest_files_are_removed() {
     }
     let names = folder.names();
     assert_eq!(names[0], old[1]);
-    let (_, header) = read(&folder.0.join(&names[1]));
+    let (_, header) = read(&folder.join(&names[1]));
     let mark = &header["marks"][0];
     assert_eq!((text(mark, "severity"), &mark["loop"]), ("red", &Value::from(0)));
     assert!(text(mark, "text").starts_with("A call holds the loop: "), "{mark}");
@@ -438,7 +401,7 @@ fn c184c_a_red_flag_is_recorded_with_a_mark_and_the_oldest_files_are_removed() {
 #[test]
 fn c184c_a_folder_that_cant_be_written_harms_nothing() {
     let folder = Folder::new();
-    let missing = folder.0.join("missing");
+    let missing = folder.join("missing");
     let inspector = Inspector::at("0").record_flags(&missing).recording_pause(Duration::ZERO);
     let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |_| ());
     for _ in 0..2 {

@@ -32,6 +32,13 @@ fn row(program: &Program, path: &str) -> Value {
     })
 }
 
+/// The flag with this id.
+fn flag(program: &Program, id: &str) -> Value {
+    program.until("/flags.json", |flags| {
+        flags.as_array().expect("flags").iter().find(|flag| flag["id"] == id).cloned()
+    })
+}
+
 #[test]
 fn c180a_a_task_waits_for_a_task_that_waits_for_a_job() {
     let (release, released) = mpsc::channel::<()>();
@@ -256,10 +263,7 @@ fn c180a_a_futurelock_is_named() {
         let task = futurelock(reactor.clone(), DeferredLock::new());
         reactor.spawn_named("select", task).detach();
     });
-    let flag = program.until("/flags.json", |flags| {
-        let flags = flags.as_array().expect("flags").iter();
-        flags.clone().find(|flag| text(flag, "id") == "0.futurelock").cloned()
-    });
+    let flag = flag(&program, "0.futurelock");
     let words = text(&flag, "words");
     assert!(words.starts_with("1 lock not taken, for 1.") && words.contains("waits.rs"), "{words}");
     let lock = row(&program, &format!("locks/{}", text(&flag, "row")));
@@ -274,10 +278,7 @@ fn c180a_a_futurelock_is_named() {
 #[test]
 fn c180a_tasks_that_wait_for_one_another_are_a_cycle() {
     let (program, ()) = Program::start(deadlock);
-    let flag = program.until("/flags.json", |flags| {
-        let flags = flags.as_array().expect("flags").iter();
-        flags.clone().find(|flag| text(flag, "id") == "0.cycle").cloned()
-    });
+    let flag = flag(&program, "0.cycle");
     assert!(text(&flag, "words").starts_with("2 tasks in a cycle: one spawned at "), "{flag}");
 }
 

@@ -3,15 +3,15 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use couplet::services::{Health, Service, StreamServerService};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{Deferred, Failure, LoadLimits, Result, Signal, Stream, Transport};
+use couplet_testkit::needed::Folder;
 use serde::Deserialize;
 use tracing::Dispatch;
 
@@ -161,14 +161,6 @@ struct Site {
     log: Log,
 }
 
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// The end of a program.
 struct Ended {
     /// The message of a failure.
@@ -181,11 +173,11 @@ struct Ended {
 impl Site {
     /// Changes the configuration.
     fn write(&self, text: &str) {
-        fs::write(self.folder.0.join("a.toml"), text).expect("a folder of ours");
+        self.folder.write("a.toml", text);
     }
 
     fn log(&self) -> String {
-        read_log(&self.log, &self.folder.0)
+        read_log(&self.log, &self.folder)
     }
 
     /// The answer to these bytes at the control socket, up to the end of the connection.
@@ -301,22 +293,17 @@ fn try_run<T: 'static>(
     arguments: &[&str],
     script: impl AsyncFnOnce(Site) -> Result<T> + 'static,
 ) -> (Option<T>, Ended) {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
     /// With a single subscriber, `tracing` would ask that of the thread which is the first to log at a
     /// place whether any thread logs there.
     static SECOND: LazyLock<Dispatch> =
         LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
     LazyLock::force(&SECOND);
-    let name =
-        format!("couplet-x-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let folder = Rc::new(Folder(std::env::temp_dir().join(name)));
-    fs::create_dir_all(&folder.0).expect("a folder of ours");
-    let (file, log) = (folder.0.join("a.toml"), folder.0.join("log"));
-    fs::write(&file, text).expect("a folder of ours");
-    let own = ["x", "--config", file.to_str().unwrap(), "--log-file", log.to_str().unwrap()];
+    let folder = Rc::new(Folder::new());
+    let (file, log) = (folder.write("a.toml", text), folder.path("log"));
+    let own = ["x", "--config", &file, "--log-file", &log];
     let command = runner.command().try_get_matches_from([&own, arguments].concat());
     let arguments = Arguments::from_arg_matches(&command.expect("a command line")).unwrap();
-    let plan = runner.services.plan(&Source::read(&file).expect(text)).expect(text);
+    let plan = runner.services.plan(&Source::read(Path::new(&file)).expect(text)).expect(text);
     let command_line = arguments.options.clone();
     let arguments = arguments.or(&plan.log, plan.options.clone());
     let (log, subscriber) = Log::prepare(&arguments, plan.log.log_level.clone()).unwrap();
@@ -368,7 +355,7 @@ fn try_run<T: 'static>(
     let outcome = running::run(&mut l, &Workers::default(), program, plan, None);
     drop(l);
     let failure = outcome.err().map(|exit| exit.message().to_owned());
-    let ended = Ended { failure, log: read_log(&log, &folder.0), took: network.elapsed() - before };
+    let ended = Ended { failure, log: read_log(&log, &folder), took: network.elapsed() - before };
     drop(logging);
     let value = value.take().and_then(|outcome: Result<T>| match outcome {
         Ok(value) => Some(value),

@@ -177,25 +177,21 @@ fn each_server_is_checked_at_the_interval() {
 
 #[test]
 fn checks_in_every_state_end_with_their_service() {
-    // While one is connecting.
-    let mut scene = Scene::new(&["10.0.0.1:80", "--check", "2"]);
-    assert_eq!(scene.attempts(), ["tcp:10.0.0.1:80"]);
-    scene.stop();
-    scene.assert_nothing_is_left();
-    // While its connection is closing.
-    let mut scene = Scene::new(&["10.0.0.1:80", "--check", "2"]);
-    let far = scene.answer("tcp:10.0.0.1:80");
-    assert!(!far.saw_reset());
-    scene.stop();
-    scene.assert_nothing_is_left();
-    // While waiting for the next.
-    let mut scene = Scene::new(&["10.0.0.1:80", "--check", "2"]);
-    scene.refuse();
-    scene.memory.settle();
-    scene.stop();
-    scene.assert_nothing_is_left();
-    scene.memory.advance(Duration::from_secs(10));
-    assert_eq!(scene.attempts(), [""; 0]);
+    let states: [fn(&mut Scene); 3] = [
+        |scene| assert_eq!(scene.attempts(), ["tcp:10.0.0.1:80"], "it is connecting"),
+        |scene| assert!(!scene.answer("tcp:10.0.0.1:80").saw_reset(), "it is closing"),
+        // While waiting for the next.
+        Scene::refuse,
+    ];
+    for reach in states {
+        let mut scene = Scene::new(&["10.0.0.1:80", "--check", "2"]);
+        reach(&mut scene);
+        scene.memory.settle();
+        scene.stop();
+        scene.assert_nothing_is_left();
+        scene.memory.advance(Duration::from_secs(10));
+        assert_eq!(scene.attempts(), [""; 0]);
+    }
 }
 
 #[test]

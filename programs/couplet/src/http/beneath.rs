@@ -178,27 +178,15 @@ fn walk_components(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use couplet_testkit::needed;
     use rustix::fs::{mkfifoat, symlinkat};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// A folder that is removed on drop.
-    struct Temporary(PathBuf);
-
-    impl Drop for Temporary {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
 
     /// A folder with a file, a FIFO and links, beside a secret.
-    fn site() -> (Temporary, PathBuf) {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let (id, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let temporary = Temporary(std::env::temp_dir().join(format!("couplet-{id}-{count}")));
-        let site = temporary.0.join("site");
-        std::fs::create_dir_all(site.join("sub")).unwrap();
-        std::fs::write(temporary.0.join("secret"), "secret").unwrap();
-        std::fs::write(site.join("sub/file"), "file").unwrap();
+    fn site() -> (needed::Folder, PathBuf) {
+        let temporary = needed::Folder::new();
+        let site = temporary.join("site");
+        temporary.write("secret", "secret");
+        temporary.write("site/sub/file", "file");
         mkfifoat(CWD, site.join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
         for (from, to) in [
             ("inside", "sub/file"),

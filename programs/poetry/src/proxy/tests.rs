@@ -54,8 +54,32 @@ impl Scene {
         self.held.settle();
     }
 
+    /// A client gets this poem from an upstream.
+    #[track_caller]
+    fn serves(&mut self, upstream: usize, poem: &[u8]) -> Wire {
+        let client = self.client();
+        self.answer(upstream, poem);
+        got(&client, poem);
+        client
+    }
+
+    fn reset(&mut self, wire: &Wire) {
+        wire.reset();
+        self.held.settle();
+    }
+
     fn refuse(&mut self, upstream: usize) {
-        self.fetch(upstream).expect("a fetch").reset();
+        let fetch = self.fetch(upstream).expect("a fetch");
+        self.reset(&fetch);
+    }
+
+    /// Takes everything that a client gets, and closes it.
+    fn finish(&mut self, client: &Wire) {
+        while client.waiting() > 0 {
+            client.take();
+            self.held.settle();
+        }
+        client.close();
         self.held.settle();
     }
 
@@ -126,9 +150,7 @@ fn a_poem_that_is_cut_too_long_late_or_empty_is_told_by_closing_without_data_and
         clients.iter().for_each(|client| got(client, b""));
         assert!(fetch.is_closed(), "{n}");
     }
-    let client = scene.client();
-    scene.answer(0, b"a poem");
-    got(&client, b"a poem");
+    scene.serves(0, b"a poem");
 }
 
 #[test]
@@ -146,15 +168,11 @@ fn who_leaves_cancels_its_own_wait_and_the_last_one_the_fetch() {
     let (one, two) = (scene.client(), scene.client());
     let fetch = scene.fetch(0).unwrap();
     fetch.push(b"a po");
-    one.reset();
-    scene.held.settle();
+    scene.reset(&one);
     assert!(!fetch.is_closed());
-    two.reset();
-    scene.held.settle();
+    scene.reset(&two);
     assert!(fetch.is_closed(), "it has no waiters");
-    let client = scene.client();
-    scene.answer(0, b"a poem");
-    got(&client, b"a poem");
+    scene.serves(0, b"a poem");
 }
 
 #[test]
@@ -179,8 +197,7 @@ fn who_stops_sending_and_then_resets_has_left() {
     client.fin();
     scene.held.settle();
     let fetch = scene.fetch(0).unwrap();
-    client.reset();
-    scene.held.settle();
+    scene.reset(&client);
     assert!(fetch.is_closed());
 }
 
@@ -188,9 +205,7 @@ fn who_stops_sending_and_then_resets_has_left() {
 fn several_upstreams_take_turns() {
     let mut scene = Scene::new(3, Some(60));
     for upstream in [0, 1, 2, 0] {
-        let client = scene.client();
-        scene.answer(upstream, b"a poem");
-        got(&client, b"a poem");
+        scene.serves(upstream, b"a poem");
         scene.advance(60);
     }
 }
@@ -210,9 +225,7 @@ fn where_one_upstream_fails_the_next_is_asked_and_the_dead_one_is_skipped_for_a_
         got(&client, b"a poem");
     }
     scene.advance(upstreams::SKIP_TIME.as_secs());
-    let client = scene.client();
-    scene.answer(0, b"another");
-    got(&client, b"another");
+    scene.serves(0, b"another");
 }
 
 #[test]
@@ -236,19 +249,17 @@ fn a_dead_upstream_that_has_a_poem_again_is_dead_no_more() {
     scene.refuse(1);
     scene.client();
     scene.answer(0, b"a poem");
-    let client = scene.client();
-    scene.answer(0, b"another");
-    got(&client, b"another");
+    scene.serves(0, b"another");
 }
 
 #[test]
 fn an_upstream_whose_fetch_was_abandoned_is_not_dead() {
     let mut scene = Scene::new(2, None);
-    scene.client().reset();
-    scene.held.settle();
+    let client = scene.client();
+    scene.reset(&client);
     assert!(scene.fetch(0).is_some_and(|fetch| fetch.is_closed()));
-    scene.client().reset();
-    scene.held.settle();
+    let client = scene.client();
+    scene.reset(&client);
     assert!(scene.fetch(1).is_some());
     scene.client();
     assert!(scene.fetch(0).is_some());
@@ -294,12 +305,7 @@ fn edition<const N: usize>(scene: &mut Scene) -> [Wire; N] {
 fn an_old_poem_is_kept_until_its_last_reader_has_it() {
     let mut scene = Scene::new(1, Some(0));
     let [quick, slow] = edition(&mut scene);
-    while quick.waiting() > 0 {
-        quick.take();
-        scene.held.settle();
-    }
-    quick.close();
-    scene.held.settle();
+    scene.finish(&quick);
     let others: Vec<[Wire; 1]> = (1..KEPT).map(|_| edition(&mut scene)).collect();
     assert!(!slow.saw_reset());
     let [_last] = edition(&mut scene);
@@ -316,12 +322,7 @@ fn of_many_old_poems_the_readers_of_the_oldest_are_cut() {
     let cut: Vec<bool> = clients.iter().map(Wire::saw_reset).collect();
     assert_eq!(cut, [true, false, false, false, false]);
     // A poem that all its readers have received is no longer kept.
-    while clients[2].waiting() > 0 {
-        clients[2].take();
-        scene.held.settle();
-    }
-    clients[2].close();
-    scene.held.settle();
+    scene.finish(&clients[2]);
     clients.extend(edition::<1>(&mut scene));
     assert!([1, 3, 4, 5].iter().all(|n: &usize| !clients[*n].saw_reset()));
 }
@@ -334,13 +335,11 @@ fn an_attempt_to_connect_that_was_abandoned_has_ended_and_its_upstream_is_not_de
     let client = scene.client();
     assert!(!client.saw_fin());
     assert_eq!(scene.connectors(), before + 1);
-    client.reset();
-    scene.held.settle();
+    scene.reset(&client);
     assert_eq!(scene.connectors(), before);
     let client = scene.client();
     assert!(scene.fetch(1).is_some(), "the other one's turn");
-    client.reset();
-    scene.held.settle();
+    scene.reset(&client);
     let client = scene.client();
     assert!(scene.fetch(1).is_none(), "the first one's turn again");
     // Upstream 0 does not answer within the connect timeout.
@@ -352,9 +351,7 @@ fn an_attempt_to_connect_that_was_abandoned_has_ended_and_its_upstream_is_not_de
 #[test]
 fn who_has_the_whole_poem_and_stays_is_left_after_30_s() {
     let mut scene = Scene::new(1, None);
-    let client = scene.client();
-    scene.answer(0, b"a poem");
-    got(&client, b"a poem");
+    let client = scene.serves(0, b"a poem");
     scene.advance(LEAVE.as_secs() - 1);
     assert!(!client.is_closed());
     scene.advance(1);

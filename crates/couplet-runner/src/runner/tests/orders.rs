@@ -88,42 +88,21 @@ fn status_shows_the_program_and_hundreds_of_connections() {
         site.sleep(7).await?;
         let pid = std::process::id();
         let text = site.order("status").await?;
-        assert!(
-            text.starts_with(&format!("x, generation 1 (process {pid}) for 38 s: ready")),
-            "{text}"
-        );
+        let begins = format!("x, generation 1 (process {pid}) for 38 s: ready");
+        assert!(text.starts_with(&begins), "{text}");
         assert!(text.contains("port        tcp:127.0.0.1:8001"), "{text}");
         let status: serde_json::Value = serde_json::from_str(&site.order("status json").await?)?;
-        let [service] = &status["services"].as_array().expect("a list")[..] else {
-            panic!("{status}")
-        };
-        let seen = [
-            &status["program"],
-            &status["version"],
-            &status["pid"],
-            &status["is_ready"],
-            &status["generation"],
-            &service["name"],
-            &service["state"],
-            &service["restarts"],
-        ];
-        let wanted: [serde_json::Value; 8] = [
-            "x".into(),
-            "1".into(),
-            pid.into(),
-            true.into(),
-            1.into(),
-            "a".into(),
-            "running".into(),
-            0.into(),
-        ];
-        assert_eq!(seen, wanted.each_ref());
+        let of_program = ["program", "version", "pid", "is_ready", "generation"];
+        let wanted = serde_json::json!(["x", "1", pid, true, 1]);
+        assert_eq!(serde_json::json!(of_program.map(|name| &status[name])), wanted);
+        assert_eq!(status["services"].as_array().map(Vec::len), Some(1));
+        let service = ["name", "state", "restarts"].map(|name| &status["services"][0][name]);
+        assert_eq!(serde_json::json!(service), serde_json::json!(["a", "running", 0]));
         let connections = status["connections"].as_array().expect("a list");
         assert_eq!(connections.len(), 602, "and both ends of the one that asks");
-        let spoken = connections
-            .iter()
-            .find(|one| one["bytes_in"] == 5 && one["host"] == "tcp:127.0.0.1:8001");
-        let spoken = spoken.expect("it has spoken");
+        let has_spoken =
+            |one: &&serde_json::Value| one["bytes_in"] == 5 && one["host"] == "tcp:127.0.0.1:8001";
+        let spoken = connections.iter().find(has_spoken).expect("it has spoken");
         assert_eq!(spoken["bytes_out"], 5);
         let times = ["age", "idle"].map(|name| spoken[name].as_f64().expect("seconds").round());
         assert_eq!(times, [38.0, 7.0]);
@@ -176,11 +155,8 @@ fn close_ends_one_connection_and_resets_it_if_that_takes_five_seconds() {
             site.sleep(1).await?;
             assert_eq!(closed.saw_reset(), !answers);
             assert!(!site.order("status").await?.contains(&peer));
-            assert!(
-                site.answer(format!("{order}\n"))
-                    .await?
-                    .starts_with("error: there is no connection")
-            );
+            let again = site.answer(format!("{order}\n")).await?;
+            assert!(again.starts_with("error: there is no connection"), "{again}");
             assert!(clients[2].is_served().await);
         }
         Ok(())
@@ -192,10 +168,8 @@ fn an_order_may_take_longer_than_its_client_to_send_it() {
     let text = task("slow", "stops-in = 300") + &process("");
     run(&text, &[], async |site: Site| {
         let began = site.reactor.now();
-        assert_eq!(
-            site.reload(&process("")).await?,
-            "ok\n0 services changed, 0 added, 1 removed\n"
-        );
+        let answer = site.reload(&process("")).await?;
+        assert_eq!(answer, "ok\n0 services changed, 0 added, 1 removed\n");
         assert_eq!((site.reactor.now() - began).as_secs(), 300);
         Ok(())
     });

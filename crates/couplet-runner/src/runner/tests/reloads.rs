@@ -75,7 +75,7 @@ fn only_changed_services_are_touched_and_a_wrong_file_changes_nothing() {
                 assert_eq!(running(&site).await?, names, "{name}");
                 assert_eq!(site.get(7000, "/readyz").await?.0, 200, "{name}");
             }
-            fs::remove_file(site.folder.0.join("a.toml"))?;
+            fs::remove_file(site.folder.join("a.toml"))?;
             let answer = site.answer("reload\n").await?;
             assert!(answer.starts_with("error: cannot read "), "{answer}");
             assert!(answer.contains("a.toml: no such file or directory"), "{answer}");

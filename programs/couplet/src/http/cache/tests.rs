@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::sync::atomic::AtomicUsize;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use couplet_testkit::needed::Folder;
 
 use super::*;
 
@@ -17,16 +18,11 @@ static NOW: LazyLock<Duration> = LazyLock::new(|| {
 });
 const LIMITS: Limits = Limits { files: 3, bytes: 10_000, sealed: 0, trust: Duration::from_secs(1) };
 
-/// A folder that is removed on drop.
-struct Temporary(PathBuf);
+struct Temporary(Folder);
 
 impl Temporary {
     fn new() -> Temporary {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let (id, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = Temporary(std::env::temp_dir().join(format!("couplet-cache-{id}-{count}")));
-        fs::create_dir_all(&folder.0).unwrap();
-        folder
+        Temporary(Folder::new())
     }
 
     /// Writes a file that was last modified so long before `NOW`.
@@ -44,12 +40,6 @@ impl Temporary {
             write();
         }
         path
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
