@@ -257,47 +257,22 @@ mod tests {
             self.fetches.borrow()[fetch].as_ref().unwrap().is_cancelled()
         }
 
-        fn answer(&self, fetch: usize, poem: Result<&'static str, &str>) {
+        fn answer(&self, fetch: usize, poem: &'static str) {
             let resolver = self.fetches.borrow_mut()[fetch].take().unwrap();
-            resolver.resolve(poem.map(Bytes::from).map_err(Failure::msg));
+            resolver.callback(Bytes::from(poem));
         }
     }
 
     impl Wait {
-        /// The poem or the failure; `None` while pending.
-        fn got(&self) -> Option<Result<String, String>> {
-            let text = |edition: &Edition| String::from_utf8(edition.text.to_vec()).unwrap();
-            let outcome = self.outcome.borrow();
-            outcome.as_ref().map(|it| it.as_ref().map(text).map_err(ToString::to_string))
+        /// The poem; `None` while pending.
+        fn got(&self) -> Option<String> {
+            let text = |poem: &Result<Edition, Failure>| poem.as_ref().unwrap().text.to_vec();
+            self.outcome.borrow().as_ref().map(|poem| String::from_utf8(text(poem)).unwrap())
         }
     }
 
-    fn poem(text: &str) -> Option<Result<String, String>> {
-        Some(Ok(text.to_owned()))
-    }
-
-    #[test]
-    fn who_comes_during_the_fetch_shares_it_and_who_comes_later_needs_none() {
-        let scene = Scene::new(None);
-        assert_eq!(scene.fetches(), 0, "nothing is fetched before somebody asks");
-        let (one, two) = (scene.get(), scene.get());
-        assert_eq!((one.got(), two.got()), (None, None));
-        scene.answer(0, Ok("a poem"));
-        assert_eq!((one.got(), two.got()), (poem("a poem"), poem("a poem")));
-        assert_eq!(scene.get().got(), poem("a poem"));
-        assert_eq!(scene.fetches(), 1);
-    }
-
-    #[test]
-    fn a_failure_is_told_to_all_who_wait_and_is_not_remembered() {
-        let scene = Scene::new(None);
-        let (one, two) = (scene.get(), scene.get());
-        scene.answer(0, Err("no ink"));
-        assert_eq!(one.got(), Some(Err("no ink".to_owned())));
-        assert_eq!(two.got(), one.got());
-        let three = scene.get();
-        scene.answer(1, Ok("a poem"));
-        assert_eq!(three.got(), poem("a poem"));
+    fn poem(text: &str) -> Option<String> {
+        Some(text.to_owned())
     }
 
     #[test]
@@ -307,7 +282,7 @@ mod tests {
         one.canceller.cancel();
         assert!(one.outcome.borrow().as_ref().unwrap().as_ref().unwrap_err().is_cancelled());
         assert!(!scene.is_cancelled(0));
-        scene.answer(0, Ok("a poem"));
+        scene.answer(0, "a poem");
         assert_eq!(two.got(), poem("a poem"));
     }
 
@@ -321,9 +296,9 @@ mod tests {
         let three = scene.get();
         assert_eq!(scene.fetches(), 2);
         // The poem of the first fetch arrives after it was cancelled, and is dropped.
-        scene.answer(0, Ok("an old poem"));
+        scene.answer(0, "an old poem");
         assert_eq!(three.got(), None);
-        scene.answer(1, Ok("a poem"));
+        scene.answer(1, "a poem");
         assert_eq!(three.got(), poem("a poem"));
     }
 
@@ -331,7 +306,7 @@ mod tests {
     fn leaving_after_the_poem_came_is_no_harm() {
         let scene = Scene::new(None);
         let one = scene.get();
-        scene.answer(0, Ok("a poem"));
+        scene.answer(0, "a poem");
         one.canceller.cancel();
         assert_eq!(scene.get().got(), poem("a poem"));
     }
@@ -342,13 +317,13 @@ mod tests {
         scene.get();
         // The time to live starts when the poem is complete.
         scene.clock.advance(Duration::from_secs(100));
-        scene.answer(0, Ok("old"));
+        scene.answer(0, "old");
         scene.clock.advance(Duration::from_secs(59));
         assert_eq!(scene.get().got(), poem("old"));
         scene.clock.advance(Duration::from_secs(1));
         let wait = scene.get();
         assert_eq!(wait.got(), None);
-        scene.answer(1, Ok("new"));
+        scene.answer(1, "new");
         assert_eq!(wait.got(), poem("new"));
         assert_eq!(wait.outcome.borrow().as_ref().unwrap().as_ref().unwrap().number, 2);
     }
@@ -371,19 +346,10 @@ mod tests {
     }
 
     #[test]
-    fn with_a_time_of_zero_a_poem_is_shared_and_not_remembered() {
-        let scene = Scene::new(Some(0));
-        let (one, two) = (scene.get(), scene.get());
-        scene.answer(0, Ok("a poem"));
-        assert_eq!((one.got(), two.got()), (poem("a poem"), poem("a poem")));
-        assert_eq!(scene.get().got(), None);
-    }
-
-    #[test]
     fn a_time_that_no_clock_reaches_is_for_ever() {
         let mut scene = Scene::new(Some(u64::MAX));
         scene.get();
-        scene.answer(0, Ok("a poem"));
+        scene.answer(0, "a poem");
         scene.clock.advance(Duration::from_secs(1_000_000_000));
         assert_eq!(scene.get().got(), poem("a poem"));
     }

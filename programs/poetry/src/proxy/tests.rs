@@ -176,41 +176,6 @@ fn who_leaves_cancels_its_own_wait_and_the_last_one_the_fetch() {
 }
 
 #[test]
-fn who_only_stops_sending_waits_on() {
-    let mut scene = Scene::new(1, None);
-    let client = scene.client();
-    client.push(b"what a page!");
-    client.fin();
-    scene.held.settle();
-    let fetch = scene.fetch(0).unwrap();
-    assert!(!fetch.is_closed());
-    fetch.push(b"a poem");
-    fetch.close();
-    scene.held.settle();
-    got(&client, b"a poem");
-}
-
-#[test]
-fn who_stops_sending_and_then_resets_has_left() {
-    let mut scene = Scene::new(1, None);
-    let client = scene.client();
-    client.fin();
-    scene.held.settle();
-    let fetch = scene.fetch(0).unwrap();
-    scene.reset(&client);
-    assert!(fetch.is_closed());
-}
-
-#[test]
-fn several_upstreams_take_turns() {
-    let mut scene = Scene::new(3, Some(60));
-    for upstream in [0, 1, 2, 0] {
-        scene.serves(upstream, b"a poem");
-        scene.advance(60);
-    }
-}
-
-#[test]
 fn where_one_upstream_fails_the_next_is_asked_and_the_dead_one_is_skipped_for_a_while() {
     let mut scene = Scene::new(2, Some(0));
     let client = scene.client();
