@@ -319,6 +319,11 @@ fn drops(bomb: impl Sized + 'static) -> impl FnOnce() + 'static {
     move || drop(bomb)
 }
 
+fn done(bomb: Bomb) -> Deferred<()> {
+    drop(bomb);
+    Deferred::succeed(())
+}
+
 /// [`drops`], for a connection.
 fn told<P>() -> impl FnOnce(&mut P, &Transport) + 'static {
     let bomb = Bomb;
@@ -597,8 +602,8 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     };
     // Called when the run ends.
     "on", "": |s| for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
-        let called = drops(Bomb);
-        s.reactor.on(when, move || Deferred::succeed(called()));
+        let bomb = Bomb;
+        s.reactor.on(when, move || done(bomb));
     };
     "on_snapshot", "": |s| for bomb in [Bomb, Bomb] {
         s.l.on_snapshot(move |_| holds(&bomb));
@@ -639,11 +644,8 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         assert_eq!(members.broadcast(move |_| assert_eq!(bomb.as_ref().len(), 15)), 0);
     };
     // In the loop's own thread.
-    "block_on_reactor", "": |s| {
-        let called = drops(Bomb);
-        let blocked = s.reactor.remote().block_on_reactor(move |_| Deferred::succeed(called()));
-        assert!(blocked.is_err());
-    };
+    "block_on_reactor", "": |s, bomb|
+        assert!(s.reactor.remote().block_on_reactor(move |_| done(bomb)).is_err());
     // Made, and dropped with the connection.
     "Connection::tell", "": |s| {
         let connection = s.open();

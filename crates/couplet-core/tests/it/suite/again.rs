@@ -45,9 +45,8 @@ pub(crate) fn c71c_of_two_limits_for_each_peer_the_smaller_one_counts(kit: Kit) 
         let mut rig = kit.options(of_loop).rig();
         let options = ListenOptions::default().max_buffered_by_peer(of_port);
         let crowd = crowd_at(&mut rig, options, &[200 * 1024, 500 * 1024, 100 * 1024]);
-        let others = (number == 0)
-            .then(|| crowd_at(&mut rig, ListenOptions::default(), &[2 * SMALL]))
-            .unwrap_or_default();
+        let sizes: &[usize] = if number == 0 { &[2 * SMALL] } else { &[] };
+        let others = crowd_at(&mut rig, ListenOptions::default(), sizes);
         hold(&mut rig, &crowd[0].0, 300 * 1024);
         rig.turns(3);
         assert!(rig.l.snapshot().ports.iter().all(|port| !port.paused), "{number}");
