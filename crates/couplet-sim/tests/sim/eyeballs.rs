@@ -146,8 +146,7 @@ impl World {
             let host = match sort {
                 Away(_) => sim.host(&format!("server-{n}"), move |reactor| {
                     let guests = guests.clone();
-                    reactor.listen("tcp:80:interface=[::]", move || guests.clone())?;
-                    Ok(())
+                    reactor.listen("tcp:80:interface=[::]", move || guests.clone()).map(drop)
                 }),
                 _ => sim.bare_host(&format!("bare-{n}")),
             };
@@ -259,17 +258,6 @@ fn c140_the_time_of_a_lookup_counts_for_the_timeout() {
     let failure = outcome.expect_err("nobody answers");
     assert!(matches!(failure.downcast_ref(), Some(ConnectError::TimedOut(_))), "{failure:?}");
     assert_eq!((world.attempts().len(), at), (1, 10_000_000));
-}
-
-#[test]
-fn c140_an_answer_after_the_timeout_starts_nothing() {
-    let (mut world, outcome, at) = with_late_names(s(11), &[V6(Away(2)), V4(Away(2))]);
-    let failure = outcome.expect_err("it took too long");
-    assert!(matches!(failure.downcast_ref(), Some(ConnectError::TimedOut(_))), "{failure:?}");
-    assert_eq!(at, 10_000_000);
-    world.settle(0);
-    assert_eq!((world.attempts().len(), world.servers.0.1.get()), (0, 0));
-    world.sim.finish().expect("nothing leaks");
 }
 
 #[test]

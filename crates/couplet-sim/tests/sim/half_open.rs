@@ -8,14 +8,13 @@ use std::time::Duration;
 use couplet::sim::{Cut, Fault, Host, Link, Sim, Socket};
 use couplet::{Protocol, Reason, Transport};
 
-use super::kit::{Two, all, ms, s};
+use super::kit::{Two, all, ms, s, served};
 
 #[test]
 fn after_a_crash_the_peer_stays_open_until_it_sends_and_is_reset() {
     let mut two = Two::new();
     let (here, _there) = two.joined();
-    let now = two.sim.elapsed();
-    two.sim.fault(now, s(60), Fault::Crash(two.b));
+    two.fault(s(60), Fault::Crash(two.b));
     two.pass(s(3600));
     assert!(here.is_open() && here.error().is_none(), "it has not been notified");
     here.push(b"are you there?").unwrap();
@@ -27,8 +26,7 @@ fn after_a_crash_the_peer_stays_open_until_it_sends_and_is_reset() {
 fn an_end_that_sends_to_a_crashed_host_is_reset_once_it_is_back() {
     let mut two = Two::new();
     let (here, _there) = two.joined();
-    let now = two.sim.elapsed();
-    two.sim.fault(now, s(60), Fault::Crash(two.b));
+    two.fault(s(60), Fault::Crash(two.b));
     two.pass(s(1));
     here.push(b"are you there?").unwrap();
     two.pass(s(58));
@@ -43,29 +41,32 @@ fn a_reset_lost_in_an_old_world_is_repeated_once_the_way_is_open() {
     let mut two = Two::new();
     let (here, _there) = two.joined();
     two.pass(s(1000));
-    let now = two.sim.elapsed();
-    two.sim.fault(now, ms(1), Fault::Crash(two.b));
+    two.fault(ms(1), Fault::Crash(two.b));
     two.pass(s(1));
-    let now = two.sim.elapsed();
-    two.sim.fault(now, s(5), Fault::OneWay(two.b, two.a));
+    two.fault(s(5), Fault::OneWay(two.b, two.a));
     here.push(b"are you there?").unwrap();
     let took = two.until(|| here.error().is_some());
     assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
     assert!((s(5)..s(10)).contains(&took), "{took:?}");
 }
 
+/// A connection that has filled both buffers, with 1000 bytes of 1 and of 2.
+fn full(two: &mut Two) -> (Socket, Socket) {
+    two.sim.set_buffers(1000, 1000);
+    let (here, there) = two.joined();
+    for byte in [1, 2] {
+        here.push(&[byte; 1000]).unwrap();
+        two.pass(s(1));
+    }
+    assert_eq!(here.push(b"x").unwrap(), 0, "both buffers are full");
+    (here, there)
+}
+
 #[test]
 fn a_sender_waiting_for_room_notices_that_the_other_end_has_crashed() {
     let mut two = Two::new();
-    two.sim.set_buffers(1000, 1000);
-    let (here, _there) = two.joined();
-    here.push(&[0; 1000]).unwrap();
-    two.pass(s(1));
-    here.push(&[0; 1000]).unwrap();
-    two.pass(s(1));
-    assert_eq!(here.push(b"x").unwrap(), 0, "both buffers are full");
-    let now = two.sim.elapsed();
-    two.sim.fault(now, s(1), Fault::Crash(two.b));
+    let (here, _there) = full(&mut two);
+    two.fault(s(1), Fault::Crash(two.b));
     let took = two.until(|| here.error().is_some());
     assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
     assert!(took < s(10), "{took:?}");
@@ -74,14 +75,8 @@ fn a_sender_waiting_for_room_notices_that_the_other_end_has_crashed() {
 #[test]
 fn a_sender_waiting_for_room_across_a_partition_eventually_gives_up() {
     let mut two = Two::new();
-    two.sim.set_buffers(1000, 1000);
-    let (here, there) = two.joined();
-    here.push(&[0; 1000]).unwrap();
-    two.pass(s(1));
-    here.push(&[0; 1000]).unwrap();
-    two.pass(s(1));
-    let now = two.sim.elapsed();
-    two.sim.fault(now, s(3600), Fault::Partition(two.a, two.b));
+    let (here, there) = full(&mut two);
+    two.fault(s(3600), Fault::Partition(two.a, two.b));
     two.pass(ms(1));
     all(&there);
     let took = two.until(|| here.error().is_some());
@@ -92,13 +87,8 @@ fn a_sender_waiting_for_room_across_a_partition_eventually_gives_up() {
 #[test]
 fn a_window_that_opens_during_a_partition_is_noticed_when_it_heals() {
     let mut two = Two::new();
-    two.sim.set_buffers(1000, 1000);
-    let (here, there) = two.joined();
-    here.push(&[1; 1000]).unwrap();
-    two.pass(s(1));
-    here.push(&[2; 1000]).unwrap();
-    let now = two.sim.elapsed();
-    two.sim.fault(now, s(30), Fault::Partition(two.a, two.b));
+    let (_here, there) = full(&mut two);
+    two.fault(s(30), Fault::Partition(two.a, two.b));
     two.pass(ms(1));
     assert_eq!(all(&there), [1; 1000]);
     two.pass(s(29));
@@ -116,8 +106,7 @@ fn a_crash_loses_the_unsent_bytes_of_closed_connections() {
     there.push(&[0; 4000]).unwrap();
     there.close();
     two.pass(s(2));
-    let now = two.sim.elapsed();
-    two.sim.fault(now, ms(1), Fault::Crash(two.b));
+    two.fault(ms(1), Fault::Crash(two.b));
     let mut got = 0;
     for _ in 0..100 {
         two.pass(s(1));
@@ -136,8 +125,7 @@ fn a_crash_loses_the_packets_that_wait_to_leave_its_host() {
     two.sim.set_bandwidth(two.b, Some(1000));
     there.push(&[1; 10_000]).unwrap();
     two.pass(ms(2250));
-    let now = two.sim.elapsed();
-    two.sim.fault(now, ms(1), Fault::Crash(two.b));
+    two.fault(ms(1), Fault::Crash(two.b));
     two.pass(s(20));
     assert_eq!(all(&here), [1; 2000], "the others had not left");
     two.port = two.sim.listen(two.b, two.sim.at(two.b, 80), 50).unwrap();
@@ -166,17 +154,36 @@ fn a_crash_right_after_a_fin_does_not_make_a_partial_stream_look_complete() {
 /// The reason for the loss of a connection.
 type Lost = Rc<RefCell<Option<Reason>>>;
 
-/// Records the reason for its loss, and sends keep-alive probes after a minute of silence.
-struct Silent(Lost);
+/// Records the reason for its loss.
+struct Server<F> {
+    lost: Lost,
+    /// Called in `connection_made`.
+    made: F,
+    /// Answers with 500 bytes, and 18 ms later with a FIN.
+    leaves: bool,
+}
 
-impl Protocol for Silent {
+impl<F: Fn(&Transport) + 'static> Protocol for Server<F> {
     fn connection_made(&mut self, transport: &Transport) {
-        transport.set_tcp_keep_alive(Some(s(60)));
+        (self.made)(transport);
     }
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        if self.leaves {
+            transport.write([0; 500]);
+            let leaving = transport.clone();
+            transport.reactor().call_later(ms(18), move || leaving.lose_write_connection());
+        }
+    }
+
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        *self.0.borrow_mut() = Some(reason.clone());
+        *self.lost.borrow_mut() = Some(reason.clone());
     }
+}
+
+/// Sends keep-alive probes after a minute of silence.
+fn keep_alive(transport: &Transport) {
+    transport.set_tcp_keep_alive(Some(s(60)));
 }
 
 /// A server, a peer without a program that has connected to it, and the reason why the server loses
@@ -190,20 +197,17 @@ struct Served {
 }
 
 impl Served {
-    fn new<P: Protocol>(link: Link, make: impl Fn(Lost) -> P + Clone + 'static) -> Served {
-        let mut sim = Sim::new(1);
-        sim.set_default_link(link);
+    /// A server whose connections are made so, and perhaps leave.
+    fn new(link: Link, made: impl Fn(&Transport) + Copy + 'static, leaves: bool) -> Served {
         let lost = Lost::default();
         let log = lost.clone();
-        let server = sim.host("server", move |reactor| {
-            let (make, log) = (make.clone(), log.clone());
-            reactor.listen("tcp:80", move || make(log.clone()))?;
-            Ok(())
+        let (mut sim, server, socket) = served(move |reactor| {
+            let log = log.clone();
+            let build = move || Server { lost: log.clone(), made, leaves };
+            reactor.listen("tcp:80", build).map(drop)
         });
-        let client = sim.bare_host("client");
-        sim.run_for(s(1)).unwrap();
-        let socket = sim.socket(client, sim.at(server, 80)).unwrap();
-        Served { sim, server, client, socket, lost }
+        sim.set_default_link(link);
+        Served { client: sim.hosts()[1], sim, server, socket, lost }
     }
 
     fn run_until_lost(&mut self) {
@@ -223,7 +227,7 @@ fn with_keep_alive_after(
     age: Duration,
     fault: impl Fn(&mut Sim, Host, &Socket),
 ) -> (ErrorKind, u64) {
-    let mut served = Served::new(Link::constant(ms(1)), Silent);
+    let mut served = Served::new(Link::constant(ms(1)), keep_alive, false);
     served.sim.run_for(age).unwrap();
     assert!(served.lost.borrow().is_none(), "a live peer answers the probes");
     let before = served.sim.elapsed();
@@ -253,29 +257,9 @@ fn keep_alive_probes_after_a_whole_idle_time_of_silence() {
     }
 }
 
-/// Answers with 500 bytes, and 18 ms later with a FIN.
-struct Leaves(Lost);
-
-impl Protocol for Leaves {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.set_tcp_keep_alive(Some(s(60)));
-    }
-
-    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-        transport.write([0; 500]);
-        let leaving = transport.clone();
-        let later = move || leaving.lose_write_connection();
-        transport.reactor().call_later(ms(18), later);
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        *self.0.borrow_mut() = Some(reason.clone());
-    }
-}
-
 #[test]
 fn an_acknowledgement_in_flight_at_the_end_of_a_throttle_arrives() {
-    let mut served = Served::new(Link::constant(ms(10)), Leaves);
+    let mut served = Served::new(Link::constant(ms(10)), keep_alive, true);
     let Served { sim, server, client, socket, .. } = &mut served;
     sim.run_for(s(1)).unwrap();
     // The bytes leave within 10 ms, arrive after 20, and are acknowledged after 120: the throttle
@@ -337,51 +321,36 @@ fn keep_alive_recovers_a_lost_reset() {
 
 #[test]
 fn keep_alive_probes_no_more_often_when_switched_off_and_on() {
-    /// Switches keep-alive off and on all the time.
-    struct Fickle(Lost);
-    impl Protocol for Fickle {
-        fn connection_made(&mut self, transport: &Transport) {
-            transport.set_tcp_keep_alive(None);
-            transport.set_tcp_keep_alive(Some(s(60)));
-            transport.connection::<Self>().call_later(s(7), Self::connection_made);
-        }
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-        fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-            *self.0.borrow_mut() = Some(reason.clone());
-        }
+    fn switches(transport: &Transport) {
+        transport.set_tcp_keep_alive(None);
+        keep_alive(transport);
+        transport.connection::<Server<fn(&Transport)>>().call_later(s(7), |_, it| switches(it));
     }
-    let Served { mut sim, lost, .. } = Served::new(Link::constant(ms(1)), Fickle);
+    let Served { mut sim, lost, socket: _socket, .. } =
+        Served::new(Link::constant(ms(1)), switches as fn(&Transport), false);
     sim.run_for(s(300)).unwrap();
     let events = sim.events();
     sim.run_for(s(610)).unwrap();
     let happened = sim.events() - events;
     // A timed call each 7 s, and a probe each minute.
     assert!(happened < 120, "{happened}");
-    assert!(lost.borrow().is_none());
+    assert!(lost.borrow().is_none(), "{lost:?}");
 }
 
 #[test]
 fn a_keep_alive_that_is_set_again_probes_after_the_new_time() {
-    /// Has another keep-alive time after a second.
-    struct Corrects(Lost, Option<Duration>);
-    impl Protocol for Corrects {
-        fn connection_made(&mut self, transport: &Transport) {
-            transport.set_tcp_keep_alive(Some(s(7200)));
-            transport.connection::<Self>().call_later(s(1), |me, transport| {
-                if me.1.is_none() {
-                    transport.set_tcp_keep_alive(None);
-                }
-                transport.set_tcp_keep_alive(Some(s(60)));
-            });
-        }
-        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-        fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-            *self.0.borrow_mut() = Some(reason.clone());
-        }
-    }
     for again in [None, Some(s(60))] {
-        let make = move |lost| Corrects(lost, again);
-        let mut served = Served::new(Link::constant(ms(1)), make);
+        let corrects = move |transport: &Transport| {
+            transport.set_tcp_keep_alive(Some(s(7200)));
+            let corrected = transport.clone();
+            transport.reactor().call_later(s(1), move || {
+                if again.is_none() {
+                    corrected.set_tcp_keep_alive(None);
+                }
+                keep_alive(&corrected);
+            });
+        };
+        let mut served = Served::new(Link::constant(ms(1)), corrects, false);
         served.sim.run_for(s(5)).unwrap();
         served.sim.fault(served.sim.elapsed(), s(9999), Fault::Crash(served.client));
         let before = served.sim.elapsed();

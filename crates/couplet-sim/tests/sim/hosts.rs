@@ -5,31 +5,25 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use couplet::sim::{Fault, Host, Sim};
-use couplet::{Failure, Protocol, Reactor, Reason, Transport};
+use couplet::{Failure, Protocol, Reactor, Reason, Result, Transport};
 use couplet_testkit_loops::doubles::Echo;
 
 use super::kit::{Diary, Logger, ms, s};
 
-/// A host whose program listens and logs to the diary.
-fn server(sim: &mut Sim, diary: &Diary) -> Host {
+/// A program that listens and logs to the diary.
+fn logs(diary: &Diary) -> impl Fn(&Reactor) -> Result<()> + 'static {
     let diary = diary.clone();
-    sim.host("server", move |reactor| {
+    move |reactor| {
         diary.add("starts");
         let diary = diary.clone();
-        reactor.listen("tcp:80", move || Logger(diary.clone()))?;
-        Ok(())
-    })
+        reactor.listen("tcp:80", move || Logger(diary.clone())).map(drop)
+    }
 }
 
-/// A world, one second old, with a server and a connection to it.
+/// A world with a server that logs, and a connection to it.
 fn served() -> (Sim, Host, couplet::sim::Socket, Diary) {
-    let mut sim = Sim::new(1);
     let diary = Diary::default();
-    let server = server(&mut sim, &diary);
-    let client = sim.bare_host("client");
-    sim.run_for(ms(500)).unwrap();
-    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
-    sim.run_for(ms(500)).unwrap();
+    let (sim, server, socket) = super::kit::served(logs(&diary));
     assert_eq!(diary.take(), ["starts", "made"]);
     (sim, server, socket, diary)
 }
@@ -78,36 +72,6 @@ fn a_program_that_is_killed_with_unread_input_resets() {
     assert!(socket.error().is_none() && !socket.saw_fin());
     sim.run_for(s(2)).unwrap();
     assert_eq!(socket.error(), Some(std::io::ErrorKind::ConnectionReset));
-}
-
-#[test]
-fn a_killed_program_that_promised_a_reset_resets_unless_it_has_sent_its_fin() {
-    struct Promises;
-    impl Protocol for Promises {
-        fn connection_made(&mut self, transport: &Transport) {
-            transport.set_reset_unless_closed(true);
-        }
-        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-            transport.lose_write_connection();
-        }
-    }
-    for closes in [false, true] {
-        let mut sim = Sim::new(1);
-        let server = sim.host("server", |reactor| reactor.listen("tcp:80", || Promises).map(drop));
-        let client = sim.bare_host("client");
-        sim.run_for(ms(500)).unwrap();
-        let socket = sim.socket(client, sim.at(server, 80)).unwrap();
-        sim.run_for(ms(500)).unwrap();
-        if closes {
-            socket.push(b"that will do").unwrap();
-        }
-        sim.fault(s(2), s(10), Fault::Kill(server));
-        sim.run_for(s(5)).unwrap();
-        let reset = (!closes).then_some(std::io::ErrorKind::ConnectionReset);
-        assert_eq!((socket.saw_fin(), socket.error()), (closes, reset));
-        drop(socket);
-        sim.finish().unwrap();
-    }
 }
 
 #[test]
@@ -173,27 +137,36 @@ fn overlapping_faults_restart_a_program_once_when_the_last_is_over() {
     assert_eq!(diary.take(), ["starts"]);
 }
 
+/// The first and the last second of each of two faults.
+const OVERLAPS: [[(u64, u64); 2]; 8] = [
+    [(1, 5), (3, 9)],
+    [(3, 9), (1, 5)],
+    [(1, 9), (3, 5)],
+    [(3, 5), (1, 9)],
+    [(1, 5), (1, 9)],
+    [(1, 9), (1, 5)],
+    [(1, 9), (5, 9)],
+    [(5, 9), (1, 9)],
+];
+
 #[test]
 fn a_host_is_silent_until_the_last_of_its_crashes_ends() {
-    // The first and the last second of each crash.
-    for (one, other) in [((1, 5), (3, 9)), ((1, 9), (3, 5)), ((1, 5), (1, 9)), ((1, 9), (5, 9))] {
-        for crashes in [[one, other], [other, one]] {
-            let (mut sim, server, _socket, diary) = served();
-            for (from, to) in crashes {
-                sim.fault(s(from), s(to - from), Fault::Crash(server));
-            }
-            sim.run_for(s(7)).unwrap();
-            let early = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
-            sim.run_for(ms(500)).unwrap();
-            assert!(!early.is_open() && early.error().is_none(), "{crashes:?}");
-            assert_eq!(diary.take(), [""; 0], "{crashes:?}");
-            drop(early);
-            sim.run_for(s(3)).unwrap();
-            let late = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
-            sim.run_for(ms(500)).unwrap();
-            assert!(late.is_open(), "{crashes:?}");
-            assert_eq!(diary.take(), ["starts", "made"], "{crashes:?}");
+    for crashes in OVERLAPS {
+        let (mut sim, server, _socket, diary) = served();
+        for (from, to) in crashes {
+            sim.fault(s(from), s(to - from), Fault::Crash(server));
         }
+        sim.run_for(s(7)).unwrap();
+        let early = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+        sim.run_for(ms(500)).unwrap();
+        assert!(!early.is_open() && early.error().is_none(), "{crashes:?}");
+        assert_eq!(diary.take(), [""; 0], "{crashes:?}");
+        drop(early);
+        sim.run_for(s(3)).unwrap();
+        let late = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+        sim.run_for(ms(500)).unwrap();
+        assert!(late.is_open(), "{crashes:?}");
+        assert_eq!(diary.take(), ["starts", "made"], "{crashes:?}");
     }
 }
 
@@ -201,13 +174,9 @@ fn a_host_is_silent_until_the_last_of_its_crashes_ends() {
 fn a_paused_program_does_nothing_and_then_resumes_where_it_was() {
     let mut sim = Sim::new(1);
     let diary = Diary::default();
-    let server = server(&mut sim, &diary);
-    let (ticking, log) = (Diary::default(), diary.clone());
-    let counted = ticking.clone();
-    sim.host("other", move |reactor| {
-        tick(reactor, &counted);
-        Ok(())
-    });
+    let server = sim.host("server", logs(&diary));
+    let ticking = Diary::default();
+    sim.host("other", ticks(&ticking));
     let client = sim.bare_host("client");
     sim.fault(s(1), s(10), Fault::Pause(server));
     sim.run_for(s(2)).unwrap();
@@ -216,71 +185,57 @@ fn a_paused_program_does_nothing_and_then_resumes_where_it_was() {
     assert!(socket.is_open(), "its system keeps running");
     socket.push(b"hello").unwrap();
     sim.run_for(s(7)).unwrap();
-    assert_eq!(log.take(), ["starts"]);
+    assert_eq!(diary.take(), ["starts"]);
     assert!(ticking.len() >= 10, "other programs keep running");
     sim.run_for(s(2)).unwrap();
-    assert_eq!(log.take(), ["made", "hello"]);
+    assert_eq!(diary.take(), ["made", "hello"]);
 }
 
 #[test]
 fn a_program_is_paused_until_the_last_of_its_pauses_ends() {
-    // The first and the last second of each pause.
-    for (one, other) in [((1, 5), (3, 9)), ((1, 9), (3, 5)), ((1, 5), (1, 9)), ((1, 9), (5, 9))] {
-        for pauses in [[one, other], [other, one]] {
-            let (mut sim, diary) = (Sim::new(1), Diary::default());
-            let ticking = diary.clone();
-            let host = sim.host("host", move |reactor| {
-                tick(reactor, &ticking);
-                Ok(())
-            });
-            for (from, to) in pauses {
-                sim.fault(s(from), s(to - from), Fault::Pause(host));
-            }
-            sim.run_for(ms(1500)).unwrap();
-            assert!(!diary.take().is_empty(), "{pauses:?}");
-            sim.run_for(s(7)).unwrap();
-            assert_eq!(diary.take(), [""; 0], "{pauses:?}");
-            sim.run_for(s(2)).unwrap();
-            assert!(!diary.take().is_empty(), "{pauses:?}");
+    for pauses in OVERLAPS {
+        let (mut sim, diary) = (Sim::new(1), Diary::default());
+        let host = sim.host("host", ticks(&diary));
+        for (from, to) in pauses {
+            sim.fault(s(from), s(to - from), Fault::Pause(host));
         }
+        sim.run_for(ms(1500)).unwrap();
+        assert!(!diary.take().is_empty(), "{pauses:?}");
+        sim.run_for(s(7)).unwrap();
+        assert_eq!(diary.take(), [""; 0], "{pauses:?}");
+        sim.run_for(s(2)).unwrap();
+        assert!(!diary.take().is_empty(), "{pauses:?}");
     }
 }
 
 #[test]
-fn a_program_whose_restart_falls_into_a_pause_starts_after_the_pause() {
-    let (mut sim, server, before, diary) = served();
-    drop(before);
-    sim.run_for(ms(500)).unwrap();
-    assert_eq!(diary.take().len(), 1, "it is lost");
-    sim.fault(s(2), s(3), Fault::Kill(server));
-    sim.fault(s(4), s(10), Fault::Pause(server));
-    sim.run_for(s(9)).unwrap();
-    assert!(!sim.is_running(server), "a paused program gets no CPU time");
-    assert_eq!(diary.take(), [""; 0]);
-    sim.run_for(s(6)).unwrap();
-    assert!(sim.is_running(server));
-    assert_eq!(diary.take(), ["starts"]);
-    let socket = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
-    sim.run_for(s(1)).unwrap();
-    assert!(socket.is_open());
-    assert_eq!(diary.take(), ["made"]);
-    drop(socket);
-    sim.finish().unwrap();
-}
-
-#[test]
-fn a_program_that_was_killed_in_a_pause_starts_after_the_pause() {
-    for fault in [Fault::Kill, Fault::Crash] {
+fn a_program_that_is_killed_before_a_pause_or_in_it_starts_after_the_pause() {
+    // A fault, and the first and the last second of it and of the pause.
+    type Case = (fn(Host) -> Fault, [(u64, u64); 2]);
+    let cases: [Case; 3] = [
+        (Fault::Kill, [(2, 5), (4, 14)]),
+        (Fault::Kill, [(4, 5), (2, 14)]),
+        (Fault::Crash, [(4, 5), (2, 14)]),
+    ];
+    for (fault, times) in cases {
         let (mut sim, server, socket, diary) = served();
         drop(socket);
         sim.run_for(ms(500)).unwrap();
         assert_eq!(diary.take().len(), 1, "it is lost");
-        sim.fault(s(2), s(10), Fault::Pause(server));
-        sim.fault(s(4), s(1), fault(server));
-        sim.run_for(s(10)).unwrap();
-        assert_eq!((sim.is_running(server), diary.take()), (false, Vec::new()));
+        for (fault, (from, to)) in [fault(server), Fault::Pause(server)].into_iter().zip(times) {
+            sim.fault(s(from), s(to - from), fault);
+        }
+        sim.run_for(s(12)).unwrap();
+        assert!(!sim.is_running(server), "a paused program gets no CPU time: {times:?}");
+        assert_eq!(diary.take(), [""; 0], "{times:?}");
         sim.run_for(s(3)).unwrap();
-        assert_eq!((sim.is_running(server), diary.take()), (true, vec!["starts".to_owned()]));
+        assert!(sim.is_running(server), "{times:?}");
+        assert_eq!(diary.take(), ["starts"], "{times:?}");
+        let socket = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+        sim.run_for(s(1)).unwrap();
+        assert!(socket.is_open(), "{times:?}");
+        assert_eq!(diary.take(), ["made"], "{times:?}");
+        drop(socket);
         sim.finish().unwrap();
     }
 }
@@ -302,6 +257,15 @@ fn the_end_of_a_world_does_not_wait_for_a_pause() {
     assert!(noted[0] == "hello" && noted[1].starts_with("lost: "), "{noted:?}");
     // The pause that was cut short does not end a second time.
     sim.run_for(s(20_000)).unwrap();
+}
+
+/// A program that logs each second.
+fn ticks(diary: &Diary) -> impl Fn(&Reactor) -> Result<()> + 'static {
+    let diary = diary.clone();
+    move |reactor| {
+        tick(reactor, &diary);
+        Ok(())
+    }
 }
 
 fn tick(reactor: &Reactor, diary: &Diary) {
@@ -335,11 +299,7 @@ fn when_clocks_jump_forward_overdue_timers_fire_immediately() {
 fn timers_ignore_a_time_of_day_that_jumps_back() {
     let mut sim = Sim::new(1);
     let diary = Diary::default();
-    let log = diary.clone();
-    let host = sim.host("sleeper", move |reactor| {
-        tick(reactor, &log);
-        Ok(())
-    });
+    let host = sim.host("sleeper", ticks(&diary));
     sim.fault(s(10), s(0), Fault::ClockBack(host, s(3600)));
     sim.run_for(s(9)).unwrap();
     let before = sim.wall_clock(host);

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::sim::{Host, Link, Listening, Sim, Socket};
-use couplet::{Protocol, Reason, Transport};
+use couplet::sim::{Fault, Host, Link, Listening, Sim, Socket};
+use couplet::{Protocol, Reactor, Reason, Result, Transport};
 
 pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -52,6 +52,11 @@ impl Two {
         (here, there)
     }
 
+    /// A fault that begins now.
+    pub(crate) fn fault(&mut self, lasts: Duration, fault: Fault) {
+        self.sim.fault(self.sim.elapsed(), lasts, fault);
+    }
+
     pub(crate) fn pass(&mut self, time: Duration) {
         self.sim.run_for(time).expect("no invariant is violated");
     }
@@ -63,6 +68,16 @@ impl Two {
         assert!(was_done, "not done after 4000 s");
         self.sim.elapsed() - before
     }
+}
+
+/// A world with a server of this program, and a bare host's connection to it, half a second old.
+pub(crate) fn served(program: impl Fn(&Reactor) -> Result<()> + 'static) -> (Sim, Host, Socket) {
+    let mut sim = Sim::new(1);
+    let (server, client) = (sim.host("server", program), sim.bare_host("client"));
+    sim.run_for(ms(500)).unwrap();
+    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    sim.run_for(ms(500)).unwrap();
+    (sim, server, socket)
 }
 
 /// Takes all received bytes.

@@ -70,7 +70,7 @@ fn slow_server(sim: &mut Sim, stops: Duration, diary: &Diary) -> Host {
     server
 }
 
-/// A world, one second old, with a server and a connection to it.
+/// A world with a server and a connection to it.
 fn served() -> (Sim, Host, Socket, Diary) {
     let (mut sim, diary) = (Sim::new(1), Diary::default());
     let server = server(&mut sim, &diary);
