@@ -1,22 +1,20 @@
-//! Rows 49 and 64: the effect of options on the system's socket. The tests inspect the library's
+//! Row 64: the effect of options on the system's socket. The tests inspect the library's
 //! own socket through a duplicate descriptor.
 #![cfg(target_os = "linux")]
 
-use std::cell::Cell;
 use std::io::Write;
 use std::os::fd::RawFd;
-use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::SockRef;
-use couplet::{Address, ConnectOptions, ListenOptions, SocketOption, Transport};
+use couplet::{ConnectOptions, ListenOptions, SocketOption, Transport};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use socket2::Socket;
 
 use crate::logged::logged;
-use crate::suite::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
-use crate::suite::recorder::{A, Recorder, Script};
+use crate::suite::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig};
+use crate::suite::recorder::{A, Script};
 
 /// A duplicate of a connection's socket. `None` where the system does not allow one.
 fn socket_of(transport: &Transport) -> Option<Socket> {
@@ -52,58 +50,6 @@ fn joined(rig: &mut Rig, listen: ListenOptions, connect: ConnectOptions) -> [A; 
     rig.reactor.connect_to(("127.0.0.1", to), connect, client.once(Script::new()));
     rig.until("connection_made", || server.is_made() && client.is_made());
     [server, client]
-}
-
-// Linux owns all of 127.0.0.0/8, and no other test uses 127.0.0.2.
-#[test]
-fn c49_a_client_connects_from_the_address_it_is_bound_to() {
-    let mut rig = Kit::mio().rig();
-    let port = rig.reactor.listen_tcp(own_address(2, 0), |_: &Address| None::<Recorder>);
-    let port = port.expect("a free port can be opened");
-    let free = port.host().port().expect("a number");
-    drop(port.stop_listening());
-    rig.turns(2);
-    for (number, by_string) in [(0, false), (0, true), (free, false)] {
-        let (server, client) = (rig.end(), rig.end());
-        let to = rig.listen(&server, Script::new()).host().port().expect("a number");
-        let from = own_address(2, number);
-        if by_string {
-            let endpoint = format!("tcp:127.0.0.1:{to}:bindAddress={}", from.ip());
-            rig.reactor.connect(endpoint, client.once(Script::new())).detach();
-        } else {
-            let options = ConnectOptions::default().bind(from);
-            rig.reactor.connect_to(("127.0.0.1", to), options, client.once(Script::new()));
-        }
-        rig.until("connection_made", || server.is_made() && client.is_made());
-        let came = server.transport().peer().socket_addr().expect("it has an address");
-        assert_eq!(came.ip(), from.ip());
-        assert!(number == 0 || came.port() == number, "{came} is not at {number}");
-        assert_eq!(client.transport().host(), server.transport().peer());
-    }
-}
-
-#[test]
-fn c64_no_delay_is_on_unless_set_otherwise() {
-    let mut rig = Kit::mio().rig();
-    for role in BOTH_ROLES {
-        let (a, _b) = rig.pair(role, Script::new());
-        let Some(socket) = socket_of(&a.transport()) else { return };
-        assert!(socket.tcp_nodelay().expect("an option"), "{role:?}");
-    }
-    // Set at both ends, with and without other options of the client's socket.
-    let connects = [
-        ConnectOptions::default(),
-        ConnectOptions::default().bind(LOOPBACK),
-        ConnectOptions::default().prepare(|_| Ok(())),
-        ConnectOptions::default().bind(LOOPBACK).prepare(|_| Ok(())),
-    ];
-    for (connect, on) in connects.iter().flat_map(|connect| [(connect, false), (connect, true)]) {
-        let listen = ListenOptions::default().no_delay(on);
-        for a in joined(&mut rig, listen, connect.clone().no_delay(on)) {
-            let Some(socket) = socket_of(&a.transport()) else { return };
-            assert_eq!(socket.tcp_nodelay().expect("an option"), on, "{connect:?}");
-        }
-    }
 }
 
 #[test]
@@ -148,27 +94,6 @@ fn c64_c64c_an_option_reaches_the_socket() {
             assert_eq!(socket.send_buffer_size().expect("an option"), 2 * (bytes + 1024));
             assert_eq!(socket.recv_buffer_size().expect("an option"), 2 * bytes);
         }
-    }
-}
-
-#[test]
-fn c64a_a_socket_is_prepared_before_it_is_bound_or_connects() {
-    let mut rig = Kit::mio().rig();
-    let listen = ListenOptions::default().keep_alive(None).prepare(|socket| {
-        assert!(socket.local_addr().is_ok_and(|at| at.as_socket().is_none_or(|at| at.port() == 0)));
-        socket.set_keepalive(true)
-    });
-    let connect = ConnectOptions::default().keep_alive(None);
-    let connect = connect.prepare(|socket| socket.set_keepalive(true));
-    for end in joined(&mut rig, listen, connect) {
-        let seen: Rc<Cell<bool>> = Rc::default();
-        let sees = seen.clone();
-        end.transport().with_socket(move |socket| {
-            sees.set(socket.keepalive()?);
-            Ok(())
-        });
-        rig.turns(2);
-        assert!(seen.get());
     }
 }
 
