@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use couplet::Connection;
 use couplet::protocols::{
     IntReceiver, LineProtocol, LineReceiver, LineTransport, StringProtocol, StringTransport,
 };
 use couplet::testing::hold;
-use couplet::{Connection, Transport};
 
 /// Answers with a counter, from a request or a timer.
 #[derive(Default)]
@@ -67,19 +67,6 @@ fn the_transport_of_a_tell_switches_its_receivers_mode() {
     held.push(b"raw\r\n");
     held.push(b"as it is");
     assert_eq!(held.wire.take(), b"as it is");
-}
-
-#[test]
-fn a_plain_transport_still_reaches_the_protocol_inside_a_framer() {
-    let mut held = hold(LineReceiver::new(Later::default()));
-    let inside: Connection<Later> = held.connection.transport().connection();
-    inside.tell(|later, transport: &Transport| {
-        later.count = 7;
-        transport.write("plain");
-    });
-    held.settle();
-    assert_eq!(held.wire.take(), b"plain");
-    assert_eq!(held.with(|receiver, _| receiver.protocol().count), Some(7));
 }
 
 #[test]

@@ -63,6 +63,8 @@ fn c145b_mistakes_in_a_command_are_shown() {
         ("process:cat:gid=x", 16, "expected a number"),
         ("process:cat:uid=4294967295", 16, "expected a number from 0 to 4294967294"),
         ("process:cat:kill=0", 17, "expected a number of seconds"),
+        ("process:cat:keep=x", 17, "expected yes or no"),
+        ("process:cat:kill=1:keep=yes", 17, "the program is not killed"),
         ("process:cat:usr=1", 12, "unknown keyword"),
         ("process:cat:stderr=stdin", 19, "expected inherit, stdout or null"),
         ("process:cat:stderr=null:pty=yes", 19, "the standard error is the terminal"),

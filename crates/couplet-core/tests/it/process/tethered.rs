@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::endpoints::client_from_string;
 use couplet::factory::Layered;
 use couplet::layers::ProxyReader;
 use couplet::process::{ChildFd, Command, Process, ProcessEnd, ProcessSignal, WhenLost};
@@ -463,22 +462,6 @@ fn c145c_a_stop_waits_for_a_program_exactly_until_it_is_killed() {
     sim.run_for(Duration::from_millis(700)).expect("a calm world");
     assert_eq!(signal(seen.exit()), Some(ProcessSignal::KILL));
     sim.finish().expect("nothing is left");
-}
-
-#[test]
-fn c145c_an_endpoint_says_what_becomes_of_its_program() {
-    for text in ["process:cat", "process:cat:kill=0.5", "process:cat:keep=yes"] {
-        assert_eq!(client_from_string(text).expect("it reads").to_string(), text);
-    }
-    assert_eq!(client_from_string("process:cat:kill=5").expect("it").to_string(), "process:cat");
-    for (text, at, problem) in [
-        ("process:cat:kill=0", 17, "expected a number of seconds"),
-        ("process:cat:keep=x", 17, "expected yes or no"),
-        ("process:cat:kill=1:keep=yes", 17, "the program is not killed"),
-    ] {
-        let error = client_from_string(text).expect_err(text);
-        assert!(error.at() == at && error.problem().contains(problem), "{text}: {error}");
-    }
 }
 
 #[test]

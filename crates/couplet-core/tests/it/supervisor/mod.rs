@@ -7,7 +7,7 @@ mod tree;
 
 use std::time::Duration;
 
-use couplet::services::{Child, ChildState, Health, Restart, Service, ServiceError, Strategy};
+use couplet::services::{Child, ChildState, Health, Service, ServiceError, Strategy};
 
 use crate::defer_witness::given;
 use scripted::{Rig, Script};
@@ -153,33 +153,6 @@ fn c139b_cancelling_the_stop_cancels_the_stops_of_the_children_those_to_come_too
 }
 
 #[test]
-fn c139c_the_restart_type_decides_whether_a_child_that_ends_is_restarted() {
-    use Restart::{Permanent, Temporary, Transient};
-    for (restart, succeeds, expected) in [
-        (Permanent, true, Some(ChildState::Running)),
-        (Permanent, false, Some(ChildState::Running)),
-        (Transient, true, Some(ChildState::Ended)),
-        (Transient, false, Some(ChildState::Running)),
-        // The supervisor forgets it.
-        (Temporary, true, None),
-        (Temporary, false, None),
-    ] {
-        let mut rig = Rig::empty();
-        rig.add("a", |child| child.restart(restart));
-        rig.start();
-        rig.end("a", succeeds);
-        let state = rig.states().first().copied();
-        assert_eq!(state, expected, "{restart:?}, success {succeeds}");
-        let again = expected == Some(ChildState::Running);
-        assert_eq!(rig.starts("a"), if again { 2 } else { 1 });
-        assert_eq!(rig.supervisor.health(), Health::Ready);
-        if let Some(child) = rig.supervisor.children().first() {
-            assert_eq!(child.restarts, u64::from(again));
-        }
-    }
-}
-
-#[test]
 fn c139d_the_strategy_decides_which_children_are_restarted_together() {
     for (strategy, expected) in [
         (Strategy::OneForOne, &["start b"][..]),
@@ -194,22 +167,6 @@ fn c139d_the_strategy_decides_which_children_are_restarted_together() {
         rig.start();
         assert_eq!(rig.end("b", false), expected, "{strategy:?}");
         assert!(rig.states().iter().all(|state| *state == ChildState::Running));
-    }
-}
-
-#[test]
-fn c139d_temporary_children_are_stopped_with_the_others_and_not_started_again() {
-    for strategy in [Strategy::RestForOne, Strategy::OneForAll] {
-        let mut rig = Rig::empty();
-        rig.set(|supervisor| supervisor.strategy(strategy));
-        rig.add("a", |child| child);
-        rig.add("b", |child| child.restart(Restart::Temporary));
-        rig.add("c", |child| child.restart(Restart::Transient));
-        rig.start();
-        // Transient children that have ended are started again with the others, as in Erlang.
-        rig.end("c", true);
-        assert_eq!(rig.end("a", false), ["stop b", "start a", "start c"], "{strategy:?}");
-        assert_eq!(rig.names(), ["a", "c"]);
     }
 }
 

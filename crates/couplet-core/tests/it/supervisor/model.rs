@@ -194,7 +194,7 @@ fn storm(seed: u64) -> usize {
 }
 
 #[test]
-fn c139l_ten_thousand_failures_are_handled_as_by_erlangs_supervisor() {
+fn c139c_c139d_c139l_ten_thousand_failures_are_handled_as_by_erlangs_supervisor() {
     let failures: usize = (0..1500).map(storm).sum();
     assert!(failures >= 10_000, "{failures}");
 }
