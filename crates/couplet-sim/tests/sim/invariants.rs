@@ -198,16 +198,6 @@ fn the_previous_failure_reporter_is_restored() {
     assert_eq!(reported.borrow().len(), 1, "{reported:?}");
 }
 
-/// Stops its reactor once connected.
-struct Stops(Reactor);
-
-impl Protocol for Stops {
-    fn connection_made(&mut self, _: &Transport) {
-        self.0.stop();
-    }
-    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-}
-
 /// The violation, if any, of a world with a server and this program, which must stop itself.
 fn ends_itself(allow_leaks: bool, program: fn(&Reactor) -> Result<()>) -> Option<String> {
     let mut sim = Sim::new(1);
@@ -247,8 +237,7 @@ const LEAKS: [Leak; 5] = [
     ),
     (
         |reactor| {
-            let stopping = reactor.clone();
-            reactor.connect("tcp:server:80", move || Stops(stopping.clone())).detach();
+            reactor.connect("tcp:server:80", || on_made(|it| it.reactor().stop())).detach();
             Ok(())
         },
         line!() - 3,
@@ -327,16 +316,11 @@ fn a_program_that_cleans_up_before_it_ends_itself_leaves_nothing() {
         },
         // With a close in progress.
         |reactor| {
-            struct Closes(Reactor);
-            impl Protocol for Closes {
-                fn connection_made(&mut self, transport: &Transport) {
-                    transport.lose_connection();
-                    self.0.stop();
-                }
-                fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-            }
-            let stopping = reactor.clone();
-            reactor.connect("tcp:server:80", move || Closes(stopping.clone())).detach();
+            let closes = |transport: &Transport| {
+                transport.lose_connection();
+                transport.reactor().stop();
+            };
+            reactor.connect("tcp:server:80", move || on_made(closes)).detach();
             Ok(())
         },
     ];
