@@ -25,11 +25,12 @@ Example:
   couplet run couplet.toml
   couplet ctl status
 
-FILE has a table for each service, [services.NAME]. Its kind is one of echo, forward, serve, chat,
-poetry, transform and proxy. The first three are the commands of these names, chat is the program of
-that name, and the others are the commands serve, transform and proxy of the program poetry. Its
-other keys are the long options of that command; LISTEN, CONNECT, DIR and FILES are listen, connect,
-folder and files. echo and forward serve udp: endpoints too, and echo both kinds in one table.
+FILE has a table for each service, [services.NAME]. Its kind is one of echo, forward, serve, poetry,
+transform, proxy and, if this program was built with its feature chat, chat. The first three are the
+commands of these names, the next three are the commands serve, transform and proxy of the program
+poetry, and chat is the program of that name. Its other keys are the long options of that command;
+LISTEN, CONNECT, DIR and FILES are listen, connect, folder and files. echo and forward serve udp:
+endpoints too, and echo both kinds in one table.
 
 With --threads, or threads in [runner], all kinds but chat serve in so many threads; udp: endpoints
 are served by one.
@@ -86,11 +87,19 @@ pub(crate) fn run(options: Run, logging: &Logging) -> Result<ExitCode, Exit> {
 
 /// A runner that knows the kinds of services.
 fn runner() -> Runner {
-    Runner::new("couplet")
+    let runner = Runner::new("couplet");
+    // Its members are in one room.
+    #[cfg(feature = "chat")]
+    let runner = runner.takes_over(chat::MOVES_AS, |state, _| chat::continued(state)).kind(
+        "chat",
+        |name, table: Table<chat::serve::Chat>, reactor| {
+            child(name, chat::serve::server(table.0))?(reactor)
+        },
+    );
+    runner
         .loop_options(inspected(LoopOptions::default()))
         .version(env!("CARGO_PKG_VERSION"))
         .takes_over_in_loops(echo::MOVES_AS, |_, _| Ok(echo::continued()))
-        .takes_over(chat::MOVES_AS, |state, _| chat::continued(state))
         .takes_over_in_loops(Continued::KIND, |state, _| Continued::new(state))
         .kind_in_loops("echo", |name, table: Table<echo::Echo>, _| {
             child(name, Ok(echo::server(table.0)))
@@ -100,10 +109,6 @@ fn runner() -> Runner {
         })
         .kind_in_loops("serve", |name, table: Table<http::files::HttpServe>, _| {
             child(name, http::files::server(table.0, Some(name)))
-        })
-        // Its members are in one room.
-        .kind("chat", |name, table: Table<chat::serve::Chat>, reactor| {
-            child(name, chat::serve::server(table.0))?(reactor)
         })
         .kind_in_loops("poetry", |name, table: Table<poetry::serve::Serve>, _| {
             child(name, poetry::serve::server(table.0))

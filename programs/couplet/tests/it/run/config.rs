@@ -247,15 +247,14 @@ fn the_example_is_accepted_and_runs() {
     let example = ended.text();
     let checked = run_in(&Folder::new(), example, &["--check"]);
     checked.quietly(0);
-    assert!(checked.text().starts_with("a.toml: ok, 5 services"), "{}", checked.text());
+    assert!(checked.text().starts_with("a.toml: ok, 4 services"), "{}", checked.text());
 
     let lines = example.lines().map(|line| match line.strip_prefix("listen = ") {
-        Some(list) if list.starts_with('[') => "listen = [\"0\"]\n".to_owned(),
         Some(_) => "listen = \"0\"\n".to_owned(),
         None => format!("{line}\n"),
     });
     let program = Program::start(&lines.collect::<String>());
-    for name in ["chat", "echo", "files", "front", "transform"] {
+    for name in ["echo", "files", "front", "transform"] {
         program.port(name);
     }
     wait_until("the socket", || program.folder.names().contains(&"couplet.sock".to_owned()));
