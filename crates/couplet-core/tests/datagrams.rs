@@ -91,13 +91,7 @@ impl Rig {
     }
 
     fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
-        for _ in 0..10_000 {
-            if done() {
-                return;
-            }
-            self.0.turn(Some(Duration::from_millis(1))).expect("the driver does not fail");
-        }
-        panic!("{what}: never happened");
+        couplet_testkit_loops::until(&mut self.0, what, |_| done());
     }
 
     fn at(&self, address: SocketAddr, far: &Far) -> DatagramPort<Far> {
@@ -799,7 +793,7 @@ fn served(driver: &mut Mio, size: usize) -> (Key, SocketAddr) {
 
 /// The next datagram of the driver, and whether more of its batch follow.
 fn next_datagram(driver: &mut Mio) -> (Key, Vec<u8>, bool) {
-    for _ in 0..1000 {
+    for _ in 0..30_000 {
         if let Some(event) = driver.next() {
             let Event::Datagram { key, more } = event else { panic!("{event:?}") };
             return (key, driver.datagram().data.to_vec(), more);

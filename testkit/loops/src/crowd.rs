@@ -116,7 +116,7 @@ impl Crowd {
 
     /// Turns until `is` holds.
     pub fn until(&mut self, what: &str, mut is: impl FnMut(&mut Crowd) -> bool) {
-        for _ in 0..20_000 {
+        for _ in 0..300_000 {
             if is(self) {
                 return;
             }

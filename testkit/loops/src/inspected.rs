@@ -11,8 +11,7 @@ use couplet::inspect::{Inspect, Inspector};
 use couplet::{Loop, LoopOptions, Reactor, Remote};
 use serde_json::Value;
 
-/// How long a test waits for an answer before it fails.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::PATIENCE;
 
 /// Spawns two tasks: each acquires one of two locks, then waits for the other's.
 pub fn deadlock(reactor: &Reactor) {

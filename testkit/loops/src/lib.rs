@@ -25,6 +25,19 @@ pub mod sealed;
 #[cfg(feature = "suite")]
 pub mod suite;
 
+/// How long tests wait for what a busy machine delays.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Turns the loop until this holds; `what` names it in the failure message.
+#[track_caller]
+pub fn until(l: &mut couplet::Loop, what: &str, mut done: impl FnMut(&couplet::Loop) -> bool) {
+    let late = l.reactor().now() + PATIENCE;
+    while !done(l) {
+        assert!(l.reactor().now() < late, "{what}: never happened: {}", l.snapshot());
+        l.turn(Some(std::time::Duration::from_millis(1))).expect("a turn");
+    }
+}
+
 /// Turns the loop while another thread works.
 pub fn turn_while<T: Send>(l: &mut couplet::Loop, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {

@@ -11,51 +11,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::Pipe;
-use couplet::{Address, Loop, Protocol, Reason, Transport};
+use couplet::{Address, Loop};
+use couplet_testkit_loops::until;
 
 use crate::needed::inheritable;
+use crate::secure::End;
 
 const SOON: Option<Duration> = Some(Duration::ZERO);
-
-/// The bytes that a connection received, and the reason for its loss.
-#[derive(Default)]
-pub(crate) struct Seen {
-    pub(crate) transport: Option<Transport>,
-    pub(crate) data: Vec<u8>,
-    pub(crate) lost: Option<String>,
-}
-
-#[derive(Clone, Default)]
-pub(crate) struct End(pub(crate) Rc<RefCell<Seen>>);
-
-impl Protocol for End {
-    fn connection_made(&mut self, transport: &Transport) {
-        self.0.borrow_mut().transport = Some(transport.clone());
-    }
-
-    fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.0.borrow_mut().data.extend_from_slice(data);
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        let before = self.0.borrow_mut().lost.replace(reason.to_string());
-        assert_eq!(before, None, "once");
-    }
-}
-
-impl End {
-    fn transport(&self) -> Transport {
-        self.0.borrow().transport.clone().expect("it was made")
-    }
-
-    fn data(&self) -> Vec<u8> {
-        self.0.borrow().data.clone()
-    }
-
-    fn lost(&self) -> Option<String> {
-        self.0.borrow().lost.clone()
-    }
-}
 
 /// A loop, and a connection over these descriptors.
 fn adopt(pipe: impl Into<Pipe>) -> (Loop, End) {
@@ -68,18 +30,8 @@ fn adopt(pipe: impl Into<Pipe>) -> (Loop, End) {
 }
 
 fn lost(l: &mut Loop, end: &End) -> String {
-    until(l, || end.lost().is_some());
-    end.lost().expect("it is")
-}
-
-fn until(l: &mut Loop, mut done: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if done() {
-            return;
-        }
-        l.turn(Some(Duration::from_millis(1))).expect("a turn");
-    }
-    panic!("it never happened");
+    until(l, "its end", |_| end.is_lost());
+    end.reason().to_string()
 }
 
 fn pipe() -> (PipeReader, PipeWriter) {
@@ -92,7 +44,7 @@ fn c51b_the_reading_end_alone_receives_and_ends_cleanly() {
     let (mut l, end) = adopt(reader);
     assert_eq!(*end.transport().peer(), Address::Pipe("pipe:".into()));
     writer.write_all(b"Rose is a rose").expect("room");
-    until(&mut l, || end.data() == b"Rose is a rose");
+    until(&mut l, "it", |_| end.received() == b"Rose is a rose");
     drop(writer);
     assert_eq!(lost(&mut l, &end), "connection closed by the peer");
 }
@@ -138,13 +90,13 @@ fn c51b_what_arrived_before_a_broken_pipe_is_delivered() {
     theirs.write_all(b"Rose is a rose").expect("room");
     drop(gone);
     // A child that another test is starting may briefly hold the other end.
-    until(&mut l, || {
+    until(&mut l, "it", |_| {
         end.transport().write("x");
         end.transport().write_error().is_some()
     });
     drop(theirs);
     let reason = lost(&mut l, &end);
-    assert_eq!(end.data(), b"Rose is a rose");
+    assert_eq!(end.received(), b"Rose is a rose");
     assert!(reason.contains("broken pipe"), "{reason}");
 }
 
@@ -196,7 +148,7 @@ fn c51b_c60a_an_error_of_one_direction_leaves_the_other_to_its_end() {
                 }
                 (halves.gone.take().expect("once"))();
                 // A child that another test is starting may briefly hold the other end.
-                until(&mut halves.l, || {
+                until(&mut halves.l, "it", |_| {
                     transport.write("x");
                     transport.write_error().is_some()
                 });
@@ -205,15 +157,15 @@ fn c51b_c60a_an_error_of_one_direction_leaves_the_other_to_its_end() {
                 assert!(dropped > 0 && transport.dropped() == dropped + 4);
                 (early..pieces).for_each(|_| piece(&mut halves));
                 turns(&mut halves.l);
-                assert_eq!(halves.end.lost(), None, "its bytes are still wanted");
+                assert!(!halves.end.is_lost(), "its bytes are still wanted");
                 halves.theirs = Box::new(std::io::sink());
                 if pauses {
                     turns(&mut halves.l);
-                    assert_eq!(halves.end.lost(), None, "it is paused");
+                    assert!(!halves.end.is_lost(), "it is paused");
                     transport.resume_producing();
                 }
                 let reason = lost(&mut halves.l, &halves.end);
-                assert_eq!(halves.end.data().len(), 3000, "paused: {pauses}, early: {early}");
+                assert_eq!(halves.end.received().len(), 3000, "paused: {pauses}, early: {early}");
                 assert!(reason.contains("broken pipe"), "{reason}");
             }
         }
@@ -226,7 +178,7 @@ fn c51b_the_writing_end_alone_ends_when_it_is_shut() {
     let (mut l, end) = adopt(writer);
     end.transport().write("all of it");
     end.transport().lose_write_connection();
-    until(&mut l, || end.lost().is_some());
+    until(&mut l, "its end", |_| end.is_lost());
     let mut text = String::new();
     reader.read_to_string(&mut text).expect("its end");
     assert_eq!(text, "all of it");
@@ -241,8 +193,8 @@ fn c51b_c107_a_file_is_always_ready_to_its_end() {
     let files = Pipe::both(File::open(from).expect("it"), File::create(&to).expect("a file"));
     let (mut l, end) = adopt(files);
     end.transport().write(&poem);
-    until(&mut l, || end.lost().is_some());
-    assert_eq!(end.data().len(), poem.len());
+    until(&mut l, "its end", |_| end.is_lost());
+    assert_eq!(end.received().len(), poem.len());
     assert_eq!(std::fs::read(to).expect("it was written"), poem);
 }
 
@@ -256,13 +208,13 @@ fn c107_a_file_is_read_in_turns_with_everything_else() {
     let ours = other.clone();
     l.reactor().adopt_pipe(reader, move || ours.clone()).expect("a descriptor").detach();
     l.turn(SOON).expect("a turn");
-    let (mut turns, mut before) = (0, file.data().len());
-    while file.lost().is_none() {
+    let (mut turns, mut before) = (0, file.received().len());
+    while !file.is_lost() {
         writer.write_all(b"!").expect("it is read");
         l.turn(SOON).expect("a turn");
         turns += 1;
-        assert_eq!(other.data().len(), turns, "the other was served in the same turn");
-        let read = file.data().len() - before;
+        assert_eq!(other.received().len(), turns, "the other was served in the same turn");
+        let read = file.received().len() - before;
         assert!(read <= 256 << 10, "{read} bytes in one turn");
         before += read;
     }
@@ -291,8 +243,8 @@ fn a_file_is_written_in_turns_with_everything_else() {
 fn c51b_c107_the_null_device_ends_at_once() {
     let null = File::options().read(true).write(true).open("/dev/null").expect("it");
     let (mut l, end) = adopt(Pipe::duplex(null).expect("a duplicate"));
-    until(&mut l, || end.lost().is_some());
-    assert!(end.data().is_empty());
+    until(&mut l, "its end", |_| end.is_lost());
+    assert!(end.received().is_empty());
 }
 
 #[test]
@@ -309,7 +261,7 @@ fn c51b_a_descriptor_is_blocking_again_after_its_connection() {
         let (mut l, end) = adopt(pipe);
         assert!(!blocks());
         end.transport().lose_connection();
-        until(&mut l, || end.lost().is_some());
+        until(&mut l, "its end", |_| end.is_lost());
         l.turn(SOON).expect("a turn");
         assert!(blocks());
     }
@@ -327,7 +279,7 @@ fn an_inherited_descriptor_is_read_and_written_as_it_was_opened() {
     let (reader, mut writer) = pipe();
     let (mut l, end) = inherit(&reader);
     writer.write_all(b"Rose").expect("room");
-    until(&mut l, || end.data() == b"Rose");
+    until(&mut l, "it", |_| end.received() == b"Rose");
     end.transport().write("x");
     let reason = lost(&mut l, &end);
     assert!(reason.contains("read-only"), "{reason}");
@@ -343,11 +295,11 @@ fn an_inherited_descriptor_is_read_and_written_as_it_was_opened() {
     let (mut l, end) = inherit(&near);
     let mut far = File::from(far);
     far.write_all(b"Rose").expect("room");
-    until(&mut l, || end.data() == b"Rose");
+    until(&mut l, "it", |_| end.received() == b"Rose");
     end.transport().write("nose");
     l.turn(SOON).expect("a turn");
     far.read_exact(&mut text).expect("it was written");
-    assert_eq!((&text, end.lost()), (b"nose", None));
+    assert!(text == *b"nose" && !end.is_lost());
     Pipe::inherited(i32::MAX - 1).expect_err("it is not open");
 }
 
@@ -359,7 +311,7 @@ fn c51b_a_duplicate_that_stays_open_elsewhere_disturbs_nothing() {
     // Its first query makes it readable, for requests that are recorded already.
     l.descriptor().expect("an epoll descriptor");
     end.transport().abort_connection();
-    until(&mut l, || end.lost().is_some());
+    until(&mut l, "its end", |_| end.is_lost());
     l.turn(Some(Duration::ZERO)).expect("a turn");
     writer.write_all(b"late").expect("room");
     let polled = l.descriptor().expect("an epoll descriptor");
@@ -373,8 +325,8 @@ fn c51b_a_duplicate_that_stays_open_elsewhere_disturbs_nothing() {
     let ours = other.clone();
     l.reactor().adopt_pipe(next, move || ours.clone()).expect("a pipe").detach();
     theirs.write_all(b"fine").expect("room");
-    until(&mut l, || other.data() == b"fine");
-    assert_eq!(other.lost(), None);
+    until(&mut l, "it", |_| other.received() == b"fine");
+    assert!(!other.is_lost());
     drop(shared);
 }
 
@@ -389,8 +341,8 @@ fn c51b_the_hang_up_of_a_terminal_is_heard_during_a_pause_and_is_its_end() {
     l.turn(SOON).expect("a turn");
     assert!(!*heard.borrow());
     drop(far);
-    until(&mut l, || *heard.borrow());
-    assert_eq!(end.lost(), None);
+    until(&mut l, "it", |_| *heard.borrow());
+    assert!(!end.is_lost());
     end.transport().resume_producing();
     assert_eq!(lost(&mut l, &end), "connection closed by the peer");
 }

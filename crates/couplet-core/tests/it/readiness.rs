@@ -65,7 +65,7 @@ fn listen(driver: &mut Mio) -> SocketAddr {
 
 /// The next connection that the driver accepts.
 fn accepted(driver: &mut Mio) -> Key {
-    for _ in 0..100 {
+    for _ in 0..15_000 {
         while let Some(event) = driver.next() {
             if let Event::Accepted { key, .. } = event {
                 return key;

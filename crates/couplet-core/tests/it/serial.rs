@@ -10,6 +10,7 @@ use std::time::Duration;
 use couplet::driver::{FlowControl, Parity, Pipe, SerialOptions};
 use couplet::endpoints::{SerialClient, client_from_string};
 use couplet::{Failure, Loop, Transport};
+use couplet_testkit_loops::until;
 use rustix::termios::{ControlModes, InputModes, LocalModes, Termios, tcgetattr};
 
 use crate::secure::End;
@@ -49,13 +50,7 @@ impl Line {
     }
 
     fn until(&mut self, mut done: impl FnMut(&End) -> bool) {
-        for _ in 0..2000 {
-            if done(&self.end) {
-                return;
-            }
-            self.l.turn(Some(Duration::from_millis(1))).expect("a turn");
-        }
-        panic!("it never happened");
+        until(&mut self.l, "it", |_| done(&self.end));
     }
 
     fn transport(&self) -> Transport {
@@ -79,20 +74,17 @@ impl Line {
 
     /// Reads `n` bytes at the far side.
     fn read(&mut self, n: usize) -> Vec<u8> {
-        let mut bytes = vec![0; n];
-        let mut got = 0;
-        for _ in 0..2000 {
-            match self.far.as_mut().expect("it is open").read(&mut bytes[got..]) {
+        let (mut bytes, mut got) = (vec![0; n], 0);
+        let mut far = self.far.as_ref().expect("it is open");
+        until(&mut self.l, "all bytes", |_| {
+            match far.read(&mut bytes[got..]) {
                 Ok(n) => got += n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => panic!("{error}"),
             }
-            if got == n {
-                return bytes;
-            }
-            self.l.turn(Some(Duration::from_millis(1))).expect("a turn");
-        }
-        panic!("only {got} of {n} bytes came");
+            got == n
+        });
+        bytes
     }
 }
 

@@ -94,7 +94,7 @@ impl Side {
     fn until(&mut self, what: &str, mut done: impl FnMut(&mut Side) -> bool) {
         let begun = self.now();
         while !done(self) {
-            assert!(self.now() - begun < Duration::from_secs(20), "no {what}");
+            assert!(self.now() - begun < Duration::from_secs(300), "no {what}");
             self.turn();
         }
     }

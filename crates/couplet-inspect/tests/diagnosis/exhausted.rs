@@ -120,7 +120,7 @@ fn connections_that_are_not_closed() {
         different
     };
     let mut state = faulty.inspector.get("/state.json");
-    for _ in 0..200 {
+    for _ in 0..60_000 {
         if differences(&state).is_empty() {
             break;
         }

@@ -78,7 +78,7 @@ fn shows_parts(
     let quote = Quote::of(name);
     let mut different = Vec::new();
     // Longer than the thresholds of the flags.
-    for _ in 0..800 {
+    for _ in 0..60_000 {
         let state = program.get("/state.json");
         different = differences(&quote, &state);
         if different.is_empty() {

@@ -201,7 +201,7 @@ impl Parts {
 fn turn_until(l: &mut Loop, what: &str, done: impl Fn() -> bool + 'static) {
     let reactor = l.reactor();
     let done = reactor.clone().spawn(async move {
-        for _ in 0..2000 {
+        for _ in 0..60_000 {
             if done() {
                 return Ok(());
             }

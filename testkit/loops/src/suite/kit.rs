@@ -591,7 +591,7 @@ impl Rig {
     #[track_caller]
     pub fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
         // On sockets the kernel may need CPU time: after 200 turns each one may sleep for 1 ms.
-        for round in 0..10_000 {
+        for round in 0..if self.kit.has_sockets() { 300_000 } else { 10_000 } {
             if done() {
                 self.tapped.nap.set(Duration::ZERO);
                 return;

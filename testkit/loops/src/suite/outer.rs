@@ -11,9 +11,7 @@ use couplet::Loop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::tap::Tapped;
-
-/// For the system to report a wake-up.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::PATIENCE;
 
 #[derive(Default)]
 pub struct Outer {

@@ -57,14 +57,8 @@ impl Nursery {
         self.until_loop(what, |_| done());
     }
 
-    fn until_loop(&mut self, what: &str, mut done: impl FnMut(&Loop) -> bool) {
-        for _ in 0..20_000 {
-            if done(&self.l) {
-                return;
-            }
-            self.l.turn(Some(Duration::from_millis(1))).expect("a turn");
-        }
-        panic!("{what}: never happened");
+    fn until_loop(&mut self, what: &str, done: impl FnMut(&Loop) -> bool) {
+        couplet_testkit_loops::until(&mut self.l, what, done);
     }
 
     /// Turns until the process has ended, and returns its log.

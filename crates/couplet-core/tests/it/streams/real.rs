@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use couplet::defer::list;
 use couplet::{Address, Loop, Result, Stream};
+use couplet_testkit_loops::{PATIENCE, until};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -20,9 +21,6 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::needed::{Folder, SelfSigned};
-
-/// Time limit for every wait.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
@@ -83,12 +81,7 @@ impl Ground {
 
     #[track_caller]
     fn until(&mut self, what: &str, done: impl Fn(&Loop) -> bool) {
-        let late = self.l.reactor().now() + PATIENCE;
-        while !done(&self.l) {
-            let in_time = self.l.reactor().now() < late;
-            assert!(in_time, "{what}: {:?}: {}", self.kind, self.l.snapshot());
-            self.l.turn(Some(Duration::from_millis(5))).expect("the driver waits");
-        }
+        until(&mut self.l, &format!("{what}: {:?}", self.kind), done);
     }
 
     /// Turns until the peer's thread has ended.

@@ -34,7 +34,7 @@ fn on_the_kernel(script: fn() -> Script) -> Vec<String> {
     let mut plays = Some(a.plays(Script::new()));
     let made = move |_: &Address| plays.take();
     client.reactor().connect_tcp(&to.ip().to_string(), to.port(), made);
-    for _ in 0..5_000 {
+    for _ in 0..300_000 {
         if a.received_len() >= PART.len() {
             break;
         }
@@ -44,7 +44,7 @@ fn on_the_kernel(script: fn() -> Script) -> Vec<String> {
     // Lets the server finish its script.
     (0..5).for_each(|_| turn(&mut server, ms(1)));
     drop(server);
-    for _ in 0..5_000 {
+    for _ in 0..300_000 {
         if a.is_lost() {
             break;
         }

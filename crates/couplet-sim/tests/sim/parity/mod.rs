@@ -179,7 +179,7 @@ impl Scene {
         turn(&mut server, Duration::ZERO);
         turn(&mut server, Duration::ZERO);
         (self.ask)(&Side::new(&client.reactor(), &seen[1]), to);
-        for _ in 0..5_000 {
+        for _ in 0..300_000 {
             if self.is_over(&seen) {
                 break;
             }
