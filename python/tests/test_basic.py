@@ -183,7 +183,7 @@ def mixed(words, calls):
     return st.lists(some, max_size=5).map(lambda lists: [step for steps in lists for step in steps])
 
 
-# Calls of a protocol, whose texts say what they do.
+# Calls of a protocol; their texts name the method and its arguments.
 resume, to_raw = operator.methodcaller("resumeProducing"), operator.methodcaller("setRawMode")
 to_lines = operator.methodcaller("setLineMode", b"and\r\n")
 stop = operator.methodcaller("__setattr__", "paused", True)

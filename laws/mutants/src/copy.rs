@@ -229,27 +229,16 @@ impl Copy {
     /// For a mutant that survives: runs the program's tests and its worlds; returns the name of the
     /// first that fails.
     pub fn rest(&self, id: u32) -> Option<String> {
-        let rest: [(&str, &[&str]); 2] = [
-            ("a test of the program", &["test", "-q", "-p", "couplet-cli"]),
-            (
-                "`couplet sim poetry`",
-                &[
-                    "run",
-                    "-q",
-                    "-p",
-                    "couplet-cli",
-                    "-F",
-                    "sim",
-                    "sim",
-                    "poetry",
-                    "--seeds",
-                    "1..9",
-                ],
-            ),
+        let rest = [
+            ("a test of the program", "test -q -p couplet-cli"),
+            ("`couplet sim poetry`", "run -q -p couplet-cli -F sim sim poetry --seeds 1..9"),
         ];
-        let noticed = |(_, arguments): &(&str, &[&str])| {
+        let noticed = |(_, arguments): &(&str, &str)| {
             let mut timed = Command::new("timeout");
-            timed.args(["-k", "1", "600", "cargo"]).args(*arguments).current_dir(&self.root);
+            timed
+                .args(["-k", "1", "600", "cargo"])
+                .args(arguments.split(' '))
+                .current_dir(&self.root);
             timed.env("COUPLET_MUTANT", id.to_string());
             let output = timed.stdin(Stdio::null()).output().expect("cargo runs");
             !output.status.success()

@@ -135,7 +135,7 @@ const PROGRAMS: [(&str, &str, &str); 3] =
 const OPTIONAL: [&str; 2] = ["completions", "sim"];
 
 /// Names the program, or the feature, of a command that this program does not have.
-pub(crate) fn name_programs(said: &mut clap::Error) {
+pub(crate) fn name_what_is_elsewhere(said: &mut clap::Error) {
     let Some(ContextValue::String(typed)) = said.get(ContextKind::InvalidSubcommand) else {
         return;
     };

@@ -48,7 +48,7 @@ fn run_command() -> ExitCode {
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(mut said) => {
-            cli::name_programs(&mut said);
+            cli::name_what_is_elsewhere(&mut said);
             return known::explain(said, &cli::command()).unwrap_or_else(report);
         }
     };

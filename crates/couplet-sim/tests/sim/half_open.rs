@@ -197,7 +197,7 @@ struct Served {
 }
 
 impl Served {
-    /// A server whose connections are made so, and perhaps leave.
+    /// A server that calls `made` in each `connection_made`.
     fn new(link: Link, made: impl Fn(&Transport) + Copy + 'static, leaves: bool) -> Served {
         let lost = Lost::default();
         let log = lost.clone();
