@@ -28,3 +28,6 @@ pub mod terminal;
 mod watched;
 
 pub use watched::{run, test};
+
+/// A longer wait for another thread, a process or the system counts as a hang.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);

@@ -20,7 +20,7 @@ use couplet::{
     Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
     DatagramTransport, Deferred, Group, Interface, Loop, Reactor, UnixAddress,
 };
-use couplet_testkit::{apart, needed};
+use couplet_testkit::{PATIENCE, apart, needed};
 use socket2::Socket;
 
 use couplet_testkit::needed::Folder;
@@ -793,7 +793,8 @@ fn served(driver: &mut Mio, size: usize) -> (Key, SocketAddr) {
 
 /// The next datagram of the driver, and whether more of its batch follow.
 fn next_datagram(driver: &mut Mio) -> (Key, Vec<u8>, bool) {
-    for _ in 0..30_000 {
+    let late = driver.world().now() + PATIENCE;
+    while driver.world().now() < late {
         if let Some(event) = driver.next() {
             let Event::Datagram { key, more } = event else { panic!("{event:?}") };
             return (key, driver.datagram().data.to_vec(), more);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use couplet::Loop;
 use couplet::http::HttpExt;
 use couplet::http::{Body, Request, Response};
+use couplet_testkit::PATIENCE;
 use couplet_testkit::apart::{Running, raise_descriptor_limit, told};
 use couplet_testkit::processes::memory;
 use tower::service_fn;
@@ -22,8 +23,6 @@ type Client = std::net::TcpStream;
 type TlsClient = rustls::StreamOwned<rustls::ClientConnection, Client>;
 
 const CONNECTIONS: usize = 2000;
-/// Buffers are freed immediately, and the heap is trimmed five seconds later.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 const TCP: &str = "tcp:0:interface=127.0.0.1";
 
@@ -114,6 +113,7 @@ fn idle<C>(test: &str, endpoint: &str, most: usize, work: impl Fn(Client) -> C) 
     let mut waits = Loop::new().expect("a loop");
     let reactor = waits.reactor();
     let begun = reactor.now();
+    // Buffers are freed immediately, and the heap is trimmed five seconds later.
     let kept = loop {
         let kept = resident(process).saturating_sub(before) / CONNECTIONS;
         if kept <= most || reactor.now() - begun > PATIENCE {

@@ -140,7 +140,7 @@ impl Log {
     /// Waits until everything that was logged so far is written.
     #[cfg(test)]
     pub(crate) fn settle(&self) {
-        assert!(self.output.lines.settle(std::time::Duration::from_secs(300)), "its reader hangs");
+        assert!(self.output.lines.settle(couplet_testkit::PATIENCE), "its reader hangs");
     }
 
     /// Whether stderr is not where the log goes.

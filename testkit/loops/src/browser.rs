@@ -12,7 +12,7 @@ use couplet_testkit::processes::Killed;
 use serde_json::{Value, json};
 
 /// Milliseconds for which a condition may stay false.
-const PATIENCE: u64 = 300_000;
+const PATIENCE: u64 = crate::PATIENCE.as_millis() as u64;
 
 /// Functions for the scripts of tests: the text of an element, the rows in sight from top to bottom,
 /// and the texts of a column.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use couplet::driver::Driver;
 use couplet::{Address, Loop, LoopOptions, Port, Protocol, Reason, Transport};
 
+use crate::PATIENCE;
 use crate::life::Dice;
 
 /// The byte of a stream at this offset.
@@ -116,13 +117,11 @@ impl Crowd {
 
     /// Turns until `is` holds.
     pub fn until(&mut self, what: &str, mut is: impl FnMut(&mut Crowd) -> bool) {
-        for _ in 0..300_000 {
-            if is(self) {
-                return;
-            }
+        let late = self.l.reactor().now() + PATIENCE;
+        while !is(self) {
+            assert!(self.l.reactor().now() < late, "never: {what}");
             self.turn();
         }
-        panic!("never: {what}");
     }
 
     pub fn connect(&mut self) {

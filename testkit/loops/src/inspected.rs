@@ -9,6 +9,7 @@ use std::time::Duration;
 use couplet::defer::DeferredLock;
 use couplet::inspect::{Inspect, Inspector};
 use couplet::{Loop, LoopOptions, Reactor, Remote};
+use couplet_testkit::program::now;
 use serde_json::Value;
 
 use crate::PATIENCE;
@@ -79,14 +80,15 @@ impl Program {
 
     /// Fetches a view until it is as wanted, and returns the result of the check.
     pub fn until<T>(&self, path: &str, check: impl Fn(&Value) -> Option<T>) -> T {
-        for _ in 0..800 {
+        let late = now() + PATIENCE;
+        loop {
             let view = self.get(path);
             if let Some(result) = check(&view) {
                 return result;
             }
+            assert!(now() < late, "{path} stays {view:#}");
             pause();
         }
-        panic!("{path} stays {:#}", self.get(path));
     }
 
     /// The only row whose `why` begins like this, once there is one.

@@ -25,8 +25,7 @@ pub mod sealed;
 #[cfg(feature = "suite")]
 pub mod suite;
 
-/// How long tests wait for what a busy machine delays.
-pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
+pub use couplet_testkit::PATIENCE;
 
 /// Turns the loop until this holds; `what` names it in the failure message.
 #[track_caller]

@@ -38,10 +38,8 @@ pub use usage::{
     assert_completed, assert_completions_know, assert_helpful, assert_hinted, assert_refused,
 };
 
+pub use crate::PATIENCE;
 pub use crate::needed::{Folder, has, missing};
-
-/// A longer wait counts as a hang.
-pub const PATIENCE: Duration = Duration::from_secs(300);
 
 pub fn now() -> Instant {
     Instant::now()

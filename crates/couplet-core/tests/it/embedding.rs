@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use couplet::{
     Address, Datagram, DatagramTransport, Deferred, Interest, Loop, Reactor, Shutdown, Transport,
 };
+use couplet_testkit_loops::PATIENCE;
 use couplet_testkit_loops::doubles::Quiet;
 
 use crate::needed::Folder;
@@ -19,9 +20,6 @@ use crate::suite::recorder::{A, Recorder, Script};
 type Peer = std::net::TcpStream;
 
 type DatagramPeer = std::net::UdpSocket;
-
-/// Longer than anything here takes; reached only if something fails.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Waits like an outer loop until the descriptor is readable or the next turn is due. False if
 /// neither happens.

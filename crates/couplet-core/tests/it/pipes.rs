@@ -44,7 +44,7 @@ fn c51b_the_reading_end_alone_receives_and_ends_cleanly() {
     let (mut l, end) = adopt(reader);
     assert_eq!(*end.transport().peer(), Address::Pipe("pipe:".into()));
     writer.write_all(b"Rose is a rose").expect("room");
-    until(&mut l, "it", |_| end.received() == b"Rose is a rose");
+    until(&mut l, "all bytes", |_| end.received() == b"Rose is a rose");
     drop(writer);
     assert_eq!(lost(&mut l, &end), "connection closed by the peer");
 }
@@ -90,7 +90,7 @@ fn c51b_what_arrived_before_a_broken_pipe_is_delivered() {
     theirs.write_all(b"Rose is a rose").expect("room");
     drop(gone);
     // A child that another test is starting may briefly hold the other end.
-    until(&mut l, "it", |_| {
+    until(&mut l, "the error", |_| {
         end.transport().write("x");
         end.transport().write_error().is_some()
     });
@@ -148,7 +148,7 @@ fn c51b_c60a_an_error_of_one_direction_leaves_the_other_to_its_end() {
                 }
                 (halves.gone.take().expect("once"))();
                 // A child that another test is starting may briefly hold the other end.
-                until(&mut halves.l, "it", |_| {
+                until(&mut halves.l, "the error", |_| {
                     transport.write("x");
                     transport.write_error().is_some()
                 });
@@ -178,7 +178,7 @@ fn c51b_the_writing_end_alone_ends_when_it_is_shut() {
     let (mut l, end) = adopt(writer);
     end.transport().write("all of it");
     end.transport().lose_write_connection();
-    until(&mut l, "its end", |_| end.is_lost());
+    lost(&mut l, &end);
     let mut text = String::new();
     reader.read_to_string(&mut text).expect("its end");
     assert_eq!(text, "all of it");
@@ -193,7 +193,7 @@ fn c51b_c107_a_file_is_always_ready_to_its_end() {
     let files = Pipe::both(File::open(from).expect("it"), File::create(&to).expect("a file"));
     let (mut l, end) = adopt(files);
     end.transport().write(&poem);
-    until(&mut l, "its end", |_| end.is_lost());
+    lost(&mut l, &end);
     assert_eq!(end.received().len(), poem.len());
     assert_eq!(std::fs::read(to).expect("it was written"), poem);
 }
@@ -243,7 +243,7 @@ fn a_file_is_written_in_turns_with_everything_else() {
 fn c51b_c107_the_null_device_ends_at_once() {
     let null = File::options().read(true).write(true).open("/dev/null").expect("it");
     let (mut l, end) = adopt(Pipe::duplex(null).expect("a duplicate"));
-    until(&mut l, "its end", |_| end.is_lost());
+    lost(&mut l, &end);
     assert!(end.received().is_empty());
 }
 
@@ -261,7 +261,7 @@ fn c51b_a_descriptor_is_blocking_again_after_its_connection() {
         let (mut l, end) = adopt(pipe);
         assert!(!blocks());
         end.transport().lose_connection();
-        until(&mut l, "its end", |_| end.is_lost());
+        lost(&mut l, &end);
         l.turn(SOON).expect("a turn");
         assert!(blocks());
     }
@@ -279,7 +279,7 @@ fn an_inherited_descriptor_is_read_and_written_as_it_was_opened() {
     let (reader, mut writer) = pipe();
     let (mut l, end) = inherit(&reader);
     writer.write_all(b"Rose").expect("room");
-    until(&mut l, "it", |_| end.received() == b"Rose");
+    until(&mut l, "all bytes", |_| end.received() == b"Rose");
     end.transport().write("x");
     let reason = lost(&mut l, &end);
     assert!(reason.contains("read-only"), "{reason}");
@@ -295,7 +295,7 @@ fn an_inherited_descriptor_is_read_and_written_as_it_was_opened() {
     let (mut l, end) = inherit(&near);
     let mut far = File::from(far);
     far.write_all(b"Rose").expect("room");
-    until(&mut l, "it", |_| end.received() == b"Rose");
+    until(&mut l, "all bytes", |_| end.received() == b"Rose");
     end.transport().write("nose");
     l.turn(SOON).expect("a turn");
     far.read_exact(&mut text).expect("it was written");
@@ -311,7 +311,7 @@ fn c51b_a_duplicate_that_stays_open_elsewhere_disturbs_nothing() {
     // Its first query makes it readable, for requests that are recorded already.
     l.descriptor().expect("an epoll descriptor");
     end.transport().abort_connection();
-    until(&mut l, "its end", |_| end.is_lost());
+    lost(&mut l, &end);
     l.turn(Some(Duration::ZERO)).expect("a turn");
     writer.write_all(b"late").expect("room");
     let polled = l.descriptor().expect("an epoll descriptor");
@@ -325,7 +325,7 @@ fn c51b_a_duplicate_that_stays_open_elsewhere_disturbs_nothing() {
     let ours = other.clone();
     l.reactor().adopt_pipe(next, move || ours.clone()).expect("a pipe").detach();
     theirs.write_all(b"fine").expect("room");
-    until(&mut l, "it", |_| other.received() == b"fine");
+    until(&mut l, "all bytes", |_| other.received() == b"fine");
     assert!(!other.is_lost());
     drop(shared);
 }
@@ -341,7 +341,7 @@ fn c51b_the_hang_up_of_a_terminal_is_heard_during_a_pause_and_is_its_end() {
     l.turn(SOON).expect("a turn");
     assert!(!*heard.borrow());
     drop(far);
-    until(&mut l, "it", |_| *heard.borrow());
+    until(&mut l, "the hang-up", |_| *heard.borrow());
     assert!(!end.is_lost());
     end.transport().resume_producing();
     assert_eq!(lost(&mut l, &end), "connection closed by the peer");

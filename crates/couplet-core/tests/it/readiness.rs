@@ -11,6 +11,8 @@ use couplet::driver::{
 };
 use couplet::{Loop, Protocol, Transport};
 
+use couplet_testkit_loops::PATIENCE;
+
 use crate::suite::kit::LOOPBACK;
 use crate::suite::peer::{B, Ground, PeerPort};
 
@@ -65,7 +67,8 @@ fn listen(driver: &mut Mio) -> SocketAddr {
 
 /// The next connection that the driver accepts.
 fn accepted(driver: &mut Mio) -> Key {
-    for _ in 0..15_000 {
+    let late = driver.world().now() + PATIENCE;
+    while driver.world().now() < late {
         while let Some(event) = driver.next() {
             if let Event::Accepted { key, .. } = event {
                 return key;

@@ -23,7 +23,7 @@ use crate::logged::logged;
 use crate::needed::Folder;
 use crate::suite::tap::{Tap, Tapped};
 use couplet_testkit_loops::doubles::on_made;
-use couplet_testkit_loops::turn_while;
+use couplet_testkit_loops::{PATIENCE, turn_while};
 
 fn who(name: u8) -> impl Protocol {
     on_made(move |transport| transport.write([name]))
@@ -114,7 +114,7 @@ fn a_port_that_is_bound_again_keeps_the_number_that_the_system_chose() {
             for _ in 0..2 {
                 let is_served = || {
                     let mut client = TcpStream::connect(at).expect("it listens");
-                    client.set_read_timeout(Some(Duration::from_secs(300))).expect("a socket");
+                    client.set_read_timeout(Some(PATIENCE)).expect("a socket");
                     client.read_exact(&mut [0]).is_ok()
                 };
                 // A child that another test is starting may briefly hold the port that has stopped, and
@@ -179,22 +179,20 @@ fn loops_that_do_not_listen_yet_get_no_clients() {
     turn_while(&mut l, || {
         let clients = (0..CLIENTS).map(|_| TcpStream::connect(at).expect("it listens"));
         for mut client in clients.collect::<Vec<_>>() {
-            client.set_read_timeout(Some(Duration::from_secs(300))).expect("a socket");
+            client.set_read_timeout(Some(PATIENCE)).expect("a socket");
             client.read_exact(&mut [0]).expect("the loop that listens serves all");
         }
     });
 }
 
 fn turn_all(loops: &mut [Loop], mut done: impl FnMut() -> bool) {
-    for _ in 0..150_000 {
-        if done() {
-            return;
-        }
+    let late = loops[0].reactor().now() + PATIENCE;
+    while !done() {
+        assert!(loops[0].reactor().now() < late, "it does not come");
         for l in &mut *loops {
             l.turn(Some(Duration::from_millis(1))).expect("a turn");
         }
     }
-    panic!("it does not come");
 }
 
 /// Counts itself while it is connected, and can move.

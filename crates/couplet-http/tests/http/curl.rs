@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use couplet::embed::Embedded;
 use couplet::http::HttpExt;
 use couplet::{Failure, Loop};
+use couplet_testkit::PATIENCE;
 use futures_util::{StreamExt, stream};
 use tokio::process::Command;
 use tokio::runtime::{Builder, Runtime};
@@ -25,7 +26,6 @@ use crate::needed::{Folder, SelfSigned};
 #[allow(dead_code, reason = "its main starts a server of its own")]
 pub(crate) mod example;
 
-const PATIENCE: Duration = Duration::from_secs(300);
 const HERE: &str = "tcp:0:interface=127.0.0.1";
 
 fn runtime() -> Runtime {

@@ -11,6 +11,7 @@ use couplet::http::websocket::{self, WebSocketOptions};
 use couplet::http::{Allowance, Body, Continued, HttpExt, HttpOptions, Request, Response};
 use couplet::reactor::HandedOver;
 use couplet::{Address, HandOver, Loop};
+use couplet_testkit::PATIENCE;
 use http_body_util::BodyExt;
 use tower::service_fn;
 
@@ -94,7 +95,7 @@ impl Side {
     fn until(&mut self, what: &str, mut done: impl FnMut(&mut Side) -> bool) {
         let begun = self.now();
         while !done(self) {
-            assert!(self.now() - begun < Duration::from_secs(300), "no {what}");
+            assert!(self.now() - begun < PATIENCE, "no {what}");
             self.turn();
         }
     }

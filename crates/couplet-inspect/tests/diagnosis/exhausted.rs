@@ -6,10 +6,11 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::kit::{Program, Session, pause};
+use crate::kit::{Program, Session};
 use crate::programs::Version::{self, Faulty, Mended};
 use crate::programs::leak;
 use crate::quotes::Quote;
+use crate::shows_all;
 
 /// Set in the process of the program: the address of its backend, and its version.
 const VARIABLE: &str = "COUPLET_DIAGNOSIS";
@@ -113,26 +114,12 @@ fn connections_that_are_not_closed() {
     // The kernel accepts it, and the program closes it.
     let mut other = TcpStream::connect(faulty.address).expect("it listens");
     assert_eq!(other.read(&mut [0]).ok().unwrap_or(0), 0, "it is turned away");
-    let quote = Quote::of("leak");
-    let differences = |state: &Value| {
-        let mut different = quote.missing_rows(state);
-        different.extend(quote.different_flags(&state["flags"]));
-        different
-    };
-    let mut state = faulty.inspector.get("/state.json");
-    for _ in 0..60_000 {
-        if differences(&state).is_empty() {
-            break;
-        }
-        pause();
-        state = faulty.inspector.get("/state.json");
-    }
-    assert_eq!(differences(&state), Vec::<String>::new(), "{state:#}");
+    shows_all(|| faulty.inspector.get("/state.json"), "leak");
 
     let mut mended = Limited::start(TEST, backend, Mended);
     let mut client = TcpStream::connect(mended.address).expect("it listens");
     assert_eq!(ask(&mut client, 2 * LIMIT), 2 * LIMIT);
     let mut other = TcpStream::connect(mended.address).expect("it listens");
     assert_eq!(ask(&mut other, 1), 1);
-    assert_eq!(quote.unhealthy(&mended.flags()), Vec::<String>::new());
+    assert_eq!(Quote::of("leak").unhealthy(&mended.flags()), Vec::<String>::new());
 }

@@ -15,12 +15,13 @@ mod quotes;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use couplet::Reactor;
 use couplet_testkit_loops::inspected as kit;
 use serde_json::Value;
 
+use couplet_testkit::program::now;
+use couplet_testkit_loops::PATIENCE;
 use couplet_testkit_loops::inspected::{Program, pause};
 use programs::Version::{self, Faulty, Mended};
 use programs::{
@@ -40,7 +41,7 @@ fn run(
 /// A client that has sent this.
 fn client(address: SocketAddr, text: &str) -> TcpStream {
     let mut client = TcpStream::connect(address).expect("it listens");
-    client.set_read_timeout(Some(Duration::from_secs(300))).expect("a timeout");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     client.write_all(text.as_bytes()).expect("it reads");
     client
 }
@@ -54,7 +55,12 @@ fn line(client: &TcpStream) -> String {
 
 /// Looks at a program until it shows the quoted rows and flags.
 fn shows(program: &Program, name: &str) -> Value {
-    shows_parts(program, name, |quote, state| {
+    shows_all(|| program.get("/state.json"), name)
+}
+
+/// The same by the states that it has.
+fn shows_all(look: impl FnMut() -> Value, name: &str) -> Value {
+    shows_parts(look, name, |quote, state| {
         let mut different = quote.missing_rows(state);
         different.extend(quote.different_flags(&state["flags"]));
         different
@@ -63,31 +69,34 @@ fn shows(program: &Program, name: &str) -> Value {
 
 /// The same without its flags, which are raised much later.
 fn shows_rows(program: &Program, name: &str) -> Value {
-    shows_parts(program, name, |quote, state| {
-        let mut different = quote.missing_rows(state);
-        different.extend(quote.unhealthy(&state["flags"]));
-        different
-    })
+    shows_parts(
+        || program.get("/state.json"),
+        name,
+        |quote, state| {
+            let mut different = quote.missing_rows(state);
+            different.extend(quote.unhealthy(&state["flags"]));
+            different
+        },
+    )
 }
 
 fn shows_parts(
-    program: &Program,
+    mut look: impl FnMut() -> Value,
     name: &str,
     differences: impl Fn(&Quote, &Value) -> Vec<String>,
 ) -> Value {
     let quote = Quote::of(name);
-    let mut different = Vec::new();
-    // Longer than the thresholds of the flags.
-    for _ in 0..60_000 {
-        let state = program.get("/state.json");
-        different = differences(&quote, &state);
+    let late = now() + PATIENCE;
+    loop {
+        let state = look();
+        let different = differences(&quote, &state);
         if different.is_empty() {
             return state;
         }
+        let (flags, views) = (&state["flags"], &state["views"]);
+        assert!(now() < late, "{different:#?} of {flags:#} with {views:#}");
         pause();
     }
-    let state = program.get("/state.json");
-    panic!("{different:#?} of {:#} with {:#}", state["flags"], state["views"]);
 }
 
 /// Looks at a mended program until it has served its clients.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use couplet::endpoints::server_from_string;
 use couplet::services::{ChildState, StreamServerService, Supervisor};
 use couplet::{Address, Loop, LoopOptions, Protocol, Transport};
+use couplet_testkit::PATIENCE;
 
 use super::*;
 use crate::loops::{enter, this_loop};
@@ -201,13 +202,14 @@ impl Parts {
 fn turn_until(l: &mut Loop, what: &str, done: impl Fn() -> bool + 'static) {
     let reactor = l.reactor();
     let done = reactor.clone().spawn(async move {
-        for _ in 0..60_000 {
-            if done() {
-                return Ok(());
+        let late = reactor.now() + PATIENCE;
+        while !done() {
+            if reactor.now() > late {
+                return Err(Failure::msg("it does not come"));
             }
             reactor.sleep(Duration::from_millis(5)).await?;
         }
-        Err(Failure::msg("it does not come"))
+        Ok(())
     });
     l.run_until(done).unwrap_or_else(|failure| panic!("{what}: {failure}"));
 }
@@ -403,7 +405,7 @@ impl Protocol for Touchy {
 
 /// The answer to a byte; `None` if the connection has ended.
 fn answer(mut client: &TcpStream, byte: u8) -> Option<u8> {
-    client.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = [0];
     client.write_all(&[byte]).ok()?;
     client.read_exact(&mut answer).ok().map(|()| answer[0])

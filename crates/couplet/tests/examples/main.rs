@@ -14,12 +14,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{ChildStdout, Command, Output, Stdio};
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 
+use couplet_testkit::PATIENCE;
 use couplet_testkit::needed::{built, missing};
 use couplet_testkit::processes::Killed;
 
@@ -35,9 +35,6 @@ fn example(name: &str) -> Command {
     );
     Command::new(program)
 }
-
-/// How long a program may hang before its test fails.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 fn run(command: &mut Command) -> Output {
     command.env("RUST_BACKTRACE", "0").output().expect("the example runs")

@@ -27,6 +27,7 @@ use super::peer::{B, Ground, PeerPort, Saw, World};
 use super::recorder::{A, Echo, Script};
 use super::sealed::{Seals, tls};
 use super::tap::{Counts, Tap, Tapped};
+use crate::PATIENCE;
 
 /// A's role in its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -591,7 +592,8 @@ impl Rig {
     #[track_caller]
     pub fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
         // On sockets the kernel may need CPU time: after 200 turns each one may sleep for 1 ms.
-        for round in 0..if self.kit.has_sockets() { 300_000 } else { 10_000 } {
+        let most = if self.kit.has_sockets() { PATIENCE.as_millis() } else { 10_000 };
+        for round in 0..most {
             if done() {
                 self.tapped.nap.set(Duration::ZERO);
                 return;

@@ -44,8 +44,8 @@ impl Nursery {
     }
 
     /// The numbers of connections, watches and pending calls.
-    fn left(&self) -> (usize, usize, usize) {
-        let snapshot = self.l.snapshot();
+    fn left(l: &Loop) -> (usize, usize, usize) {
+        let snapshot = l.snapshot();
         (snapshot.connections.len(), snapshot.watches, snapshot.pending_calls)
     }
 

@@ -119,12 +119,7 @@ fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_p
             }
         };
         failure.expect_err(gives_up);
-        let began = nursery.l.reactor().now();
-        while nursery.left() != (0, 0, 0) {
-            nursery.l.turn(Some(Duration::from_millis(5))).expect("a turn");
-            let waited = nursery.l.reactor().now() - began;
-            assert!(waited < Duration::from_secs(300), "{gives_up}: {:?}", nursery.left());
-        }
+        nursery.until_loop(gives_up, |l| Nursery::left(l) == (0, 0, 0));
         kill(&child());
         std::fs::remove_file(&written).expect("it was there");
     }

@@ -370,7 +370,7 @@ fn a_descriptor_that_no_child_can_have_is_an_error_of_the_call() {
         let refused = nursery.l.reactor().spawn_process(command, super::Logged::default());
         let refused = refused.map(drop).expect_err("it can't be").to_string();
         assert!(refused.contains(text), "{refused}");
-        assert_eq!(nursery.left(), (0, 0, 0));
+        assert_eq!(Nursery::left(&nursery.l), (0, 0, 0));
     }
 }
 

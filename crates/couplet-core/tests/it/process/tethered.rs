@@ -308,7 +308,7 @@ fn c145c_programs_that_end_leave_nothing() {
         nursery.until("connection_made", || seen.end.is_made());
         abort(&mut nursery, &seen);
     }
-    assert_eq!(nursery.left(), (0, 0, 0));
+    assert_eq!(Nursery::left(&nursery.l), (0, 0, 0));
 }
 
 /// Runs the loop with a connection to a script, until the script has written a line. Returns the

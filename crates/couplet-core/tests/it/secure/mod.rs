@@ -123,7 +123,8 @@ impl Protocol for End {
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        *self.0.reason.borrow_mut() = Some(reason.clone());
+        let before = self.0.reason.replace(Some(reason.clone()));
+        assert!(before.is_none(), "a connection is lost once");
         self.note("lost", transport);
     }
 }

@@ -16,14 +16,13 @@ use couplet::{Address, ConnectOptions, Loop, Reactor};
 use rcgen::CertificateParams;
 
 use crate::needed::Folder;
+use couplet_testkit_loops::PATIENCE;
 use couplet_testkit_loops::authority::Authority;
 pub(crate) use end::{End, Ends, Event, echo, quiet};
 pub(crate) use program::Program;
 
 pub(crate) use crate::needed::has;
 
-/// Longer than any step takes; a step that reaches it hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// The default name in the certificates.
 pub(crate) const NAME: &str = "couplet.test";
 /// Each version, with OpenSSL's option for it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use couplet::sim::{Fault, Sim};
 use couplet::{Address, Transport};
+use couplet_testkit_loops::PATIENCE;
 
 use super::{kernel_loop, networks, reason, turn};
 use crate::kit::{ms, s};
@@ -34,20 +35,15 @@ fn on_the_kernel(script: fn() -> Script) -> Vec<String> {
     let mut plays = Some(a.plays(Script::new()));
     let made = move |_: &Address| plays.take();
     client.reactor().connect_tcp(&to.ip().to_string(), to.port(), made);
-    for _ in 0..300_000 {
-        if a.received_len() >= PART.len() {
-            break;
-        }
+    let late = client.reactor().now() + PATIENCE;
+    while a.received_len() < PART.len() && client.reactor().now() < late {
         turn(&mut server, ms(1));
         turn(&mut client, Duration::ZERO);
     }
     // Lets the server finish its script.
     (0..5).for_each(|_| turn(&mut server, ms(1)));
     drop(server);
-    for _ in 0..300_000 {
-        if a.is_lost() {
-            break;
-        }
+    while !a.is_lost() && client.reactor().now() < late {
         turn(&mut client, ms(1));
     }
     log_of(&a)

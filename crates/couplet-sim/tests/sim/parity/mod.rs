@@ -21,6 +21,7 @@ use std::time::Duration;
 use couplet::driver::Mio;
 use couplet::sim::{Cut, Latency, Link, Sim};
 use couplet::{Address, Loop, LoopOptions, Reactor, Reason};
+use couplet_testkit_loops::PATIENCE;
 
 use super::kit::{ms, s};
 use crate::suite::kit::LOOPBACK;
@@ -179,10 +180,8 @@ impl Scene {
         turn(&mut server, Duration::ZERO);
         turn(&mut server, Duration::ZERO);
         (self.ask)(&Side::new(&client.reactor(), &seen[1]), to);
-        for _ in 0..300_000 {
-            if self.is_over(&seen) {
-                break;
-            }
+        let late = client.reactor().now() + PATIENCE;
+        while !self.is_over(&seen) && client.reactor().now() < late {
             turn(&mut server, Duration::ZERO);
             turn(&mut client, Duration::ZERO);
             // Yields the CPU, which the other side may need.
