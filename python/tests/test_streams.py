@@ -72,13 +72,14 @@ class Tcp(Cases):
         ):
             server = Noting(case, name)
             raw = socket.create_connection(("127.0.0.1", case.listen(lambda: server)))
-            await case.sleep(0.02)
+            while server.transport is None:
+                await case.sleep(0.01)
             server.transport.write(b"u" * unsent)
             if name != "reads":
                 server.transport.pauseProducing()
             await case.sleep(0.02)
             reset(raw)
-            await case.sleep(0.02)
+            await (server.lost if name in ("reads", "unsent") else case.sleep(0.05))
             case.say(name, "heard of it:", not server.transport.connected)
             if then:
                 then(server.transport)

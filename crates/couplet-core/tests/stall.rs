@@ -239,6 +239,18 @@ fn c97a_a_call_that_hangs_is_logged_with_its_kind_and_its_place_or_type() {
     }
 }
 
+/// Polls, because a thread gets its name and ends shortly after the request, and the kernel's list of
+/// threads may lack some while others end.
+#[cfg(target_os = "linux")]
+#[expect(clippy::disallowed_methods, reason = "outside of any loop and any world")]
+fn wait_for_detectors(expected: usize) {
+    let began = Instant::now();
+    while detectors() != expected {
+        assert!(began.elapsed() < LONG, "{} detectors, not {expected}", detectors());
+        thread::yield_now();
+    }
+}
+
 #[cfg(target_os = "linux")]
 fn detectors() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("it is there");
@@ -258,7 +270,7 @@ fn c97a_two_loops_hang_at_the_same_time_and_share_one_detector() {
                 both.wait();
                 hang();
                 #[cfg(target_os = "linux")]
-                assert_eq!(detectors(), 1);
+                wait_for_detectors(1);
                 both.wait();
                 reactor.stop();
                 Ok(())
@@ -338,22 +350,13 @@ fn c97a_a_backtrace_of_the_loops_thread_is_logged_unless_it_is_not_wanted() {
     assert!(!without[0].contains("stall::hang"), "{without:?}");
 }
 
-/// Polls, because the thread ends shortly after the request.
 #[cfg(target_os = "linux")]
-#[expect(clippy::disallowed_methods, reason = "outside of any loop and any world")]
 #[test]
 fn c97a_there_is_a_detector_only_while_a_loop_wants_one() {
     use couplet::driver::memory::{Manner, Memory};
 
     let _running = RUNNING.write();
-    let none_is_left = || {
-        let began = Instant::now();
-        while detectors() > 0 {
-            assert!(began.elapsed() < LONG, "the detector's thread does not end");
-            thread::yield_now();
-        }
-    };
-    none_is_left();
+    wait_for_detectors(0);
     let without = Loop::new().expect("a loop");
     let (driver, _) = Memory::new(Manner::Readiness, 0);
     let of_virtual_time = Loop::with_driver(driver, watched());
@@ -364,13 +367,9 @@ fn c97a_there_is_a_detector_only_while_a_loop_wants_one() {
     drop(first);
     let third = Loop::with_options(watched()).expect("a loop");
     drop(second);
-    while detectors() == 0 {
-        // A thread gets its name shortly after it starts.
-        thread::yield_now();
-    }
-    assert_eq!(detectors(), 1);
+    wait_for_detectors(1);
     drop(third);
-    none_is_left();
+    wait_for_detectors(0);
     drop((without, of_virtual_time, kept));
     let lines = logged_by("again", watched(), |reactor| {
         hang();

@@ -127,15 +127,14 @@ fn a_poem_that_never_begins_or_never_ends_is_given_up_after_the_timeout() {
     });
     let whole = sends(b"a whole poem\n".to_vec(), drop);
     let endless = endless.to_string();
-    let ended = get(&["--timeout", "0.4", &silent, &half, &endless, &whole]);
+    let ended = get(&["--timeout", "3", &silent, &half, &endless, &whole]);
     assert_eq!((ended.code, ended.text()), (Some(1), "a whole poem\n"));
     for address in [silent, half, endless] {
-        let line =
-            format!("no poem from tcp:{address}: it was incomplete after 0.4 s (--timeout)\n");
+        let line = format!("no poem from tcp:{address}: it was incomplete after 3 s (--timeout)\n");
         assert!(ended.stderr.contains(&line), "{}", ended.stderr);
     }
     let took = ended.took.as_secs_f64();
-    assert!((0.4..2.0).contains(&took), "{took}");
+    assert!(took >= 3.0, "{took}");
 }
 
 #[test]

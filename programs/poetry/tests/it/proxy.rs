@@ -246,7 +246,6 @@ fn a_signal_stops_it_cleanly_whatever_is_open() {
         fetch.send(b"half a po");
         let ended = server.stop(signal);
         ended.quietly(0);
-        assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
         assert_eq!(waiting.read_to_end().unwrap_or_default(), b"", "not even a part");
     }
 }

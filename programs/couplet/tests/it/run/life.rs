@@ -71,7 +71,7 @@ fn sigterm_and_sigint_end_it_with_0() {
 
 #[test]
 fn a_connection_is_closed_after_the_drain() {
-    let text = format!("{}[supervisor]\ndrain = 0.1\n", poet(30.0, 0.1));
+    let text = format!("{}[supervisor]\ndrain = 0.1\n", poet(1000.0, 0.1));
     let mut program = Program::start_with(folder_with_poem(), &text, &[]);
     let mut reader = Client::connect(program.port("poet"));
     reader.read_exact(5);
@@ -79,7 +79,6 @@ fn a_connection_is_closed_after_the_drain() {
     assert_eq!(reader.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
     let (ended, _) = program.ended();
     ended.quietly(0);
-    assert!(ended.took.as_secs() < 5, "{:?}", ended.took);
 }
 
 #[test]
