@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::kit::{Client, Server, noise, now, run};
+use crate::kit::{Client, Server, noise, run};
 
 const MIB: usize = 1024 * 1024;
 
