@@ -9,7 +9,7 @@ from kit import environment, outcomes, reactors
 DOCUMENT = environment.TESTS / "reactors.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of the table -->\n"
 VERSION = "Of Twisted {}:\n\n"
-COLUMNS = ["tests", "same outcome", "another", "Couplet's connections", "Twisted's, watched", "loop alone"]
+COLUMNS = ["tests", "same outcome", "another", "Couplet's connections", "Twisted's, watched", "only the loop"]
 
 
 def uses(record):
