@@ -1,4 +1,4 @@
-//! Refuses, as the package's import does, interpreters that it was never tried on, before a wheel for them is built.
+//! Refuses untested interpreters before a wheel for them is built, as the package's import does.
 
 use pyo3_build_config::PythonImplementation::CPython;
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares the cost of a Deferred from a Rust future with that of `deferToThread`.
+"""Compares the cost of a Deferred from a Rust future and of `deferToThread`.
 
 Prints the processor time of one Deferred in microseconds, user and system, of all threads: when 10 000 are made together
 and when each is made after the last one has fired. `tokio` is a future on two threads of tokio, `reactor` one that the

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares the cost of a message in Twisted's receivers and in those of couplet_twisted.basic, without a connection.
+"""Compares the cost of a message in the receivers of Twisted and of couplet_twisted.basic, without a connection.
 
 Prints the processor time of one message in nanoseconds, including the call of a Python function that does nothing.
 A chunk has 16 messages of 62 bytes. The result is the best of many rounds, which alternate. Needs an interpreter

@@ -112,7 +112,7 @@ def protocol_of(role, reactor):
 
 
 def connecting(role, reactor):
-    """The protocol of a control connection: it reads a port and a count, and connects to the port so many times."""
+    """The protocol of a control connection: reads a port and a count, and connects to the port that many times."""
     from twisted.internet import endpoints, protocol
 
     left = 0

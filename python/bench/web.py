@@ -23,7 +23,7 @@ import tempfile
 from compare import Failed, command, importable, processor_time
 
 KINDS = ["epoll", "couplet", "uvicorn", "raw"]
-# Those that serve only these rows.
+# Servers of only these rows.
 SPECIAL = {"uvicorn": ["hello"], "raw": ["hello", "256k"]}
 # Name: the module that it needs besides twisted.
 ROWS = {"hello": None, "static": None, "256k": None, "post": None, "klein": "klein", "tls": None, "h2": "h2"}

@@ -60,15 +60,15 @@ def install(asyncio=False, web=None, tls=None, inspect=None):
     @param asyncio: Whether asyncio's event loop counts as running in every callback of the reactor, as with
         Twisted's asyncio reactor. Otherwise it counts as running only in asyncio's own callbacks.
 
-    @param web: Whether the most frequent steps of C{twisted.web}'s servers and clients are Couplet's: see
-        C{couplet_twisted._web}, C{couplet_twisted._web2} and C{couplet_twisted._webclient}; and that of klein, see
+    @param web: Whether the most frequent steps of C{twisted.web}'s servers and clients, and klein's step, are
+        Couplet's: see C{couplet_twisted._web}, C{couplet_twisted._web2}, C{couplet_twisted._webclient} and
         C{couplet_twisted._webklein}. L{None}: if this release of Twisted was tested with them.
 
     @param tls: Whether rustls encrypts connections as far as it can: see C{couplet_twisted._tls}. Otherwise
         pyOpenSSL does. L{None}: if this release of Twisted was tested with it.
 
-    @param inspect: The endpoint of an L{inspector<inspect>}, which opens when the reactor starts. Its URL is logged
-        then. L{None}: the one that C{python -m couplet_twisted --inspect} or C{twistd --inspect} names, if any.
+    @param inspect: The endpoint of an L{inspector<inspect>}, which opens, and logs its URL, when the reactor starts.
+        L{None}: the one that C{python -m couplet_twisted --inspect} or C{twistd --inspect} names, if any.
 
     @raise twisted.internet.error.ReactorAlreadyInstalledError: if a reactor is already installed.
     """
@@ -106,13 +106,13 @@ def inspect(endpoint="8099", *, name=None, token=None, allow_any_interface=False
     Show the program to a browser, or to C{couplet inspect URL}: its connections, ports, timed calls and pending
     Deferreds, each with the reason why it waits, and the callback that holds the reactor, with its stack.
 
-    The inspector has a thread of its own, which answers without the interpreter's lock. Call this after L{install}
-    and before the reactor runs, in the thread that will run it. A process that is forked later has no inspector.
+    The inspector answers in its own thread, without the interpreter's lock. Call this after L{install} and before
+    the reactor runs, in the thread that will run it. A process that is forked later has no inspector.
 
     @param endpoint: The port number on the loopback interface, C{0} for a free one, or an endpoint:
-        C{tcp:8099:interface=::1}, or C{unix:/run/app/inspect.sock}, which is for the user of the process alone.
+        C{tcp:8099:interface=::1}, or C{unix:/run/app/inspect.sock}, which admits only the user of the process.
 
-    @param name: The name of the program on the page. L{None}: that of its file.
+    @param name: The name of the program on the page. L{None}: the name of its file.
 
     @param token: The token that requests must have. L{None}: a random one; none for a UNIX socket.
 

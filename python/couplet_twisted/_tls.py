@@ -40,7 +40,7 @@ _log = Logger(namespace="couplet")
 # Configurations that are remembered: programs have few.
 _MOST_CONFIGURATIONS = 64
 
-# The methods that a subclass may override to make a context or a connection of its own.
+# The methods that a subclass may override to make its own context or connection.
 _STEPS = ("_makeContext", "getContext", "_makeTLSConnection", "serverConnectionForTLS", "clientConnectionForTLS")
 
 _VERSIONS = {
@@ -61,7 +61,7 @@ _KNOWN_OPTIONS = functools.reduce(
     | SSL.OP_NO_TICKET,
 )
 
-# What OpenSSL calls the failures that have no alert.
+# OpenSSL's names of the failures that have no alert.
 _REASONS = {
     "NothingInCommon": "no shared cipher",
     "NoApplicationProtocol": "no application protocol",
@@ -83,7 +83,7 @@ class _Unsupported(Exception):
 
 def _plain(certificate):
     """
-    The object of C{cryptography} for a certificate, which a program may pass as it is, or as pyOpenSSL's.
+    The object of C{cryptography} for a certificate, which a program may pass itself, or as pyOpenSSL's object.
     """
     return certificate.to_cryptography() if isinstance(certificate, crypto.X509) else certificate
 
@@ -210,8 +210,8 @@ def _anonymous(roots, alpn, versions, paths):
     return _couplet.Tls.client(None, roots, alpn, versions)
 
 
-# By options, client or server, and protocols to negotiate: the configuration, or the reason why there is none. With the
-# key C{_TAKEN}, the reason why there is none for further connections.
+# By options, client or server, and protocols to negotiate: the configuration, or the reason why pyOpenSSL encrypts. The
+# key C{_TAKEN} has the reason for further connections.
 _known = weakref.WeakKeyDictionary()
 _TAKEN = "taken"
 
@@ -387,7 +387,7 @@ _DEEPEST = 4
 
 def _called(function, owner, names):
     """
-    The functions that a function may call: those of modules and closures that it knows, and the methods of C{owner}.
+    The functions that a function may call: from the modules and closures that it knows, and the methods of C{owner}.
     """
     scope = function.__globals__
     places = [vars(kind) for kind in owner.__mro__] + [scope]
@@ -399,7 +399,7 @@ def _called(function, owner, names):
 
 def _revealed(function, owner):
     """
-    The parts of pyOpenSSL's object that are named in a function, or in those that it may call.
+    The parts of pyOpenSSL's object that are named in a function, or in functions that it may call.
     """
     found, seen, functions = set(), set(), [function]
     for _ in range(_DEEPEST):
@@ -570,7 +570,7 @@ class _Encrypted(BufferingTLSTransport):
     def connectionLost(self, reason):
         self._lostTLSConnection = True
         if not reason.check(ConnectionDone):
-            # As with OpenSSL, whatever cut the stream off.
+            # As with OpenSSL, every abrupt end has the same error.
             reason = Failure(CONNECTION_LOST)
         reason, self._reason = self._reason or reason, None
         self.connected = False

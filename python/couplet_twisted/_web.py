@@ -2,9 +2,9 @@
 A faster C{twisted.web}: the same classes, whose most frequent steps are Couplet's. L{install} replaces methods of
 L{twisted.web.http} and L{twisted.web.server}; programs keep their imports.
 
-A request whose head arrives as a whole and is plain is parsed by Couplet; anything else, such as a malformed line, by
-Twisted. What a program rarely looks at, such as the addresses or the arguments of a request, is made when it does. A
-channel, a request or a resource whose class overrides one of Twisted's steps takes these steps.
+Couplet parses a request whose head is plain and arrives as a whole; Twisted parses all others, such as one with a
+malformed line. Rarely used parts of a request, such as its addresses or its arguments, are made on first use. A channel,
+a request or a resource whose class overrides one of Twisted's steps takes Twisted's steps.
 """
 
 import functools
@@ -154,7 +154,7 @@ _writes = Kinds(
     lambda cls: has(cls, HTTPChannel, "writeHeaders", "write", "writeSequence") or hasattr(cls, "_couplet_answer")
 )
 
-# Whether it also reads like that.
+# Whether a channel also reads as Twisted's does.
 _reads = Kinds(
     lambda cls: _writes[cls]
     and has(
@@ -173,9 +173,9 @@ class _Kind:
 
     @ivar isLazy: Whether its attributes are made on first use.
 
-    @ivar begins: Whether it has no attributes of its own when it begins.
+    @ivar begins: Whether a new request has only Twisted's attributes.
 
-    @ivar starts: Whether the channel may leave out what a request without a body and cookies does not need.
+    @ivar starts: Whether the channel may skip the steps that a request without a body and cookies does not need.
 
     @ivar processes: Whether it is processed as Twisted's are.
 
@@ -198,7 +198,7 @@ class _Kind:
         self.isPlain = self.isPlain and has(cls, SiteRequest, "requestReceived", "process", "render", *_OBJECT)
 
 
-# What makes an object another one than its steps tell.
+# Attributes, apart from the steps, that a plain class of requests does not override.
 _OBJECT = ["__new__", "__setattr__", "__getattribute__", "__dict__"]
 
 _kinds = Kinds(_Kind)
@@ -241,7 +241,7 @@ def _learn(self):
     """
     Learn how a channel makes requests.
 
-    @return: What Couplet's steps use of that.
+    @return: The part of it that Couplet's steps use.
     """
     factory = self.requestFactory
     self._couplet_isQueued = isQueued = not INonQueuedRequestFactory.providedBy(factory)
@@ -290,7 +290,7 @@ def _failed(request, error):
 
 class _Body:
     """
-    The body of a request, of which a part has arrived: a decoder, as Twisted has them.
+    A body of a request that has arrived in part: a decoder, as in Twisted.
     """
 
     def __init__(self, channel, request, length, data, start):
@@ -334,7 +334,7 @@ def _finishBody(channel, request, rest):
 
 def _wait(self, request, length, data, start):
     """
-    Wait for the rest of a body of which the data has the beginning.
+    Wait for the rest of a body whose beginning is in the data.
     """
     self.resetTimeout()
     self._HTTPChannel__first_line = 0
@@ -405,7 +405,7 @@ def giveHeaders(request, fields):
     """
     Give a request the headers that were received for it.
 
-    @return: What is known of its class.
+    @return: The L{_Kind} of its class.
     """
     kind = _kinds[request.__class__]
     if kind.isLazy and (kind.begins or "requestHeaders" not in request.__dict__):
@@ -617,7 +617,7 @@ def process(self):
 
 class _Rendered:
     """
-    A resource that has been asked: it gives the same result to the first request for it.
+    A resource that was rendered already: the first call of C{render} has that outcome.
     """
 
     def __init__(self, resource, result):

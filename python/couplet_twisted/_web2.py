@@ -96,7 +96,7 @@ class Connection(H2Connection):
     """
     A connection of a client.
 
-    @ivar conn: Its state machine.
+    @ivar conn: The state machine of HTTP/2.
 
     @ivar streams: The streams whose requests are neither finished nor lost. The state machine sends the rest of a
         finished answer.
@@ -134,7 +134,7 @@ class Connection(H2Connection):
         self._tryToWriteControlData()
 
     def connectionLost(self, reason, _cancelTimeouts=True):
-        # Programs may finish other requests meanwhile.
+        # Programs may finish other requests in between.
         streams, self.streams = self.streams, {}
         for stream in streams.values():
             stream.connectionLost(reason)
@@ -181,7 +181,7 @@ class Connection(H2Connection):
         if hasCookies or not kind.starts:
             request.parseCookies()
         if streamID not in self.streams:
-            # Its length was reason enough for the program to answer, or to lose it.
+            # The program answered or lost the request when it learned the length.
             return
         if waits:
             stream._send100Continue()

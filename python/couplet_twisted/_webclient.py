@@ -2,9 +2,9 @@
 A faster client of C{twisted.web}: the same classes, whose most frequent steps are Couplet's. L{install} replaces
 methods of L{twisted.web.client} and L{twisted.web._newclient}; programs keep their imports.
 
-A response whose head arrives as a whole and is plain is parsed by Couplet; anything else, such as an interim response
-or a malformed line, by Twisted. A request without a body is written at once. A protocol or a parser whose class
-overrides one of Twisted's steps takes these steps.
+Couplet parses a response whose head is plain and arrives as a whole; Twisted parses all others, such as an interim
+response or one with a malformed line. A request without a body is written immediately. A protocol or a parser whose
+class overrides one of Twisted's steps takes Twisted's steps.
 """
 
 import functools

@@ -37,7 +37,7 @@ class Connection(Protocol):
     A connection to a server that chose HTTP/2, for many requests at a time. A pool uses it as it does Twisted's
     C{HTTP11ClientProtocol}.
 
-    @ivar conn: Its state machine.
+    @ivar conn: The state machine of HTTP/2.
 
     @ivar received: The number of chunks received.
 
@@ -85,8 +85,8 @@ class Connection(Protocol):
         """
         Send a request, or queue it while as many streams are open as the server or the pool allow.
 
-        @return: A L{Deferred} that fires with the response. It fails with the exceptions of
-            C{HTTP11ClientProtocol.request}, and resets the stream when it is cancelled.
+        @return: A L{Deferred} that fires with the response, or fails with the exceptions of
+            C{HTTP11ClientProtocol.request}. Cancelling it resets the stream.
         """
         if self._isRetired:
             return fail(RequestNotSent())
@@ -300,7 +300,7 @@ class Connection(Protocol):
             return
         kind = ResponseFailed
         if code in (REFUSED_STREAM, HTTP_1_1_REQUIRED) and stream.response is None:
-            # It can be sent again on another connection.
+            # The request can be sent again on another connection.
             kind = ResponseNeverReceived
             if code == HTTP_1_1_REQUIRED:
                 self._pool._require(self._key)

@@ -49,7 +49,7 @@ Received.__name__ = Received.__qualname__ = Headers.__name__
 
 class Kinds(dict):
     """
-    What is known of each class, found at its first use.
+    Facts about classes, each found at the first use of its class.
     """
 
     def __init__(self, find):

@@ -18,16 +18,16 @@ __all__ = ["install"]
 # Files up to this size are read at once. Twisted reads files in pieces of this size.
 _SMALL_FILE = 65536
 
-# Contents that were read lately: the status of the file, when it was read, and its bytes, by path.
+# Cached contents, by path: the status of the file, when it was read, and its bytes.
 _contents = {}
 _MOST_CONTENTS = 128
 
-# A content is read again after this time in seconds, even if the file's status is the same: a change through a
-# mapping of memory may be missing in it.
+# Seconds after which a file is read again even if its status is the same, which may miss a change through a memory
+# mapping.
 _FRESH_FOR = 1.0
 
-# A content is kept if the file's last change lies longer ago in nanoseconds: the next change has another time then,
-# however coarse the times of the file system are.
+# A content is cached if the file's last change is more than this many nanoseconds old: the next change then has another
+# time, even if the file system's times are coarse.
 _SETTLED_AFTER = 2_000_000_000
 
 # Whether a class of files reads them as Twisted's does.
@@ -40,7 +40,7 @@ _files = Kinds(
     )
 )
 
-# Whether it also makes the files in a folder like that.
+# Whether a class also makes the files in a folder as Twisted's does.
 _folders = Kinds(
     lambda cls: _files[cls]
     and has(cls, File, *"__init__ __new__ __setattr__ getChild child clonePath createSimilarFile splitext".split())
@@ -124,7 +124,7 @@ def _read(file, request):
     """
     Read a small file for a request, as L{File.render_GET} does.
 
-    @return: Its content; C{b""} if the client has it; L{None} if Twisted is to decide.
+    @return: The content; C{b""} if the client has it; L{None} if Twisted is to decide.
     """
     info, file._couplet_stat = file._couplet_stat, None
     if info is None:

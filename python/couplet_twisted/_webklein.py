@@ -31,7 +31,7 @@ from couplet_twisted._webcommon import Kinds, has, originals, replace
 
 __all__ = ["install"]
 
-# Releases whose steps are known: of klein, and the beginnings of those of werkzeug.
+# The known release of klein, and the prefix of the known releases of werkzeug.
 _KLEIN, _WERKZEUG = "24.8.0", "3.1."
 
 _METHODS = {name.encode(): name for name in ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")}
@@ -53,7 +53,7 @@ _requests = Kinds(
     and globalRegistry.lookup1(implementedBy(cls), IKleinRequest) is KleinRequest
 )
 
-# Whether results of a class are sent as they are.
+# Whether results of a class are sent unchanged.
 _results = Kinds(
     lambda cls: cls in (bytes, str, NoneType)
     and not IResource.implementedBy(cls)
@@ -197,7 +197,7 @@ def _failed(error):
     def again():
         raise error
 
-    # The traceback is that of klein's step: without the functions of this module.
+    # The traceback has no functions of this module, as in klein's step.
     own = error.__traceback__.tb_next
     d = maybeDeferred(again)
     error.__traceback__.tb_next = own

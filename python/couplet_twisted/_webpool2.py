@@ -46,7 +46,7 @@ class _Negotiation(Protocol):
         self.chosen.callback(protocol)
 
     def connectionLost(self, reason):
-        # As if a request had been sent before the handshake, as Twisted does.
+        # As in Twisted, which has sent the request by then.
         if not self.chosen.called:
             self.chosen.errback(Failure(ResponseNeverReceived([reason])))
 
@@ -87,7 +87,7 @@ class _Attempt:
 
     def __init__(self, pool, key, endpoint):
         self._pool, self._key, self._endpoint = pool, key, endpoint
-        # With the Deferreds of their own connections, if they need these.
+        # Each with the Deferred of a separate connection, if it needs one.
         self._waiting = {}
 
     def wait(self):
@@ -104,7 +104,7 @@ class _Attempt:
         connecting.addCallback(self._negotiate).addCallbacks(self._connected, self._failed)
 
     def _negotiate(self, protocol):
-        # An endpoint may have made a protocol of its own.
+        # An endpoint may have made another protocol.
         return protocol.chosen if isinstance(protocol, _Negotiation) else protocol
 
     def _cancel(self, waiter):
@@ -137,7 +137,7 @@ class _Attempt:
 
     def _pass(self, outcome, waiter):
         self._waiting.pop(waiter, None)
-        # The callbacks of another one may have cancelled it.
+        # The callbacks of another waiter may have cancelled this one.
         if not waiter.called:
             waiter.callback(outcome)
 
@@ -240,7 +240,7 @@ class HTTP2ConnectionPool(HTTPConnectionPool):
 
     def _require(self, key):
         """
-        Speak HTTP/1.1 with a server from now on: it demanded that of a request over HTTP/2.
+        Speak HTTP/1.1 from now on with a server that reset a request because it requires HTTP/1.1.
         """
         self._older.pop(key, None)
         self._remember(key, True)

@@ -72,7 +72,7 @@ class Stream:
     @ivar isReceived: Whether the response is complete or lost, so that its bytes count in no window.
     """
 
-    # LineReceiver looks at it.
+    # LineReceiver reads this attribute.
     disconnecting = False
     number = response = _consumer = _writing = None
     isReceived = _isHeld = _isSent = _isDelivering = False
@@ -89,7 +89,7 @@ class Stream:
         self._connection.cancelled(self)
         if consumer is not None:
             if writing is not None:
-                # Its failure is that of the request.
+                # The request fails with its failure.
                 writing.cancel()
             self._stopWriting()
         elif self.number is not None:
@@ -230,14 +230,14 @@ class Stream:
 
     def _receive(self, end):
         self.isReceived = True
-        # They are as bounded as those of a response that is complete.
+        # The unread parts are bounded as for a complete response.
         self._connection.release(self.number, sum(map(len, self._unread)))
         self._unread.append(end)
         self._deliver()
 
     def _deliver(self):
         """
-        Deliver the body as far as it was received, until the program pauses it.
+        Deliver the received parts of the body, until the program pauses it.
         """
         if self._isDelivering:
             return

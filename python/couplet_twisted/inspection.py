@@ -1,8 +1,8 @@
 """
 The inspector of a Twisted program: see L{couplet_twisted.inspect}.
 
-The rows of timed calls and of pending Deferreds are made here, in the reactor's thread, when a reader of the page
-needs them. They name functions by their code, and call nothing of the program's.
+When a reader of the page needs them, this module makes the rows of timed calls and of pending Deferreds, in the
+reactor's thread. Functions are named by their code, and nothing of the program's is called.
 """
 
 import atexit
@@ -117,7 +117,7 @@ def _suspended(waiter):
             code = inner.gi_code
         else:
             break
-        # The innermost one is that of Deferred.__await__.
+        # The innermost one belongs to Deferred.__await__.
         if code.co_filename.startswith(_LIBRARIES):
             break
         waiter = inner

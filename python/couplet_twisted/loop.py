@@ -1,5 +1,5 @@
 """
-An event loop for asyncio that runs on Couplet's loop. It needs no reactor.
+An event loop for asyncio that runs on Couplet's loop, without a reactor.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ def _told(level, text):
     logging.getLogger("couplet").log(getattr(logging, level.upper()), "%s", text)
 
 
-# Methods that have a faster replacement; those of C{_ready} come first.
+# Methods that have a faster replacement; the methods of C{_ready} come first.
 _READY = ("call_soon", "call_later", "call_at", "create_future")
 _FAST = (*_READY, "get_debug", "create_task")
 
-# A reactor logs them to Twisted's log.
+# A reactor logs Couplet's events to Twisted's log.
 if "couplet_twisted.reactor" not in sys.modules:
     _couplet.log_to(_told)
 
@@ -54,7 +54,7 @@ def _weakly(loop, name):
     return call
 
 
-# Those of this process.
+# The event loops of this process.
 _eventLoops = weakref.WeakSet()
 
 
@@ -79,14 +79,14 @@ os.register_at_fork(after_in_child=_couplet.forget_threads)
 
 class EventLoop(asyncio.SelectorEventLoop):
     """
-    An event loop for asyncio. Its waits, its callbacks and its timers are Couplet's. asyncio's own code does the
-    rest, above its selector, for which Couplet's loop waits.
+    An event loop for asyncio, with waits, callbacks and timers of Couplet's. asyncio's own code does the rest, above
+    its selector, for which Couplet's loop waits.
 
     C{asyncio.Runner(loop_factory=couplet_twisted.EventLoop)} runs it.
 
     @ivar _native: Couplet's loop; L{None} once the event loop is closed.
 
-    @ivar _ready: The callbacks that are ready, and those that are timed.
+    @ivar _ready: The callbacks that are ready, and the timed ones.
 
     @ivar _watch: The watch of asyncio's selector.
 

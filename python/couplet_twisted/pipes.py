@@ -183,8 +183,8 @@ class Terminal(Pipe, process.PTYProcess):
 
 def _making(base, ours, owners):
     """
-    Have a class of Twisted's make objects of a subclass, if the reactor is Couplet's. Subclasses of programs stay as
-    they are.
+    Have a class of Twisted's make objects of a subclass, if the reactor is Couplet's. Subclasses of programs are
+    unchanged.
 
     @param owners: The classes of the owners that leave the descriptor to Couplet.
     """

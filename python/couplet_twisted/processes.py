@@ -71,11 +71,11 @@ pipes.install(Process)
 
 def _actions(descriptors, inheritable):
     """
-    The steps that leave a child with its descriptors only.
+    The steps after which a child has only its descriptors.
 
-    @param descriptors: Those of this process, by the numbers that they have in the child.
+    @param descriptors: The descriptors of this process, by their numbers in the child.
 
-    @param inheritable: Those that a child inherits without such steps.
+    @param inheritable: The descriptors that a child inherits without such steps.
     """
     sources = set(descriptors.values())
     others = inheritable.difference(descriptors)

@@ -101,8 +101,8 @@ class _Context:
 @implementer(IReactorFDSet, IReactorTime)
 class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
     """
-    A reactor with Couplet's connections, timers and main loop. asyncio's event loop runs beside them.
-    It subclasses Twisted's asyncio reactor so that programs take it for one, but uses none of its code.
+    A reactor with Couplet's connections, timers and main loop, which also runs asyncio's event loop. The class extends
+    Twisted's asyncio reactor, so that programs take it for one, but uses none of its code.
 
     @ivar _loop: Couplet's loop.
 

@@ -8,7 +8,7 @@ import os
 import socket
 from time import monotonic
 
-# Seconds until a socket is closed for which no new worker has asked.
+# Seconds until a socket that no new worker has asked for is closed.
 _UNCLAIMED = 30
 
 
@@ -51,7 +51,7 @@ class Sockets:
 
     @ivar _makers: The worker that makes the socket of an address.
 
-    @ivar _waiting: The workers that wait for it.
+    @ivar _waiting: The workers that wait for the socket of an address.
 
     @ivar _users: The workers that listen on an address.
     """
@@ -82,7 +82,7 @@ class Sockets:
 
         @param path: The file of a UNIX socket.
 
-        @param made: Its identity.
+        @param made: The L{identity} of that file.
         """
         self._kept[address] = _Kept(socket.socket(fileno=descriptor), path, made)
         self._users[address].add(child)
@@ -107,7 +107,7 @@ class Sockets:
 
     def ended(self, child):
         """
-        A worker ended. Its successor will ask for the same sockets.
+        Note the end of a worker, whose successor will ask for the same sockets.
         """
         for users in self._users.values():
             users.discard(child)

@@ -5,7 +5,7 @@ Some programs import L{twisted.internet.reactor} before anything can install a r
 Couplet's reactor instead of Twisted's default.
 
 Twisted has no way to extend twistd's options: it loads plugins after it has parsed them. The import of
-L{twisted.scripts.twistd} then adds those of L{couplet_twisted.twistd}.
+L{twisted.scripts.twistd} then adds the options of L{couplet_twisted.twistd}.
 """
 
 import importlib.util

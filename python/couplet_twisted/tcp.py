@@ -362,7 +362,7 @@ class Dialling(_Stream):
 
     def doConnect(self):
         """
-        Begin to connect, or go on after a wait.
+        Begin to connect, or continue after a wait.
 
         @see: L{twisted.internet.tcp.BaseClient.doConnect}
         """

@@ -4,7 +4,7 @@ C{twistd --inspect ENDPOINT}: an application of twistd with an inspector, which 
 C{twistd --workers N}: an application of twistd in several processes.
 
 The parent checks and writes the pid file, opens the log file, and becomes a daemon; it loads no application. Each
-worker then runs all of twistd except for these steps, so a reload also reads a changed C{.tac} file. They change
+worker then runs all of twistd except for these steps, so a reload also reads a changed C{.tac} file. Workers change
 their user and group, root and working directory as twistd does. The log names the worker in each line.
 """
 
@@ -162,7 +162,7 @@ def _supervise(options):
 
 def _report(status, text):
     """
-    Report the start to the process that started the daemon. It ends then, and reads no second report.
+    Report the start to the process that started the daemon, which ends after the first report.
     """
     try:
         os.write(status, text[:100])

@@ -1,5 +1,5 @@
 """
-UNIX sockets: like TCP, and descriptors can be passed beside the bytes; and datagrams, like UDP.
+UNIX sockets: connections, as over TCP, which also pass descriptors; and datagrams, as over UDP.
 """
 
 import os
@@ -33,7 +33,7 @@ class _Passing:
         @see: L{twisted.internet.interfaces.IUNIXTransport.sendFileDescriptor}
         """
         if self._isElsewhere:
-            # A duplicate: the program may close its own meanwhile.
+            # A duplicate: the program may close its own before the send.
             self._post("_sendDuplicate", os.dup(fileno))
             return
         if self.disconnected:

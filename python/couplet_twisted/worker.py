@@ -66,8 +66,8 @@ def _address(port):
 
 def _endAfterResponse(protocol):
     """
-    Close a connection of C{twisted.web} after its next response, with the header that announces it to the client; one
-    of HTTP/2 after the responses to all requests that the client sends before it learns of the end.
+    Close a connection of C{twisted.web} after its next response, with the header that announces it to the client; a
+    connection of HTTP/2 after the responses to all requests that the client sends before it learns of the end.
     """
     http, web2 = map(sys.modules.get, ("twisted.web.http", "couplet_twisted._web2"))
     while hasattr(protocol, "wrappedProtocol"):
@@ -253,7 +253,7 @@ class Worker:
 
     def _orphaned(self):
         """
-        The parent died. Its successor must be able to listen, so the sockets are closed in all workers.
+        The parent died: close the sockets in all workers, so that its successor can listen.
         """
         _log.critical("the parent of the workers died: this worker ends")
         kept = [port.socket for port in self._ports.values() if port._isKept]
@@ -307,7 +307,7 @@ class Worker:
         """
         Ask for the socket of an address.
 
-        @return: Its descriptor; L{None} if this worker must make the socket.
+        @return: The socket's descriptor; L{None} if this worker must make the socket.
         """
         try:
             send(self._channel, "ask", address)

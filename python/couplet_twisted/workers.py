@@ -97,8 +97,8 @@ class _Child:
 
 class Parent:
     """
-    The process that forks the workers. It waits for signals and for messages of the workers, and then does in
-    L{_advance} what is due.
+    The process that forks the workers, waits for signals and for messages of the workers, and then makes the due
+    changes in L{_advance}.
 
     @param serve: Called with a L{couplet_twisted.worker.Worker} in each worker; attaches a reactor and runs it.
 
@@ -206,7 +206,7 @@ class Parent:
         missing = [number for number in range(1, self._count + 1) if number not in here]
         isStarting = any(child.state == "starting" for child in self._children)
         for number in missing:
-            # The first worker starts alone: its errors are reported once, and it makes the sockets.
+            # The first worker starts before the others: its errors are reported once, and it makes the sockets.
             if number not in self._due and (self._wasReady or not isStarting):
                 self._start(number)
                 isStarting = True
@@ -388,7 +388,7 @@ class Parent:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                # It ended and left messages unread. Its own may follow.
+                # The worker ended and left messages unread. Messages from it may follow.
                 continue
             if message is None:
                 with contextlib.suppress(KeyError):
@@ -444,11 +444,11 @@ def run(count, start, *, drain=10, mostConnections=None, mostMemory=None):
 
     @param drain: How many seconds a worker has to finish its connections before it ends.
 
-    @param mostConnections: A worker that has accepted about so many connections is replaced.
+    @param mostConnections: A worker is replaced after about this number of accepted connections.
 
-    @param mostMemory: A worker that uses about so many bytes of memory is replaced.
+    @param mostMemory: A worker is replaced when it uses about this number of bytes of memory.
 
-    @raise SystemExit: if no worker can start. Its text has the reason.
+    @raise SystemExit: with the reason, if no worker can start.
     """
     Parent(count, lambda this: _serve(this, start), drain, mostConnections, mostMemory).run()
 

@@ -95,7 +95,7 @@ impl Answers {
         data.len() <= LONGEST && self.sender.as_ref().is_some_and(is_sender)
     }
 
-    /// Holds an answer to the sender back. Returns whether there is room for no other.
+    /// Holds an answer to the sender back. Returns true if no other fits.
     pub(crate) fn push(&mut self, data: &Bound<'_, PyBytes>) -> bool {
         if let Some((_, to)) = self.sender {
             self.held.push(Answer { data: data.clone().unbind(), to });

@@ -1,4 +1,4 @@
-//! [`Bridge`]: Couplet's protocol for a connection. It queues a call into Python for each event.
+//! [`Bridge`]: Couplet's protocol for a connection, which queues a call into Python for each event.
 
 use std::cell::OnceCell;
 use std::os::fd::{IntoRawFd, OwnedFd};

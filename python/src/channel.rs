@@ -13,7 +13,7 @@ use crate::timers::DelayedCall;
 /// A channel.
 pub(crate) struct Channel<'py> {
     pub(crate) object: Bound<'py, PyAny>,
-    /// The attributes that it has of its own.
+    /// The `__dict__` of the object.
     pub(crate) own: Bound<'py, PyDict>,
 }
 
@@ -72,7 +72,7 @@ impl<'py> Channel<'py> {
         Ok(true)
     }
 
-    /// The idle timeout begins again. Returns whether it was not stopped, since its request is finished at once.
+    /// Restarts the idle timeout. Returns true if the timeout was not stopped, because its request is finished at once.
     fn resume_timeout(&self) -> PyResult<bool> {
         let py = self.object.py();
         let is_starting = intern!(py, "_couplet_isStarting");
@@ -127,7 +127,7 @@ impl Learned {
     }
 }
 
-/// An attribute of an object, which may have it of its own.
+/// An attribute of an object, perhaps from `own`, its `__dict__`.
 pub(crate) fn attribute<'py>(
     object: &Bound<'py, PyAny>,
     own: &Bound<'py, PyDict>,
@@ -136,12 +136,12 @@ pub(crate) fn attribute<'py>(
     own.get_item(name)?.map_or_else(|| object.getattr(name), Ok)
 }
 
-/// Whether an attribute is true that is false unless an object has it of its own.
+/// Whether an attribute is true in the `__dict__` of an object; a missing one is false.
 pub(crate) fn is_set(own: &Bound<'_, PyDict>, name: &Bound<'_, PyString>) -> PyResult<bool> {
     own.get_item(name)?.map_or(Ok(false), |value| value.is_truthy())
 }
 
-/// The attributes that an object has of its own.
+/// The `__dict__` of an object.
 pub(crate) fn own_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     Ok(object.getattr(intern!(object.py(), "__dict__"))?.cast_into()?)
 }

@@ -241,8 +241,8 @@ impl ConnectionState {
     }
 
     /// Whether a requested close does not wait for the producer: true for a streaming producer that is not
-    /// paused, as in Twisted. It learns of the end by `stopProducing`. A forwarder never
-    /// unregisters its source.
+    /// paused, as in Twisted, because a forwarder never unregisters its source. `stopProducing` reports the
+    /// end to the producer.
     fn closes_without_producer(&self) -> bool {
         self.ends_output() && self.producing == Producing::Push
     }
@@ -784,7 +784,7 @@ impl PythonProducer {
 impl Producer for PythonProducer {
     fn resume_producing(&mut self) {
         if self.of.get().state().producing.is_streaming() {
-            // It is resumed once the output is sent that paused it.
+            // `resume_later` resumes the producer once the output that paused it is sent.
             return;
         }
         let is_first = std::mem::take(&mut self.is_first);

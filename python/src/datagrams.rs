@@ -27,7 +27,7 @@ use crate::seat::{Seat, Seated};
 /// Most datagrams of one system call.
 const PLACES: usize = 32;
 
-/// Longest datagram that is received whole. None over UDP is longer; one over a UNIX socket is only if
+/// Longest datagram that is received whole. UDP datagrams are never longer, and UNIX datagrams only if
 /// the system's limits were raised.
 const LONGEST: usize = 1 << 20;
 
@@ -51,7 +51,7 @@ struct Open {
 enum Stage {
     Paused,
     Reading(Seated<couplet::Watch<Arc<Socket>>>),
-    /// The program has stopped the port. It receives nothing more.
+    /// The program has stopped the port, which receives nothing more.
     Stopping,
 }
 
@@ -237,7 +237,7 @@ impl Datagrams {
         let size = slf.getattr(intern!(py, "maxPacketSize"))?.extract::<usize>()?.min(LONGEST);
         let throughput = slf.getattr(intern!(py, "maxThroughput"))?.extract::<isize>()?;
         let count = throughput.max(0).unsigned_abs().div_ceil(size.max(1)).clamp(1, PLACES);
-        // Taken, because a finalizer that runs meanwhile may turn the loop.
+        // Taken, because a finalizer that runs during the call may turn the loop.
         let mut buffers = shared.buffers.take();
         let received = slf.get().take(py, buffers.of(size), (count, size));
         shared.buffers.replace(buffers);

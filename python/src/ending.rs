@@ -21,7 +21,7 @@ static LOOPS: Mutex<Vec<Weak<Seat>>> = Mutex::new(Vec::new());
 /// The thread that ends the interpreter.
 static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
-/// Notified when a thread leaves its loop, or is parked. Its mutex guards nothing.
+/// Notified when a thread leaves its loop, or is parked; the mutex guards nothing.
 static LEFT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
 
 /// Whether a thread is inside a loop.

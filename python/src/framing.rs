@@ -1,5 +1,5 @@
-//! [`Framing`]: the native half of the receivers in `couplet_twisted.basic`. It finds messages by
-//! the grammars of [`couplet::protocols`], and [`Messages`] yields them to Python one by one.
+//! [`Framing`], the native half of the receivers in `couplet_twisted.basic`, finds messages by the
+//! grammars of [`couplet::protocols`]. [`Messages`] yields them to Python one by one.
 //!
 //! Names are Twisted's. Modes, limits, delimiters and pauses are Python attributes: a protocol may
 //! change them at any time, and they are read before each message. Limits and their errors follow
@@ -37,8 +37,8 @@ enum Delivery {
     Idle,
     /// Lines are being delivered; bytes received meanwhile wait.
     Lines,
-    /// Like `Lines`, and no part of the bytes is delivered yet. They are also this Python object:
-    /// raw bytes are not copied.
+    /// Like `Lines`, while all bytes are undelivered and also in this Python object, so that raw
+    /// bytes are not copied.
     Whole(Py<PyBytes>),
 }
 

@@ -29,7 +29,7 @@ const SHORT: usize = 4096;
 pub(crate) struct Headers(Head);
 
 impl Headers {
-    /// The fields that are passed on as they are.
+    /// The fields that are passed on unchanged.
     fn plain(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let host = self.0.authority().map(|authority| (&b"host"[..], authority));
         let rest = self.0.fields().filter(|(name, _)| !matches!(*name, b"host" | b"cookie"));
@@ -71,8 +71,8 @@ impl Headers {
     }
 }
 
-/// The headers of a response, as `twisted.web`'s client shows them: without those of the connection. The length is
-/// left out too, unless the request was a HEAD.
+/// The headers of a response, as `twisted.web`'s client shows them: without headers of the connection, and without the
+/// length unless the request was a HEAD.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct ResponseHeaders {
     fields: Fields,
@@ -208,7 +208,7 @@ impl Http2 {
         Http2(Mutex::new(Connection::server(Options::default().max_unsent(MAX_UNSENT))))
     }
 
-    /// A client's connection, with at most so many open streams, and so many unread bytes in each.
+    /// A client's connection, with at most `streams` open streams, and `window` unread bytes in each.
     #[staticmethod]
     fn client(streams: u32, window: u32) -> Http2 {
         // Unread responses never keep others from arriving.

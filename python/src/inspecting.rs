@@ -37,7 +37,7 @@ const CALL: [&str; 7] = ["call", "kind", "name", "place", "since", "due", "why"]
 const DEFERRED: [&str; 7] =
     ["deferred", "place", "since", "state", "callbacks", "awaited_by", "why"];
 
-/// The most names of classes that are kept for ever. Further classes have the name of all of them.
+/// Maximum names of classes, which are kept for ever. Further classes share one name.
 const NAMES: usize = 10_000;
 
 /// How long a hanging thread may take to write its stack.
@@ -160,7 +160,7 @@ struct Written {
 }
 
 impl Stacks {
-    /// Starts the thread that reads the pipe. It ends with the process.
+    /// Starts the thread that reads the pipe until the process ends.
     fn new(signal: i32, pipe: Descriptor) -> PyResult<Stacks> {
         let mut pipe = File::from(pipe.detached().map_err(system_error)?);
         let written = Arc::<Written>::default();
@@ -328,10 +328,10 @@ impl Inspected {
     }
 }
 
-/// The class of a connection's protocol. Wrappers, such as those of TLS, have that of the protocol
-/// inside.
+/// The class of a connection's protocol; behind a wrapper, such as the TLS protocol, the class of
+/// the protocol inside.
 pub(crate) fn protocol_name(py: Python<'_>, connection: &Py<Connection>) -> Option<&'static str> {
-    /// The most wrappers that are looked into.
+    /// Maximum nested wrappers.
     const WRAPPERS: usize = 8;
     let mut protocol = connection.get().protocol(py)?.into_bound(py);
     for _ in 0..WRAPPERS {

@@ -66,7 +66,7 @@ pub(crate) struct LoopShared {
 /// A call into Python.
 type Call = Box<dyn FnOnce(Python<'_>, &Rc<LoopShared>)>;
 
-/// Calls that a turn queues. They run outside the turn, so they may turn the loop themselves.
+/// Calls that a turn queues, to run outside the turn: they may turn the loop themselves.
 #[derive(Default)]
 pub(crate) struct Queue(RefCell<VecDeque<Call>>);
 
@@ -579,8 +579,8 @@ impl Loop {
         self.0.timers.all(py)
     }
 
-    /// Calls `ready` in each turn in which the descriptor is ready for the interest: `r`, `w` or
-    /// `rw`. Its argument is the readiness, in the same form.
+    /// Calls `ready` in each turn in which the descriptor is ready for the interest, `r`, `w` or
+    /// `rw`, with the readiness in the same form.
     fn watch(
         &self,
         py: Python<'_>,

@@ -10,7 +10,7 @@ use crate::locked;
 
 /// The headers of an answer until a program looks at them: in order, each with its canonical name and one value.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
-// Bound: the program sets each header, and a name is there once.
+// Bound: the program sets the headers, and each name occurs once.
 pub(crate) struct KeptHeaders(Mutex<Vec<(Py<PyBytes>, Py<PyBytes>)>>);
 
 impl KeptHeaders {
@@ -33,7 +33,7 @@ impl KeptHeaders {
     /// A dict of the values of each header, by its canonical name.
     fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let raw = PyDict::new(py);
-        // Making an object may call any finalizer: the lock is free meanwhile.
+        // The lock is released before objects are made, which may call any finalizer.
         let copy =
             |(name, value): &(Py<PyBytes>, Py<PyBytes>)| (name.clone_ref(py), value.clone_ref(py));
         let kept: Vec<_> = self.kept().iter().map(copy).collect();

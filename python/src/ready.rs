@@ -361,7 +361,7 @@ impl Ready {
         }
     }
 
-    /// Calls `f`; meanwhile the event loop counts as running.
+    /// Calls `f` while the event loop counts as running.
     fn enter<T>(&self, py: Python<'_>, f: impl FnOnce() -> T) -> T {
         let Some(around) = &self.around else { return f() };
         let is_outermost = self.depth.fetch_add(1, Relaxed) == 0;

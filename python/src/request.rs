@@ -1,5 +1,5 @@
-//! The requests of `twisted.web`: receives those of sites whose classes have all of Twisted's steps, and sends the
-//! answers of all. Anything unusual is left to Twisted's code, before anything has changed.
+//! Requests of `twisted.web`: receives the requests of sites whose classes have all of Twisted's steps, and sends the
+//! answers of all sites. Unusual cases are left to Twisted's code before anything has changed.
 
 use std::sync::Mutex;
 
@@ -128,7 +128,7 @@ impl Steps {
         Ok(Steps { web: Web::of(module)?, attributes: attributes.unbind(), ignore, now })
     }
 
-    /// The present, as in a `Date` header.
+    /// The current time, as in a `Date` header.
     fn now<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let second = time_of_day().as_secs();
         let known = {
@@ -298,7 +298,7 @@ impl Receiver {
 /// A request that was begun.
 struct Begun<'py> {
     request: Bound<'py, PyAny>,
-    /// The attributes that it has of its own.
+    /// The `__dict__` of the request.
     own: Bound<'py, PyDict>,
     /// The place of the data after the request, once all of it is there.
     end: Option<usize>,
@@ -324,7 +324,7 @@ impl Steps {
             let served = self.serve_own(channel, &request, own);
             channel.own.set_item(busy, false)?;
             served?;
-            // Data that arrived meanwhile.
+            // Data that arrived while the request was served.
             let buffer = intern!(py, "_buffer");
             data = PyBytes::new(py, &data.as_bytes()[end..]);
             if let Some(later) = channel.own.get_item(buffer)?
@@ -474,7 +474,7 @@ impl Steps {
         encoding.call_method1(intern!(py, "providedBy"), (resource,))?.is_truthy()
     }
 
-    /// [`serve`](Self::serve) for a request with these attributes of its own.
+    /// [`serve`](Self::serve) for a request with this `__dict__`.
     fn serve_own<'py>(
         &self,
         channel: &Channel<'py>,
@@ -498,7 +498,7 @@ impl Steps {
         served
     }
 
-    /// [`render`](Self::render) for a request with these attributes of its own.
+    /// [`render`](Self::render) for a request with this `__dict__`.
     fn render_own<'py>(
         &self,
         request: &Bound<'py, PyAny>,
@@ -722,7 +722,7 @@ impl<'a, 'py> Answer<'a, 'py> {
         Ok(self.attribute(intern!(self.py(), "code"))?.extract().ok())
     }
 
-    /// Whether it has no body, whatever is written.
+    /// Whether the answer has no body, even if the program writes one.
     fn is_bodyless(&self, code: u32) -> PyResult<bool> {
         let method = self.attribute(intern!(self.py(), "method"))?;
         Ok(matches!(code, 204 | 304) || method.eq(once!(self.py(), b"HEAD"))?)
@@ -963,7 +963,7 @@ fn is_method(attribute: &Bound<'_, PyAny>, function: &Py<PyAny>) -> PyResult<boo
     Ok(made.is_some_and(|made| made.is(function)))
 }
 
-/// Takes an attribute that an object has of its own.
+/// Takes an attribute out of an object's `__dict__`.
 fn take<'py>(
     own: &Bound<'py, PyDict>,
     name: &Bound<'py, PyString>,

@@ -74,7 +74,7 @@ impl Seat {
             (_, Ok(_)) => {}
             (Some(shared), Err(error)) => shared.report(py, error),
             (None, Err(error)) => {
-                // An observer of the log that raises has the last word in its own thread.
+                // Exceptions of log observers are dropped outside the loop's thread.
                 let _ = self.log.call1(py, (error,));
             }
         }
@@ -90,7 +90,7 @@ impl Seat {
             let log = self.log.clone_ref(py);
             let (inner, remote) = Inner::new(self, log, self.chunk, py)?;
             let mut recorded = locked(&self.recorded);
-            // Another thread may have taken the seat meanwhile.
+            // Another thread may have taken the seat by now.
             let is_ours = self.taken.set((Tethered::new(inner), remote)).is_ok();
             let requests = if is_ours { std::mem::take(&mut *recorded) } else { Vec::new() };
             drop(recorded);
@@ -144,7 +144,7 @@ impl Seat {
             && !was_interrupted
             && !inner.is_home()
         {
-            // A call ends the wait. It fails only for a dropped loop, which runs no turn.
+            // A call ends the wait, and fails only for a dropped loop, which runs no turn.
             let _ = remote.call(|_| ());
         }
     }

@@ -36,7 +36,7 @@ struct StreamState {
     owner: Option<Py<PyAny>>,
     /// The method `run` of a context, and the function for it to call with the data.
     receiver: Option<(Py<PyAny>, Py<PyAny>)>,
-    /// Unsent bytes above which the owner is notified, and below which it is again.
+    /// Unsent bytes above which the owner is notified, and below which it is notified again.
     high: usize,
     low: usize,
     /// The owner waits for a drain.
@@ -117,7 +117,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Notifies an owner that waits for a drain, even if it has written more meanwhile.
+    /// Notifies an owner that waits for a drain, even if it has written more since.
     fn end_drain(&self, py: Python<'_>) -> PyResult<()> {
         let awaits_drain = std::mem::take(&mut self.state().awaits_drain);
         if awaits_drain { self.tell(py, "_drained", ()) } else { Ok(()) }
@@ -309,7 +309,7 @@ impl Stream {
     }
 }
 
-/// Couplet's protocol for a stream. It queues a call into Python for each event.
+/// Couplet's protocol for a stream, which queues a call into Python for each event.
 pub(crate) struct Wire {
     shared: Weak<LoopShared>,
     /// Gets an accepted stream; taken for its one call.

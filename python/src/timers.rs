@@ -15,7 +15,7 @@ use crate::locked;
 use crate::looping::{LoopShared, seconds};
 use crate::seat::Seat;
 
-/// The file with the places of the loop's own timers, which [`DelayedCall`]s are there.
+/// Source file that the loop reports as the place of the timers of [`DelayedCall`]s.
 pub(crate) const FILE: &str = file!();
 
 /// The pending calls, by number.
@@ -139,7 +139,7 @@ fn is_debugged(py: Python<'_>) -> PyResult<bool> {
     twisted(py)?.getattr(intern!(py, "debug"))?.is_truthy()
 }
 
-/// Converts a delay from the present to one from the start of the turn, the loop's own present.
+/// Converts a delay from now to one from the start of the turn, which is the loop's time.
 fn from_now(shared: &LoopShared, delay: f64) -> Duration {
     #[expect(clippy::disallowed_methods, reason = "the callback that asks may have taken long")]
     let now = Instant::now();
@@ -278,13 +278,13 @@ impl DelayedCall {
         own.map_or_else(|| is_debugged(py), Ok)
     }
 
-    /// The present, by the call's clock.
+    /// The current time, by the call's clock.
     fn now(&self, py: Python<'_>) -> PyResult<f64> {
         let clock = self.state().what.as_ref().and_then(|what| clone(&what.clock, py));
         now(py, &clock)
     }
 
-    /// Moves a pending call to the time that `when` computes from its time and the present.
+    /// Moves a pending call to the time that `when` computes from its time and the current time.
     fn move_to(slf: &Bound<'_, Self>, when: impl FnOnce(f64, f64) -> f64) -> PyResult<()> {
         let (py, call) = (slf.py(), slf.get());
         let now = call.now(py)?;
@@ -378,7 +378,7 @@ impl DelayedCall {
         matches!(self.state().stage, Stage::Waiting | Stage::Due)
     }
 
-    /// The present, by the clock of [`get_time`](DelayedCall::get_time).
+    /// The current time, by the clock of [`get_time`](DelayedCall::get_time).
     fn seconds(&self, py: Python<'_>) -> PyResult<f64> {
         self.now(py)
     }

@@ -1,5 +1,5 @@
-//! HTTP/1.1 for the clients of `twisted.web`: parses the heads of responses, and writes those of requests. Only plain
-//! heads and addresses are treated here; Twisted's own code handles all others, such as a head with a malformed line.
+//! HTTP/1.1 for the clients of `twisted.web`: parses response heads, and writes request heads. Only plain heads and
+//! addresses are treated here; Twisted's own code handles all others, such as a head with a malformed line.
 
 use std::str::FromStr;
 
@@ -61,7 +61,7 @@ struct Head<'a> {
 /// The headers of the connection that matter to Twisted.
 #[derive(Default)]
 struct Framing {
-    /// The only `Content-Length`, if there is nothing else about the length of the body.
+    /// The only `Content-Length`, if no other header frames the body.
     length: Option<u64>,
     is_odd: bool,
 }
@@ -148,7 +148,7 @@ fn digits<N: FromStr>(text: &[u8]) -> Option<N> {
 
 /// The head of a request. `None` if Twisted's code is to write it or to refuse it.
 ///
-/// `framing` is the line that tells the length of the body, if there is one.
+/// `framing` is the header line that frames the body, if there is one.
 #[pyfunction]
 #[pyo3(signature = (method, uri, closes, framing, raw))]
 pub(crate) fn request_head<'py>(

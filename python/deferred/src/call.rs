@@ -110,7 +110,7 @@ fn ask(py: Python<'_>, function: Function, state: &Arc<Mutex<State>>) -> PyResul
     let both = (Once::make(py, Box::new(value))?, Once::make(py, Box::new(failure))?);
     asked.call_method1("addCallbacks", both)?;
     if is_dropped {
-        // The function has dropped its own call, or another thread has meanwhile.
+        // The function, or another thread, has dropped the call by now.
         asked.call_method0("cancel")?;
     }
     Ok(())

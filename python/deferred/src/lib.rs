@@ -12,10 +12,10 @@
 //!
 //! `python/examples/futures` is a whole extension.
 //!
-//! - [`Reactor::deferred_on`] runs a future on a tokio runtime, beside the reactor;
-//!   [`Reactor::deferred`] polls one in the reactor's thread. Both return a Deferred.
+//! - [`Reactor::deferred_on`] runs a future on a tokio runtime; [`Reactor::deferred`] polls one in
+//!   the reactor's thread. Both return a Deferred.
 //! - [`Reactor::call`] is the other direction: a future calls a function in the reactor's thread,
-//!   and gets its result or that of its Deferred.
+//!   and gets its result, or the result of its Deferred.
 //! - `Deferred.cancel()` drops the future, and the Deferred fails with `CancelledError`
 //!   immediately. A future that drops a [`Call`] cancels its Deferred.
 //! - The error of a future becomes the exception of its Deferred's `Failure`. A panic becomes a
@@ -31,7 +31,7 @@
 //! - No thread of a runtime waits for the interpreter's lock: results go through a queue, which
 //!   another thread announces to the reactor, once for all that have gathered.
 //!
-//! It runs on every reactor of Twisted, because it needs only `callFromThread`.
+//! The library runs on every reactor of Twisted, because it needs only `callFromThread`.
 
 mod call;
 mod mailbox;
@@ -135,9 +135,9 @@ impl Reactor {
         Ok(deferred)
     }
 
-    /// Calls `f` in the reactor's thread, like `maybeDeferred`: the future ends with its result, or
-    /// that of the Deferred or coroutine it returns. If it is dropped earlier, `f` is not called,
-    /// or the Deferred is cancelled.
+    /// Calls `f` in the reactor's thread, like `maybeDeferred`: the future ends with the result of
+    /// `f`, or of the Deferred or coroutine that `f` returns. If the future is dropped earlier, `f`
+    /// is not called, or the Deferred is cancelled.
     ///
     /// Nothing happens before the first poll. In the reactor's thread `f` is called then, without a
     /// wait for the next turn.

@@ -13,8 +13,7 @@ use pyo3::prelude::*;
 
 use crate::{locked, promise};
 
-/// The most functions that one call of the reactor's makes: connections and timers have a turn
-/// after so many.
+/// Maximum functions called in one turn of the reactor, so that connections and timers are served.
 const MOST: usize = 256;
 
 /// A function for Python to call once, with at most one argument.
@@ -68,7 +67,7 @@ impl Mailbox {
         if is_home {
             Python::try_attach(|py| self.announce(py));
         } else {
-            // It fails only when the interpreter exits.
+            // Sending fails only when the interpreter exits.
             let _ = self.announcer.messages.send(Some(self.clone()));
         }
     }
@@ -200,7 +199,7 @@ pub(crate) fn within(
 ) -> PyResult<()> {
     if let Some(context) = context {
         let ran = context.call_method1(py, "run", (once,));
-        // A context can't be entered twice. A turn inside of a call in it may try to.
+        // A context can't be entered twice, but a turn inside a call in the context may try to.
         if locked(&once.get().0).is_none() {
             return ran.map(drop);
         }

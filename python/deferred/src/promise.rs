@@ -38,7 +38,7 @@ pub(crate) fn leak() {
     std::mem::forget(LOCALS.take());
 }
 
-/// The output of `future`, polled as that of the promise.
+/// The output of `future`, which is polled as the promise's future.
 ///
 /// # Errors
 ///
@@ -174,7 +174,7 @@ struct Polled {
     promise: Arc<Promise>,
     number: u64,
     home: ThreadId,
-    /// How often it was woken since the last poll began; the first one of them posts a poll.
+    /// Wakes since the last poll began; the first one posts a poll.
     wakes: AtomicUsize,
 }
 

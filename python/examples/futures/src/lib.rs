@@ -44,7 +44,7 @@ fn sleep<'py>(
     })
 }
 
-/// A Deferred with the mean of the numbers in a text. It panics if the text is empty.
+/// A Deferred with the mean of the numbers in a text. The future panics if the text is empty.
 #[pyfunction]
 fn mean(py: Python<'_>, text: String) -> Deferred<'_> {
     Reactor::installed(py)?.deferred_on(py, &runtime()?, async move {
@@ -54,7 +54,7 @@ fn mean(py: Python<'_>, text: String) -> Deferred<'_> {
 }
 
 /// A Deferred with the results of `function` for each value, one after another. The function may
-/// return Deferreds. Beside the reactor, or polled by it.
+/// return Deferreds. The future runs on tokio (`beside`), or the reactor polls it.
 #[pyfunction]
 fn each(py: Python<'_>, function: Py<PyAny>, values: Vec<Py<PyAny>>, beside: bool) -> Deferred<'_> {
     let reactor = Reactor::installed(py)?;
