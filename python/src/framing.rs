@@ -37,8 +37,8 @@ enum Delivery {
     Idle,
     /// Lines are being delivered; bytes received meanwhile wait.
     Lines,
-    /// Like `Lines`, while all bytes are undelivered and also in this Python object, so that raw
-    /// bytes are not copied.
+    /// Like `Lines`, but all bytes are undelivered, and also in this Python object: raw bytes are
+    /// not copied.
     Whole(Py<PyBytes>),
 }
 

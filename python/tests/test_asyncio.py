@@ -1,4 +1,4 @@
-"""asyncio's event loop beside the reactor, as with Twisted's asyncio reactor."""
+"""asyncio's event loop in the reactor's thread, as with Twisted's asyncio reactor."""
 
 import asyncio
 import os

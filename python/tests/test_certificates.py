@@ -209,7 +209,7 @@ CASES["root: expired"] = [certificate("leaf", HOST, by=_expired)], _expired
 
 
 class Ends(protocol.Protocol):
-    """Its handshake succeeds or fails."""
+    """An end of a connection, and the outcome of its handshake."""
 
     def __init__(self):
         self.outcome = defer.Deferred()

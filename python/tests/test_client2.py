@@ -317,7 +317,7 @@ class Reads(Cases, by=only_subject):
                 reader.transport.loseConnection()
                 wire.clock.advance(0)
                 failure(reader.reason, _newclient.ResponseFailed, error.ConnectionDone)
-                # It was on its way.
+                # This part was on its way.
                 wire.receive(frame(DATA, 0, stream, b"x" * 16_000))
             assert wire.connection.state == "QUIESCENT", number
         assert not wire.isClosed

@@ -118,7 +118,7 @@ class Attempts(Cases, by=only_subject):
         for _ in range(3):
             pool.getConnection(key, Endpoint()).addErrback(lambda _: None)
         assert len(attempts) == 4
-        # It learned the newer protocol.
+        # The server has learned the newer protocol.
         pool._chose(key, True)
         for _ in range(3):
             pool.getConnection(key, Endpoint()).addErrback(lambda _: None)
@@ -277,7 +277,7 @@ class Pools(Cases, by=only_subject):
         url = f"https://localhost:{port}/get/5"
         await fetched(agent, url)
         for method in (b"GET", b"POST"):
-            # It refuses all that follows.
+            # The server refuses all further requests.
             made.connections[-1].refuses = True
             response, body = await fetched(agent, url, method)
             assert (response.code, len(body)) == (200, 5)
@@ -363,7 +363,7 @@ class Pools(Cases, by=only_subject):
 
 
 class Choosing(protocol.Factory):
-    """Answers over HTTP/1.1 alone, and refuses each request over HTTP/2."""
+    """Answers only over HTTP/1.1, and refuses each request over HTTP/2."""
 
     noisy = False
 

@@ -89,7 +89,7 @@ class Newer:
 
 
 class Conversation:
-    """A request, its response and the actions of its program, all random. `seen` has what the program sees."""
+    """A request, its response and the actions of its program, all random. `seen` has the program's events."""
 
     def __init__(self, seed, server):
         self.random = random.Random(seed)

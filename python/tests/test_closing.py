@@ -139,7 +139,7 @@ class HalfClosed(Closed):
 
 
 def acts(case, noting, earlier, moment, call, reads, before=b"before "):
-    """What a protocol does with its transport. `reads` is an event: the peer reads from then on."""
+    """The actions of a protocol on its transport. `reads` is an event: the peer reads from then on."""
 
     def attempt(transport):
         try:
@@ -528,7 +528,7 @@ class Closing(Cases):
             "closeStdout": lambda noting, transport: transport.closeStdout(),
             "closeStderr": lambda noting, transport: transport.closeStderr(),
             "closeChildFD(9)": lambda noting, transport: transport.closeChildFD(9),
-            # Pauses and resumes what the child writes.
+            # Pauses and resumes the child's output.
             "pauseProducing": lambda noting, transport: (transport.pauseProducing(), transport.resumeProducing()),
         }
         await table(case, run, earlier, calls, 12)

@@ -9,7 +9,7 @@ from kit.cases import Cases, only_subject
 
 
 class Factory(protocol.ClientFactory):
-    """Notes what happens to its connects. `ended` fires when a connect has failed or a connection is lost."""
+    """Notes the events of its connects. `ended` fires when a connect has failed or a connection is lost."""
 
     noisy = False
 

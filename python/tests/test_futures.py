@@ -27,7 +27,7 @@ from twisted.internet import defer, task
 from rust_futures import each, end_runtime, mean, sleep
 """
 
-# Whether the future runs on tokio, beside the reactor.
+# Whether the future runs on tokio, outside the reactor's thread.
 PLACES = {"tokio": True, "reactor": False}
 
 variable = contextvars.ContextVar("variable", default="unset")
@@ -273,7 +273,7 @@ class Bursts(Cases):
         pending = [sleep(1000, None) for _ in range(10_000)]
         callers, call = [], case.reactor.callFromThread
         case.reactor.callFromThread = counting
-        # They all fail during this call.
+        # All Deferreds fail during this call.
         end_runtime()
         await defer.DeferredList(pending, consumeErrors=True)
         expect(callers.count(False), 1)

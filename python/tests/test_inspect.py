@@ -92,7 +92,7 @@ def inspected(text, said="", options="0"):
 
 
 class Program:
-    """A program under inspection, in a process of its own."""
+    """A program under inspection, in a separate process."""
 
     def __init__(self, case, text, command=(), name="program.py"):
         folder = tempfile.TemporaryDirectory()

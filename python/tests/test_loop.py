@@ -32,7 +32,7 @@ def run(program, loop, debug=False):
 
 
 def both(program):
-    """Makes a test of an async program that notes what happens: asyncio's loop and ours must give the same notes."""
+    """Makes a test of an async program that notes its events: asyncio's loop and ours must give the same notes."""
 
     @functools.wraps(program)
     def test(self):

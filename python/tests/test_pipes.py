@@ -320,7 +320,7 @@ class Ends:
         return await arrived(self.case, lambda size: os.read(self.output, size), size)
 
     def say_flags(self):
-        """Notes whether the output blocks; Twisted's code leaves the input as it is."""
+        """Notes whether the output blocks; Twisted's code does not change the input."""
         self.case.say("flags", os.get_blocking(self.stdout))
 
 

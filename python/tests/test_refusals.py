@@ -88,7 +88,7 @@ class Refusals(unittest.TestCase):
 
 
 class Metadata(unittest.TestCase):
-    """The requirements in `pyproject.toml` are those of the package."""
+    """The requirements in `pyproject.toml` match the checks of the package."""
 
     def test_it_asks_for_what_the_package_asks_for(self):
         project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]

@@ -55,7 +55,7 @@ class Moment:
 
     def __init__(self, reactor):
         self.reactor, self.notes = reactor, []
-        # Those of peers: an event has no order among those of two sides.
+        # The notes of peers, which have no order relative to ours.
         self.peers = []
 
     def note(self, *words):
@@ -76,7 +76,7 @@ class Moment:
         return result
 
     def until(self, number):
-        """A condition: there are so many notes."""
+        """A condition: there are at least `number` notes."""
         return lambda: len(self.notes) >= number
 
 
@@ -370,7 +370,7 @@ class Pair:
         self.transport = made.transport
 
     def reads(self):
-        """Reads all there is; true once the stream has ended."""
+        """Reads all available bytes; true once the stream has ended."""
         while self.end is None:
             try:
                 data, descriptors, *_ = socket.recv_fds(self.peer, 1 << 16, 50)
@@ -385,7 +385,7 @@ class Pair:
         return True
 
     def has(self, size):
-        """A condition: the peer got so many bytes, or the end."""
+        """A condition: the peer got `size` bytes, or the end."""
         return lambda: self.reads() or len(self.received) >= size
 
     def says(self, *names):
@@ -592,7 +592,7 @@ def sends_descriptors(at):
 
 @sentences("IUNIXTransport.sendFileDescriptor", "The send is", "The send can")
 def sends_descriptors_with_bytes(at):
-    # Much output is before it.
+    # Much output precedes the descriptor.
     pair = Pair(at, "unix")
     pair.transport.write(b"b" * (3 << 20))
     at.attempt("send", pair.transport.sendFileDescriptor, 0)
@@ -611,7 +611,7 @@ def sends_descriptors_with_bytes(at):
         yield 0.05
         pair.reads()
         if writes != 1:
-            # After too few, what was sent is lost or not.
+            # After too few writes, the bytes may be lost or not.
             pair.says(f"{writes} writes:", len(pair.descriptors))
         pair.transport.loseConnection()
         yield 0.05

@@ -15,7 +15,7 @@ def opened(case, **options):
     master, slave = os.openpty()
     made = Noting(case, "port")
     port = serialport.SerialPort(made, os.ttyname(slave), case.reactor, **options)
-    # The port's descriptor alone keeps the terminal open.
+    # Only the port's descriptor keeps the terminal open.
     os.close(slave)
     return port, made, master
 

@@ -193,7 +193,7 @@ class Windows(Cases, by=only_subject):
                 client.exchange()
             unsent = sum(map(len, client.parts[stream]))
             assert MIB // 2 < unsent < MIB, unsent
-        # They leave window to others.
+        # The paused requests leave window to others.
         other = client.request("POST", "/", body=b"u" * MIB)
         while other in client.parts:
             before = sum(map(len, client.parts[other]))
@@ -421,7 +421,7 @@ class Talking(protocol.Protocol):
         self.go()
 
     def go(self):
-        """Sends what it can, and fires `ended` when all streams have ended."""
+        """Sends as much as the windows allow, and fires `ended` when all streams have ended."""
         for stream in list(self.peer.parts):
             while stream in self.peer.parts and self.peer.conn.local_flow_control_window(stream) > 0:
                 self.peer.send(stream)
@@ -567,7 +567,7 @@ class Peers(Cases):
 
 
 class Faults(Cases, by=only_subject):
-    """Faults and floods of clients end their connection or stream alone."""
+    """Faults and floods of clients end only their own connection or stream."""
 
     async def test_malformed_frames_end_the_connection_with_a_code(case):
         for text, code in [
@@ -623,7 +623,7 @@ class Faults(Cases, by=only_subject):
     async def test_a_client_that_reads_nothing_is_not_read_from(case):
         client = Client(site(lambda request: b"a" * 999))
         transport = client.transport
-        # Its windows are open.
+        # The client's windows are open.
         client.protocol.dataReceived(client.conn.data_to_send() + frame(8, 0, 0, (2**30).to_bytes(4)))
         transport.producer.pauseProducing()
         transport.clear()

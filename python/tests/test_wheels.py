@@ -30,7 +30,7 @@ class Wheels(unittest.TestCase):
         cls.releases = SpecifierSet(cls.metadata["Requires-Python"])
 
     def fits(self, minor, own):
-        """Whether an interpreter accepts the wheel: by its own tags, or by those of any Python of its release."""
+        """Whether an interpreter accepts the wheel: by its own tags, or by the tags of any Python of its release."""
         shared = compatible_tags((3, minor), platforms=self.platforms)
         return not self.tags.isdisjoint([*own, *shared])
 
@@ -46,7 +46,7 @@ class Wheels(unittest.TestCase):
     def test_its_metadata_name_these(self):
         for minor in CPYTHON:
             self.assertIn(f"3.{minor}.0", self.releases)
-        # Its pip does not build the source distribution either.
+        # Python 3.10's pip does not build the source distribution either.
         self.assertNotIn("3.10.99", self.releases)
         head = "Programming Language :: Python :: 3."
         named = [each.removeprefix(head) for each in self.metadata.get_all("Classifier") if each.startswith(head)]

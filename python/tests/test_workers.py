@@ -213,7 +213,7 @@ class Services(unittest.TestCase):
         return Running(self, command, folder=self.folder)
 
     def wait_for_ready(self, running, count):
-        """Waits until so many workers have been ready since the start, and returns the processes."""
+        """Waits until `count` workers have been ready since the start, and returns the processes."""
         while len(READY.findall(running.text)) < count:
             line = running.says.readline().decode()
             self.assertTrue(line, f"the service ended:\n{running.text}")
@@ -221,7 +221,7 @@ class Services(unittest.TestCase):
         return [int(process) for _, process in READY.findall(running.text)]
 
     def wait_for_ends(self, service, count):
-        """Waits until so many more workers have ended with status 0."""
+        """Waits until `count` more workers have ended with status 0."""
         for _ in range(count):
             service.until("ended with status 0")
             service.text = service.text.replace("ended with status 0", "ended", 1)

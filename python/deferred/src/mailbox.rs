@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use crate::{locked, promise};
 
-/// Maximum functions called in one turn of the reactor, so that connections and timers are served.
+/// Maximum functions per call of `drain`, after which connections and timers have a turn.
 const MOST: usize = 256;
 
 /// A function for Python to call once, with at most one argument.

@@ -1,7 +1,8 @@
 """Programs that must behave under the subject as they do under the model.
 
-An `async` test of `Cases`, or one with `@beside(MODEL)`, is such a program. It runs in a separate process under each of
-the two reactors, until it ends or calls `Case.finish`. Its notes (`Case.say`) and logged errors must be the same.
+An `async` test of `Cases`, or one with `@beside(MODEL)`, is such a program. A separate process runs it under each of
+the two reactors, until the program ends or calls `Case.finish`. The notes (`Case.say`) and logged errors must be the
+same.
 Two reactors may serve the sides of a connection in different order, so the notes of each party are compared
 separately. Each process is `python -m kit.cases FILE CLASS.METHOD REACTOR`.
 """
@@ -83,7 +84,7 @@ def printed(note):
 
 
 class Cases(unittest.TestCase):
-    """Its `async` tests without a decorator are programs, of which `by` makes tests."""
+    """A test case whose `async` tests without a decorator are programs: `by` makes tests of them."""
 
     maxDiff = None
 

@@ -24,7 +24,7 @@ class Made:
         return ssl.CertificateOptions(certificate=self.x509, privateKey=self.pkey, **more)
 
     def trust(self):
-        """The trust root of a client that trusts this certificate alone."""
+        """The trust root of a client that trusts only this certificate."""
         return ssl.Certificate(self.x509)
 
     def private(self):

@@ -56,7 +56,7 @@ class Wire:
         self.isAborted = True
 
     def hello(self, *settings):
-        """Sends the server's settings, and forgets what the client has sent."""
+        """Sends the server's settings, and forgets the client's output so far."""
         payload = b"".join(name.to_bytes(2) + value.to_bytes(4) for name, value in settings)
         self.receive(frame(SETTINGS, 0, 0, payload), frame(SETTINGS, 1, 0))
         self.sent()
@@ -267,7 +267,7 @@ class Nghttpd:
         command += [str(self.port), str(folder / "key.pem"), str(folder / "certificate.pem")]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         while self.process.poll() is None:
-            # It listens as soon as it can, and says nothing.
+            # nghttpd does not report that it listens.
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return self

@@ -28,7 +28,7 @@ def judge(python, subject, processes, allowed):
 
 
 def kept_model(python, processes):
-    """The outcomes under the model. They are kept until the installed packages or the modules of `kit` change."""
+    """The outcomes under the model, kept until the installed packages or the modules of `kit` change."""
     packages = subprocess.run([python, "-m", "pip", "freeze"], stdout=subprocess.PIPE, check=True).stdout
     # The model's run does not use our package.
     kept = sorted(line for line in packages.splitlines() if not line.startswith(b"couplet"))

@@ -1,6 +1,6 @@
 """Runs CPython's tests of asyncio and records their outcomes: `python -m kit.loops LOOP MODULE RECORD`.
 
-LOOP is `asyncio`, or `couplet`: then Couplet's event loop takes the place of asyncio's own. The record is like that of
+LOOP is `asyncio`, or `couplet`: then Couplet's event loop takes the place of asyncio's own. The record has the format of
 `kit.suite`.
 """
 

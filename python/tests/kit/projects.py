@@ -38,7 +38,7 @@ PROJECTS = {
     "autobahn": Project(["autobahn.twisted"]),
     "crossbar": Project(["crossbar"], separate=environment.crossbar),
     "txtorcon": Project(["test"], source="test"),
-    # Clean-ups of these tests add further ones: they never end, whatever the reactor.
+    # Clean-ups of these tests add further ones: they never end, under either reactor.
     "ldaptor": Project(["ldaptor", "-ldaptor.test.test_config.TestLDAPConfig"]),
     "magic-wormhole": Project(["wormhole"], selection="pytest"),
     "magic-wormhole-mailbox-server": Project(["wormhole_mailbox_server"]),
@@ -47,7 +47,7 @@ PROJECTS = {
     "tahoe-lafs": Project(["allmydata"]),
     "buildbot": Project(["buildbot.test"], source=".", selection="buildbot"),
     "buildbot-worker": Project(["buildbot_worker.test"], source="."),
-    # Left out: 3693 tests, nearly all with an imitation of the reactor. They need gigabytes.
+    # Left out: 3693 tests, which need gigabytes; nearly all use a fake reactor.
     "matrix-synapse": Project(["tests", "-tests.rest", "-tests.handlers", "-tests.storage"], source="tests"),
     # Scrapy's default is Twisted's asyncio reactor. Left out: tests of programs, which use the default.
     "scrapy": Project(

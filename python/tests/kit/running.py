@@ -1,4 +1,4 @@
-"""Programs that run beside a test: start, output and end."""
+"""Programs that run during a test: start, output and end."""
 
 import gc
 import os
@@ -18,7 +18,7 @@ PATIENCE = 300
 def unused(number):
     """Returns `number` free ports of the loopback interface.
 
-    They are below the range of ephemeral ports, so the system assigns them to no other socket meanwhile.
+    All are below the range of ephemeral ports, so the system assigns them to no other socket in between.
     """
     least = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     sockets = []
@@ -135,7 +135,7 @@ COUPLET_LISTENS = "listening on tcp:127.0.0.1:"
 
 
 def program(test, reactor, ports, file, *arguments, sockets=0, places=(), folder=None):
-    """Starts a program unchanged under a reactor. `ports` and `places` map its ports and paths to those of this run."""
+    """Starts a program unchanged under a reactor. `ports` and `places` map its ports and paths to the run's."""
     where = ",".join(f"{theirs}={ours}" for theirs, ours in [*ports.items(), *places])
     command = [sys.executable, "-m", "kit.program", reactor, where, file, *arguments]
     return Running(test, command, sockets, folder)

@@ -4,10 +4,10 @@ SELECTION is one of these; those from `whole` on install the reactor:
 
   builder        the tests that Twisted makes for each reactor
   uses           the same tests; also records which parts of Couplet each one uses
-  encrypted      those of the tests for each reactor that use TLS, by rustls if the reactor is Couplet's
+  encrypted      the tests for each reactor that use TLS, by rustls if the reactor is Couplet's
   whole          all tests; a word such as `1/2` selects the first of two shards of their classes
   named          the tests with these ids
-  packages       all tests of these packages, except those of packages, modules or classes `-NAME`
+  packages       all tests of these packages, without packages, modules or classes `-NAME`
   buildbot       the same, of Buildbot
   pytest         the tests of these modules, by pytest
   scrapy         the same, with Scrapy's settings for the reactor
@@ -168,7 +168,7 @@ def chosen(selection, words):
     if selection == "named":
         return named(words)
     if selection == "buildbot":
-        # It warns, and Buildbot's tests treat warnings as errors.
+        # Imported early: the import warns, and Buildbot's tests treat warnings as errors.
         import buildbot.util.ssl  # noqa: F401
     if selection in ("packages", "buildbot"):
         return except_for(words)

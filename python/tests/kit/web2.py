@@ -1,6 +1,6 @@
-"""A web server in memory behind HTTP/2, and its clients by Python's h2: `web2.py REACTOR FOLDER SEED COUNT` prints what
-the clients and the server's resources see, a line of JSON for each conversation. The lines are the same under every
-reactor."""
+"""A web server in memory behind HTTP/2, and its clients by Python's h2: `web2.py REACTOR FOLDER SEED COUNT` prints
+the events of the clients and of the server's resources, a line of JSON for each conversation. The lines are the same
+under every reactor."""
 
 import json
 import random
@@ -259,7 +259,7 @@ class Conversation:
             self.client.exchange()
 
     def run(self):
-        """What the client and the resources see."""
+        """The events of the client and of the resources."""
         for _ in range(self.random.randint(1, 12)):
             self.step()
             if self.random.random() < 0.7:

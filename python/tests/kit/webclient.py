@@ -1,5 +1,5 @@
-"""A web client in memory, and the scripted server that answers it: `webclient.py REACTOR SEED COUNT` prints what the
-client sends and what its program sees, a line of JSON for each conversation. The lines are the same under every
+"""A web client in memory, and the scripted server that answers it: `webclient.py REACTOR SEED COUNT` prints the
+client's output and its program's events, a line of JSON for each conversation. The lines are the same under every
 reactor."""
 
 import gc
@@ -31,7 +31,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 
 from kit.webserver import overriding, split
 
-# What differs from run to run.
+# The output that differs between runs.
 VARYING = re.compile(r"(?<= at )0x[0-9a-f]*")
 
 PACKED = gzip.compress(b"packed " * 99, mtime=0)

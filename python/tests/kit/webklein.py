@@ -1,5 +1,5 @@
-"""A web server of klein in memory, and the requests that it gets: `webklein.py REACTOR SEED COUNT` prints what it
-answers and what its routes see, a line of JSON for each conversation. The lines are the same under every reactor."""
+"""A web server of klein in memory, and the requests that it gets: `webklein.py REACTOR SEED COUNT` prints the
+answers and the notes of the routes, a line of JSON for each conversation. The lines are the same under every reactor."""
 
 import json
 import random
@@ -79,16 +79,16 @@ class Known(Exception):
 
 
 class Second(Exception):
-    """An error that has two."""
+    """An error that has two handlers."""
 
 
 def noted(failure):
-    """What a handler sees of a failure."""
+    """A failure as a handler sees it."""
     return [repr(failure.value), failure.getErrorMessage(), [frame[:3] for frame in failure.frames]]
 
 
 def looking(name, seen):
-    """A function that notes what a route sees of its request."""
+    """A function that notes a request as its route sees it."""
 
     def look(request, **values):
         facts = [name, values, request.prepath[:], request.postpath[:], request.code, request.method]
@@ -105,7 +105,7 @@ def looking(name, seen):
 
 
 def add_plain(app, seen):
-    """Adds the routes whose results are sent as they are, in many kinds of rules."""
+    """Adds the routes whose results are sent unchanged, in many kinds of rules."""
     plain = [("/", b"hello, world\n"), ("/text", "caf\xe9\n"), ("/none", None), ("/number", 7), ("/list", [b"x"])]
     plain += [("/user/<name>", "user"), ("/n/<int:number>", "number"), ("/f/<float:number>", b"float")]
     plain += [("/any/<any(one, two):word>", "word"), ("/rest/<path:rest>", "rest"), ("/folder/", "folder")]
@@ -349,7 +349,7 @@ def add_converter(app, seen):
 
 
 def site(generator, clock, seen, shows, mount):
-    """A site of routes that note what they see, below a path. `shows`: whether its answers show tracebacks."""
+    """A site of routes that note their requests, below a path. `shows`: whether its answers show tracebacks."""
 
     class Mounting(resource.Resource):
         def getChildWithDefault(self, path, request):
@@ -410,7 +410,7 @@ def conversed(made, pieces, generator, clock):
 
 
 def answers(seed, count):
-    """What the servers answer, and what their routes see."""
+    """The answers of the servers, and the notes of their routes."""
     for number in range(count):
         if number % CONVERSATIONS == 0:
             generator = random.Random(f"{seed} {number}")

@@ -1,5 +1,5 @@
-"""A web server in memory, and the requests that it gets: `webserver.py REACTOR SEED COUNT` prints what it answers and
-what its resources see, a line of JSON for each conversation. The lines are the same under every reactor."""
+"""A web server in memory, and the requests that it gets: `webserver.py REACTOR SEED COUNT` prints the answers and
+the notes of the resources, a line of JSON for each conversation. The lines are the same under every reactor."""
 
 import json
 import random
@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web import http, resource, server, static, util
 from zope.interface import directlyProvides
 
-# What differs from run to run.
+# The output that differs between runs.
 VARYING = re.compile(r"Date: [^\\]*|(?<= at )0x[0-9a-f]*|(?<=b'Date'\", \"b')[^']*")
 
 PATHS = b"""later later?lost pieces cookies cookies?lines empty fails text code?204 code?304 code?599 big redirect headers
@@ -153,7 +153,7 @@ def overridden(made, random, seen):
 
 
 def site(folder, clock, seen):
-    """A site whose resources note what they see."""
+    """A site whose resources note their requests."""
     root = resource.Resource()
 
     def page(name, **more):
@@ -308,7 +308,7 @@ def ended(transport, clock):
 
 
 def answers(folder, seed, count):
-    """What the server answers, and what it sees."""
+    """The answers of the server, and the notes of its resources."""
     # Twisted's files are sent by tasks, whose turns are made here.
     turns = []
     task._theCooperator = task.Cooperator(scheduler=lambda turn: turns.append(turn) or unittest.mock.Mock())

@@ -306,7 +306,7 @@ sys.path.insert(0, "")
 CommandLineInterface().run(["-e", endpoint, "application:application"])
 """
 
-# Answers with what it gets.
+# Reports the requests and the bytes that it gets, and echoes the messages of web sockets.
 APPLICATION = """
 async def application(scope, receive, send):
     if scope["type"] == "http":
@@ -341,7 +341,7 @@ def asked(client):
 
 
 def echoed(client):
-    """The frames with which a server answers those of a web socket."""
+    """A server's answers to frames of a web socket."""
     with client() as skt, skt.makefile("rb") as reads:
         key = b"Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n"
         skt.sendall(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + key + b"\r\n")

@@ -1,5 +1,5 @@
 """The poetry programs of Dave Peticolas's introduction to Twisted, unchanged, as servers and as clients, under either
-reactor and beside the program `couplet`.
+reactor and together with the program `couplet`.
 
 No package has them: COUPLET_TWISTED_INTRO names a checkout of https://github.com/jdavisp3/twisted-intro.
 """

@@ -1,5 +1,5 @@
-"""Poetry servers and clients in Twisted, beside the program `couplet`: poems arrive unchanged in all combinations of
-servers and clients, as under the model."""
+"""Poetry servers and clients in Twisted, together with the program `couplet`: poems arrive unchanged in all
+combinations of servers and clients, as under the model."""
 
 import pathlib
 import random
