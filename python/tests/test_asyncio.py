@@ -43,24 +43,24 @@ def deferred(awaitable):
 class Faces(Cases, by=case):
     """Ways in which programs detect asyncio."""
 
-    async def test_it_passes_for_the_asyncio_reactor(case):
+    async def test_the_reactor_passes_for_twisteds_asyncio_reactor(case):
         await running(case)
         case.say("is one", isinstance(case.reactor, asyncioreactor.AsyncioSelectorReactor))
         case.say("is set", asyncio.get_event_loop() is case.reactor._asyncioEventloop)
         case.say("is running", asyncio.get_event_loop().is_running())
 
     @everywhere
-    async def test_it_runs_wherever_the_reactor_calls_if_that_is_asked_for(case):
+    async def test_the_event_loop_runs_in_every_callback_if_requested(case):
         await asked_everywhere(case)
         case.say("runs", asyncio.get_running_loop() is case.reactor._asyncioEventloop)
 
     @beside_epoll
-    async def test_it_runs_nowhere_in_twisteds_callbacks(case):
+    async def test_no_event_loop_runs_in_twisteds_callbacks(case):
         # Django's ORM uses this check, and refuses to run inside asyncio.
         await asked_everywhere(case)
 
     @only_subject
-    async def test_it_runs_where_asyncio_calls_and_nowhere_else(case):
+    async def test_the_event_loop_runs_only_in_callbacks_of_asyncio(case):
         loop, seen = await running(case), []
 
         async def program():
@@ -93,7 +93,7 @@ class Faces(Cases, by=case):
         case.say("generator", "dropped")
 
     @only_subject
-    async def test_it_has_couplets_connections(case):
+    async def test_the_event_loop_has_couplets_connections(case):
         async def program():
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.close()
@@ -160,7 +160,7 @@ class Awaiting(Cases, by=case):
         names = await deferred(asyncio.gather(sleeper("last", 0.12), sleeper("soon", 0), sleeper("first", 0.02)))
         case.say("gathered", *names)
 
-    async def test_callbacks_that_call_for_more_starve_nobody(case):
+    async def test_callbacks_that_schedule_more_do_not_starve_connections(case):
         loop = await running(case)
         count, is_over = 0, False
 
@@ -178,7 +178,7 @@ class Awaiting(Cases, by=case):
         await close(client, server)
         case.say("called", count > 100)
 
-    async def test_an_error_in_a_callback_is_the_event_loops(case):
+    async def test_the_event_loop_reports_an_error_in_a_callback(case):
         loop = await running(case)
         loop.set_exception_handler(lambda loop, context: case.say("handler", repr(context["exception"])))
 
@@ -295,7 +295,7 @@ class Threads(Cases, by=case):
         case.say("called", *await defer.gatherResults(both))
         case.say("to_thread", await deferred(asyncio.to_thread(sum, [1, 2])))
 
-    async def test_a_signal_ends_it(case):
+    async def test_a_signal_ends_the_run(case):
         case.reactor.callLater(0.01, os.kill, os.getpid(), signal.SIGTERM)
         case.reactor.addSystemEventTrigger("during", "shutdown", case.say, "trigger", "called")
         await deferred(asyncio.sleep(30))
@@ -308,12 +308,12 @@ class Threads(Cases, by=case):
         case.kept = asyncio.ensure_future(program())
         await defer.Deferred()
 
-    async def test_it_runs_a_coroutine_before_and_after(case):
+    async def test_a_coroutine_runs_before_and_after_the_reactor(case):
         case.reactor.addSystemEventTrigger(
             "before", "shutdown", lambda: deferred(asyncio.sleep(0.01)).addCallback(lambda _: case.say("before", "waited"))
         )
 
-    async def test_idle_it_waits(case):
+    async def test_an_idle_reactor_waits(case):
         before = os.times()
         await case.sleep(0.3)
         await deferred(asyncio.sleep(0.3))

@@ -241,7 +241,7 @@ class Same(unittest.TestCase):
                 ends = ("exceeded",)
                 self.check("Int16StringReceiver", ScriptedStrings, {"MAX_LENGTH": 6}, [*steps, resume], ends)
 
-    def test_what_lines_are_framed_by_may_be_set_anywhere(self):
+    def test_attributes_of_framing_may_be_set_on_class_or_instance(self):
         class Mixed(ScriptedLines):
             delimiter = b"|"
             MAX_LENGTH = 6
@@ -314,7 +314,7 @@ class Same(unittest.TestCase):
                 notes = self.check("IntNStringReceiver", ScriptedStrings, attributes, steps, ends=("exceeded",))
                 self.assertTrue({"string", "exceeded"} & {note[0] for note in notes}, form)
 
-    def test_what_a_program_gets_wrong_is_the_same_error(self):
+    def test_mistakes_of_programs_raise_the_same_errors(self):
         def error(module, kind, attributes, data):
             made = type("Made", (getattr(module, kind),), attributes)()
             made.makeConnection(StringTransport())
@@ -340,7 +340,7 @@ class Same(unittest.TestCase):
 class Classes(unittest.TestCase):
     """Other uses of the classes in programs."""
 
-    def test_they_are_those_of_twisted(self):
+    def test_every_public_class_of_twisted_has_a_subclass(self):
         for name in own.__all__:
             self.assertTrue(issubclass(getattr(own, name), getattr(model, name)), name)
             self.assertTrue(getattr(own, name).__doc__, name)

@@ -341,7 +341,7 @@ class Reads(Cases, by=only_subject):
             wire.receive(respond(stream + 2), respond(stream + 4, b"x" * 16_000, ends=False))
         assert not wire.isClosed and wire.connection.state == "QUIESCENT"
 
-    async def test_a_protocol_that_raises_ends_its_stream_alone(case):
+    async def test_a_protocol_that_raises_ends_only_its_stream(case):
         wire = asked(2)
         wire.receive(respond(1, b"a", ends=False), respond(3, ends=False))
         reader = Reader()
@@ -453,7 +453,7 @@ class Ends(Cases, by=only_subject):
             assert wire.isClosed
             wire.receive(garbage)
 
-    async def test_a_malformed_response_is_the_end_of_its_request_alone(case):
+    async def test_a_malformed_response_ends_only_its_request(case):
         wire = asked(2)
         wire.receive(frame(HEADERS, 5, 1, literal(b"a", b"b")))
         failure(wire.results[0], _newclient.ResponseFailed, type(wire.results[0].value.reasons[0].value))

@@ -291,7 +291,7 @@ class Chaos:
 class Programs(Cases, by=only_subject):
     """The same programs over HTTP/1.1 and HTTP/2."""
 
-    async def test_everything_ends_whatever_a_program_and_its_server_do(case):
+    async def test_all_requests_end_for_random_actions_of_program_and_server(case):
         for seed in range(2000):
             try:
                 Chaos(seed)

@@ -161,7 +161,7 @@ class Cycles(Cases):
         for end in ends:
             end.close()
 
-    async def test_a_reactor_of_its_own(case):
+    async def test_a_reactor_that_is_not_installed(case):
         kind = type(case.reactor)
         before = descriptors()
         references = []

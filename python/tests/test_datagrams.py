@@ -68,7 +68,7 @@ class Datagrams(Cases):
             await defer.maybeDeferred(port.stopListening)
         case.say("client", client.transport)
 
-    async def test_a_connected_port_hears_only_its_peer(case):
+    async def test_a_connected_port_receives_only_from_its_peer(case):
         server, client, to = await Datagrams.pair(case)
         other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         other.sendto(b"before", (to[0], client.transport.getHost().port))
@@ -79,7 +79,7 @@ class Datagrams(Cases):
         await client.wanted
         other.close()
 
-    async def test_a_port_that_stops_reading_hears_nothing_until_it_reads_again(case):
+    async def test_a_port_that_stops_reading_receives_nothing_until_it_resumes(case):
         server, client, to = await Datagrams.pair(case)
         server.transport.stopReading()
         client.transport.write(b"late", to)

@@ -38,7 +38,7 @@ class Transports(Cases):
         case.say("sent", server.size == len(expected))
 
     @only_subject
-    async def test_the_bytes_are_those_of_the_call(case):
+    async def test_a_write_copies_the_bytes_of_a_mutable_buffer(case):
         got = []
         server, client = await settled(case)
         server.dataReceived = got.append
@@ -52,7 +52,7 @@ class Transports(Cases):
         await close(client, server)
         assert b"".join(got) == b"first", got
 
-    async def test_answers_and_exceptions_come_at_once(case):
+    async def test_answers_and_exceptions_come_immediately(case):
         server, client = await settled(case)
         await in_thread(case.attempt, "text", client.transport.write, "text")
         peer, host = await in_thread(lambda: (server.transport.getPeer(), server.transport.getHost()))
@@ -230,7 +230,7 @@ class Running(Cases):
         self.assertEqual(said[0], said[-1])
         return said[0]
 
-    def test_a_thread_runs_it_and_has_what_was_asked_for_before(self):
+    def test_a_thread_that_runs_the_reactor_serves_earlier_requests(self):
         status, said = self.program(
             """
 class Echo(protocol.Protocol):
@@ -279,7 +279,7 @@ print("ended", not thread.is_alive(), reactor.running)
         for words in ("client b'hello' True", "read b'x'", "timed", "moved", "ended True False"):
             self.assertIn(words, said)
 
-    def test_what_cannot_be_watched_is_known_before_the_run(self):
+    def test_watching_a_bad_descriptor_fails_before_the_run(self):
         self.program(
             """
 def read(self):
@@ -308,7 +308,7 @@ print(thread.is_alive())
 """
         )
 
-    def test_asyncios_loop_is_that_of_the_thread(self):
+    def test_asyncios_loop_belongs_to_the_thread_of_the_reactor(self):
         self.program(
             """
 import asyncio
@@ -348,7 +348,7 @@ print("ran again")
         refusal = "cannot run the reactor: it belongs to another thread\n"
         self.assertEqual((status, said), (0, refusal * 2 + "ended True\nran again\n"))
 
-    def test_a_run_in_another_thread_meanwhile(self):
+    def test_a_run_in_another_thread_during_a_run_fails(self):
         self.program(
             """
 def again():

@@ -330,7 +330,7 @@ class Rows(unittest.TestCase):
         # Those that are due next.
         self.assertAlmostEqual(max(row["due"] for row in calls) - min(row["due"] for row in calls), 2, delta=1)
 
-    def test_deferreds_are_left_alone_if_asked(self):
+    def test_deferreds_are_left_alone_if_requested(self):
         text = "from twisted.internet import defer\nkept = defer.Deferred()\n"
         said = "wrapped=hasattr(defer.Deferred.__init__, '__wrapped__')"
         program = Program(self, inspected(text, said, "0, deferreds=False"))
@@ -422,7 +422,7 @@ class Access(unittest.TestCase):
         self.assertEqual(program.url.query, "token=t")
         self.assertEqual(len(program.get("loops")), 1)
 
-    def test_it_begins_once_and_before_the_reactor_runs(self):
+    def test_an_inspection_begins_once_and_before_the_reactor_runs(self):
         text = (
             "errors = []\n"
             "def inspect(**more):\n"
@@ -489,7 +489,7 @@ class Starts(unittest.TestCase):
         self.assertIn("--inspect and --workers exclude each other", ended.stderr)
         self.assertEqual(ended.returncode, 1)
 
-    def test_without_it_nothing_is_installed(self):
+    def test_without_inspection_nothing_is_installed(self):
         text = (
             "import threading\n"
             "from twisted.internet import defer, reactor\n"

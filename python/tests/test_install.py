@@ -15,7 +15,7 @@ MODULE = reactors.REACTORS[SUBJECT][0]
 class Install(unittest.TestCase):
     """`install()`."""
 
-    def test_it_needs_no_pyopenssl(self):
+    def test_install_needs_no_pyopenssl(self):
         said = ended(
             "-c",
             "import sys; sys.modules['OpenSSL'] = None\n"
@@ -46,7 +46,7 @@ class Programs(unittest.TestCase):
         urllib.request.urlopen(f"http://127.0.0.1:{server.port('Site starting on ')}/", timeout=300).close()
         return server.stop(number)
 
-    def test_they_run_on_it_and_end_as_on_the_model(self):
+    def test_programs_run_on_the_reactor_and_end_as_on_the_model(self):
         for program, *options in (["twist"], ["twistd", "-n", "--pidfile="]):
             for number in (signal.SIGTERM, signal.SIGINT):
                 statuses = {}

@@ -69,7 +69,7 @@ reactor.run()
 
     # Under the model both processes of a fork continue too, but report an unexpected state of their epoll.
 
-    def test_c106a_both_processes_of_a_fork_run_it(self):
+    def test_c106a_both_processes_of_a_fork_run_the_reactor(self):
         said = self.says(
             """
 import time
@@ -200,7 +200,7 @@ reactor.run()
 class Forks(Cases, by=only_subject):
     """Connections across a fork."""
 
-    async def test_what_the_child_closes_the_parent_keeps(case):
+    async def test_the_parent_keeps_connections_that_the_child_closes(case):
         server, client = await pair(case, Echo(case, "server"))
         child = os.fork()
         if child == 0:
@@ -604,20 +604,20 @@ class Waits(Cases, by=only_subject):
         assert await defer.Deferred.fromFuture(asking) == b"hello"
         await close(client, server)
 
-    async def test_it_is_left_alone_unless_it_was_wrapped(case):
+    async def test_an_unwrapped_poller_is_left_alone(case):
         assert isinstance(case.reactor._asyncioEventloop._selector._selector, select.epoll)
 
 
 class Calls(Cases):
     """Delayed calls."""
 
-    async def test_they_provide_their_interface_and_count_as_instances_of_twisted_s_class(case):
+    async def test_calls_provide_their_interface_and_pass_for_twisteds_class(case):
         call = case.reactor.callLater(5, int)
         case.say("call", interfaces.IDelayedCall.providedBy(call), verifyObject(interfaces.IDelayedCall, call))
         case.say("call", isinstance(call, base.DelayedCall), call.__class__ is base.DelayedCall, call in {call})
         call.cancel()
 
-    async def test_they_say_what_they_are(case):
+    async def test_calls_describe_their_function_and_arguments(case):
         def described(call):
             text = str(call)
             return text.split(" [")[0].split(" 0x")[0], text.partition("] ")[2] or text.partition("s] ")[2]
@@ -629,7 +629,7 @@ class Calls(Cases):
         case.say("call", *described(call), call.cancelled, call.called)
         case.say("call", hasattr(call, "func"))
 
-    async def test_in_debug_mode_they_know_who_made_them(case):
+    async def test_in_debug_mode_calls_have_the_stack_of_their_creation(case):
         case.say("debug", base.DelayedCall.debug)
         call = case.reactor.callLater(5, int)
         case.say("call", call.debug, call.creator)
@@ -647,7 +647,7 @@ class Calls(Cases):
         call.cancel()
         base.DelayedCall.debug = False
 
-    async def test_in_debug_mode_an_error_says_who_made_the_call(case):
+    async def test_in_debug_mode_an_error_shows_where_its_call_was_made(case):
         from twisted.logger import formatEvent, globalLogPublisher
         from twisted.python import log
 

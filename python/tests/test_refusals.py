@@ -90,7 +90,7 @@ class Refusals(unittest.TestCase):
 class Metadata(unittest.TestCase):
     """The requirements in `pyproject.toml` match the checks of the package."""
 
-    def test_it_asks_for_what_the_package_asks_for(self):
+    def test_pyproject_requires_the_same_as_the_package(self):
         project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
         self.assertEqual(project["requires-python"], ">=3.11")
         classifiers = project["classifiers"]

@@ -24,21 +24,21 @@ class Variable(unittest.TestCase):
         self.assertEqual(status, 0, said)
         return said
 
-    def test_it_installs_the_reactor_when_a_program_imports_it(self):
+    def test_importing_the_reactor_installs_couplets(self):
         self.assertEqual(self.asked(ASK), COUPLETS)
         self.assertIn("ran", self.asked(f"{ASK}reactor.callLater(0, reactor.stop); reactor.run(); print('ran')"))
 
-    def test_the_log_says_so(self):
+    def test_the_log_names_the_variable(self):
         self.assertIn("TWISTED_REACTOR: Couplet's reactor is installed", self.asked(LOG + ASK))
         self.assertIn("TWISTED_REACTOR: Couplet's reactor is installed", self.asked(ASK + BUFFERED))
 
-    def test_without_it_nothing_is_changed(self):
+    def test_without_the_variable_nothing_changes(self):
         self.assertEqual(ended("-c", ASK), (0, EPOLLS))
         self.assertEqual(self.asked(ASK, ""), EPOLLS)
         self.assertEqual(self.asked(ASK, "epoll"), EPOLLS)
         self.assertEqual(ended("-c", "import sys; print('couplet_twisted' in sys.modules)"), (0, "False\n"))
 
-    def test_a_program_that_does_not_import_the_reactor_pays_for_nothing(self):
+    def test_a_program_that_does_not_import_the_reactor_loads_nothing(self):
         said = self.asked("import sys; print('twisted' in sys.modules, 'couplet_twisted._couplet' in sys.modules)")
         self.assertEqual(said, "False False\n")
 
@@ -46,7 +46,7 @@ class Variable(unittest.TestCase):
         self.assertEqual(self.asked(f"from twisted.internet import epollreactor as it; it.install()\n{ASK}"), EPOLLS)
         self.assertEqual(self.asked(f"import couplet_twisted as it; it.install()\n{ASK}"), COUPLETS)
 
-    def test_a_second_install_is_refused_as_ever(self):
+    def test_a_second_install_is_refused(self):
         said = self.asked(
             f"{ASK}from twisted.internet import error, epollreactor\n"
             "try: epollreactor.install()\n"
@@ -105,7 +105,7 @@ class Module(unittest.TestCase):
         pathlib.Path(self.folder, "launcher.py").write_text(text)
         self.assertEqual(self.run_on("launcher.py", folder=self.folder), (0, COUPLETS))
 
-    def test_what_is_no_program_is_an_error(self):
+    def test_an_argument_that_names_no_python_program_is_an_error(self):
         pathlib.Path(self.folder, "script").write_text("#!/bin/sh\necho no\n")
         for arguments, text in (
             ([], "a program is missing"),
@@ -119,7 +119,7 @@ class Module(unittest.TestCase):
             self.assertIn(text, said)
             self.assertNotIn("Traceback", said)
 
-    def test_it_has_help(self):
+    def test_the_command_has_help(self):
         status, said = self.run_on("--help")
         self.assertEqual(status, 0)
         self.assertIn("python -m couplet_twisted [--inspect ENDPOINT] PROGRAM", said)

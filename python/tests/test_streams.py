@@ -27,7 +27,7 @@ class Tcp(Cases):
         await close(client, server)
         case.say("client", "released", (sys.getrefcount(large), sys.getrefcount(own)) == before)
 
-    async def test_what_is_written_after_lose_connection_in_the_same_callback_arrives(case):
+    async def test_bytes_written_after_lose_connection_in_the_same_callback_arrive(case):
         class Closing(Noting):
             def dataReceived(self, data):
                 super().dataReceived(data)
@@ -44,7 +44,7 @@ class Tcp(Cases):
         client.transport.write(b"x")
         await ended(client, server)
 
-    async def test_who_does_not_read_is_no_reader(case):
+    async def test_a_connection_that_does_not_read_is_not_among_the_readers(case):
         def readers(when):
             found = case.reactor.getReaders()
             for each in (server, client):
@@ -62,7 +62,7 @@ class Tcp(Cases):
         removed = case.reactor.removeAll()
         case.say("all", [each.transport in removed for each in (server, client)])
 
-    async def test_who_neither_reads_nor_writes_hears_of_a_reset_later(case):
+    async def test_a_connection_that_neither_reads_nor_writes_notices_a_reset_later(case):
         for name, unsent, then in (
             ("reads", 0, None),
             ("unsent", 64 * MIB, None),

@@ -92,7 +92,7 @@ class Time(Cases):
         client.transport.loseConnection()
         await client.lost
 
-    async def test_another_clock_tells_the_times(case):
+    async def test_a_replaced_clock_determines_the_reported_times(case):
         case.reactor.seconds, before = (lambda: 100.0), case.reactor.seconds
         call = case.reactor.callLater(5, case.say, "call", "made")
         case.say("clock", call.getTime(), call.seconds())
@@ -115,7 +115,7 @@ class Threads(Cases):
             threading.Timer(0.001, case.reactor.callFromThread, [woken.callback, number]).start()
             case.say("call", await woken)
 
-    async def test_calls_from_threads_that_make_more_starve_nobody(case):
+    async def test_calls_from_threads_that_make_more_do_not_starve_connections(case):
         server, client = await pair(case, Echo(case, "server"))
 
         def again():

@@ -104,7 +104,7 @@ class Streams(Cases):
             await client.wanted(client.size + 11)
             await close(client, server)
 
-    async def test_what_was_written_before_lose_connection_arrives(case):
+    async def test_bytes_written_before_lose_connection_arrive(case):
         for pair in PAIRS:
             server, client = await linked(case, pair, Noting(case, f"{pair} server"), Listening(case, f"{pair} client"))
             client.transport.write(b"y" * 5 * MIB)
@@ -371,7 +371,7 @@ class Engines(Cases, by=only_subject):
             await ended(*two)
         assert (True, None) in _tls._told, _tls._told
 
-    async def test_a_connection_that_starts_tls_says_what_encrypts(case):
+    async def test_a_connection_that_starts_tls_names_its_engine(case):
         for engine, expected in ((lambda options: options, "rustls"), (by_openssl, "pyOpenSSL")):
             server, client = await pair(case)
             await case.sleep()
@@ -382,7 +382,7 @@ class Engines(Cases, by=only_subject):
             await server.wanted(1)
             await close(client, server)
 
-    async def test_a_handle_says_what_it_can_not_do(case):
+    async def test_a_handle_names_the_method_that_rustls_lacks(case):
         server, client = await linked(case, "both", Echo(case, "server"), Noting(case, "client"))
         client.transport.write(b"x")
         await client.wanted(1)

@@ -246,7 +246,7 @@ def is_open(number, path):
 class Ends(Cases, by=only_subject):
     """The ends of streams and of connections."""
 
-    async def test_a_reset_is_the_end_of_its_request_alone(case):
+    async def test_a_reset_ends_only_its_request(case):
         page = Waiting()
         client = talking(page)
         streams = [client.request("GET", f"/{number}") for number in range(3)]
@@ -266,7 +266,7 @@ class Ends(Cases, by=only_subject):
         assert page.ends[1:] == [(b"/0", "finished"), (b"/2", "finished")]
 
     @case
-    async def test_a_lost_connection_is_the_end_of_its_requests(case):
+    async def test_a_lost_connection_ends_its_requests(case):
         page = Waiting()
         client = talking(page)
         for number in range(3):

@@ -34,7 +34,7 @@ class Wheels(unittest.TestCase):
         shared = compatible_tags((3, minor), platforms=self.platforms)
         return not self.tags.isdisjoint([*own, *shared])
 
-    def test_interpreters_that_take_it(self):
+    def test_only_supported_interpreters_accept_the_wheel(self):
         for minor, abi in [(10, ""), *((minor, "") for minor in CPYTHON), (13, "t"), (14, "t")]:
             with self.subTest(minor=minor, abi=abi):
                 own = cpython_tags((3, minor), [f"cp3{minor}{abi}"], self.platforms)
@@ -43,7 +43,7 @@ class Wheels(unittest.TestCase):
             with self.subTest(pypy=minor):
                 self.assertFalse(self.fits(minor, generic_tags(f"pp3{minor}", [f"pypy3{minor}_pp73"], self.platforms)))
 
-    def test_its_metadata_name_these(self):
+    def test_the_metadata_name_the_supported_releases(self):
         for minor in CPYTHON:
             self.assertIn(f"3.{minor}.0", self.releases)
         # Python 3.10's pip does not build the source distribution either.

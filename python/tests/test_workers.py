@@ -470,7 +470,7 @@ class Close(resource.Resource):
         self.port = other
         self.wait_for_all(self.wait_for_ready(service, 4)[2:])
 
-    def test_it_gives_up_if_no_worker_can_start_again(self):
+    def test_the_parent_gives_up_if_no_worker_can_start_again(self):
         service = self.started()
         self.code("raise RuntimeError('broken')")
         for process in self.wait_for_ready(service, 2):

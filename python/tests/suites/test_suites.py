@@ -33,7 +33,7 @@ def ended(command, folder=None, **variables):
 class Synapse(unittest.TestCase):
     """Synapse's metrics of the reactor's turns, and its messages."""
 
-    def test_its_metrics_see_the_turns(self):
+    def test_synapses_metrics_see_the_turns(self):
         status, said = ended([sys.executable, "-c", """
 import time
 from twisted.internet import reactor, task
