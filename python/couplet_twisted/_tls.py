@@ -387,7 +387,7 @@ _DEEPEST = 4
 
 def _called(function, owner, names):
     """
-    The functions that a function may call: from the modules and closures that it knows, and the methods of C{owner}.
+    The functions that a function may call: functions of modules and closures that it knows, and methods of C{owner}.
     """
     scope = function.__globals__
     places = [vars(kind) for kind in owner.__mro__] + [scope]

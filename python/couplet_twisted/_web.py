@@ -3,8 +3,8 @@ A faster C{twisted.web}: the same classes, whose most frequent steps are Couplet
 L{twisted.web.http} and L{twisted.web.server}; programs keep their imports.
 
 Couplet parses a request whose head is plain and arrives as a whole; Twisted parses all others, such as one with a
-malformed line. Rarely used parts of a request, such as its addresses or its arguments, are made on first use. A channel,
-a request or a resource whose class overrides one of Twisted's steps takes Twisted's steps.
+malformed line. Rarely used parts of a request, such as its addresses or its arguments, are made on first use. A
+channel, a request or a resource whose class overrides one of Twisted's steps takes Twisted's steps.
 """
 
 import functools
@@ -241,7 +241,7 @@ def _learn(self):
     """
     Learn how a channel makes requests.
 
-    @return: The part of it that Couplet's steps use.
+    @return: The L{Learned} that Couplet's steps use.
     """
     factory = self.requestFactory
     self._couplet_isQueued = isQueued = not INonQueuedRequestFactory.providedBy(factory)

@@ -134,7 +134,7 @@ class Connection(H2Connection):
         self._tryToWriteControlData()
 
     def connectionLost(self, reason, _cancelTimeouts=True):
-        # Programs may finish other requests in between.
+        # Programs may finish other requests during this loop.
         streams, self.streams = self.streams, {}
         for stream in streams.values():
             stream.connectionLost(reason)

@@ -22,8 +22,8 @@ _SMALL_FILE = 65536
 _contents = {}
 _MOST_CONTENTS = 128
 
-# Seconds after which a file is read again even if its status is the same, which may miss a change through a memory
-# mapping.
+# Seconds after which a file is read again even if its status is the same: the status may miss a change through a
+# memory mapping.
 _FRESH_FOR = 1.0
 
 # A content is cached if the file's last change is more than this many nanoseconds old: the next change then has another

@@ -446,7 +446,7 @@ def run(count, start, *, drain=10, mostConnections=None, mostMemory=None):
 
     @param mostConnections: A worker is replaced after about this number of accepted connections.
 
-    @param mostMemory: A worker is replaced when it uses about this number of bytes of memory.
+    @param mostMemory: A worker is replaced when it uses about this many bytes of memory.
 
     @raise SystemExit: with the reason, if no worker can start.
     """

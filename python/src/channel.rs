@@ -72,7 +72,8 @@ impl<'py> Channel<'py> {
         Ok(true)
     }
 
-    /// Restarts the idle timeout. Returns true if the timeout was not stopped, because its request is finished at once.
+    /// Restarts the idle timeout. Returns true if the timeout was not stopped, because its request is
+    /// finished at once.
     fn resume_timeout(&self) -> PyResult<bool> {
         let py = self.object.py();
         let is_starting = intern!(py, "_couplet_isStarting");

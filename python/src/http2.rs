@@ -71,8 +71,8 @@ impl Headers {
     }
 }
 
-/// The headers of a response, as `twisted.web`'s client shows them: without headers of the connection, and without the
-/// length unless the request was a HEAD.
+/// The headers of a response, as `twisted.web`'s client shows them: without headers of the connection, and
+/// without the length unless the request was a HEAD.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct ResponseHeaders {
     fields: Fields,

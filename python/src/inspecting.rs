@@ -37,7 +37,7 @@ const CALL: [&str; 7] = ["call", "kind", "name", "place", "since", "due", "why"]
 const DEFERRED: [&str; 7] =
     ["deferred", "place", "since", "state", "callbacks", "awaited_by", "why"];
 
-/// Maximum names of classes, which are kept for ever. Further classes share one name.
+/// Maximum number of class names, which are kept for ever. Further classes share one name.
 const NAMES: usize = 10_000;
 
 /// How long a hanging thread may take to write its stack.

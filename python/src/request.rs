@@ -1,5 +1,5 @@
-//! Requests of `twisted.web`: receives the requests of sites whose classes have all of Twisted's steps, and sends the
-//! answers of all sites. Unusual cases are left to Twisted's code before anything has changed.
+//! Requests of `twisted.web`: receives the requests of sites whose classes have all of Twisted's steps,
+//! and sends the answers of all sites. Unusual cases are left to Twisted's code before anything has changed.
 
 use std::sync::Mutex;
 

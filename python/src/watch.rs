@@ -49,7 +49,7 @@ fn is_to_write(interest: Interest) -> bool {
 
 /// A watched descriptor, in the loop's thread.
 ///
-/// An object that writes rarely asks for room, writes, and ends its request. If the descriptor
+/// Objects that seldom write ask for room, write, and end the request. If the descriptor
 /// is registered to be read, `poll(2)` answers the first question, instead of two changes of the
 /// registration and a wait.
 struct Watched {

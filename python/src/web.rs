@@ -1,5 +1,5 @@
-//! HTTP/1.1 for `twisted.web`: parses request heads, and writes answer heads. Only plain heads are parsed here;
-//! Twisted's own parser handles all others, such as one with a malformed line.
+//! HTTP/1.1 for `twisted.web`: parses request heads, and writes answer heads. Only plain heads are parsed
+//! here; Twisted's own parser handles all others, such as one with a malformed line.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -1,5 +1,6 @@
-//! HTTP/1.1 for the clients of `twisted.web`: parses response heads, and writes request heads. Only plain heads and
-//! addresses are treated here; Twisted's own code handles all others, such as a head with a malformed line.
+//! HTTP/1.1 for the clients of `twisted.web`: parses response heads, and writes request heads. Only plain
+//! heads and addresses are treated here; Twisted's own code handles all others, such as a head with a
+//! malformed line.
 
 use std::str::FromStr;
 

@@ -1,7 +1,7 @@
 """Runs CPython's tests of asyncio and records their outcomes: `python -m kit.loops LOOP MODULE RECORD`.
 
-LOOP is `asyncio`, or `couplet`: then Couplet's event loop takes the place of asyncio's own. The record has the format of
-`kit.suite`.
+LOOP is `asyncio`, or `couplet`: then Couplet's event loop takes the place of asyncio's own. The record has the format
+of `kit.suite`.
 """
 
 import faulthandler

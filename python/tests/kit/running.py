@@ -18,7 +18,7 @@ PATIENCE = 300
 def unused(number):
     """Returns `number` free ports of the loopback interface.
 
-    All are below the range of ephemeral ports, so the system assigns them to no other socket in between.
+    All are below the range of ephemeral ports, so the system assigns none of them to another socket.
     """
     least = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     sockets = []

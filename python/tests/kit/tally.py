@@ -39,7 +39,7 @@ def rows(model, subject, used, known):
         if outcome != "skip":
             counts[3 + column(used.get(identity, []))] += 1
     total = [sum(counts) for counts in zip(*classes.values())]
-    head = f"| class | {' | '.join(COLUMNS)} | subject |"
+    head = f"| class | {' | '.join(COLUMNS)} | exercises |"
     lines = [head, "| --- |" + " ---: |" * len(COLUMNS) + " --- |"]
     for kind, counts in [*classes.items(), ("all", total)]:
         lines.append(f"| {kind} | {' | '.join(map(str, counts))} | {known.get(kind, '')} |")

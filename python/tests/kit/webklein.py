@@ -1,5 +1,6 @@
 """A web server of klein in memory, and the requests that it gets: `webklein.py REACTOR SEED COUNT` prints the
-answers and the notes of the routes, a line of JSON for each conversation. The lines are the same under every reactor."""
+answers and the notes of its routes, a line of JSON for each conversation. The lines are the same under every
+reactor."""
 
 import json
 import random

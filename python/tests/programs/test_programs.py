@@ -306,7 +306,7 @@ sys.path.insert(0, "")
 CommandLineInterface().run(["-e", endpoint, "application:application"])
 """
 
-# Reports the requests and the bytes that it gets, and echoes the messages of web sockets.
+# Answers with the scheme, method, path and length of a request, and echoes the messages of a web socket.
 APPLICATION = """
 async def application(scope, receive, send):
     if scope["type"] == "http":
