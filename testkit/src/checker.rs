@@ -1,9 +1,9 @@
 //! [`Checker`]: reads both directions of a connection, and panics for a frame that RFC 9113 does not
-//! permit its sender. Its parser shares no code with the engines.
+//! permit its sender. The parser shares no code with the engines.
 //!
-//! It checks the side under test: lengths and streams of frames, their order (HEADERS, DATA,
-//! END_STREAM, RST_STREAM, CONTINUATION), the peer's windows, and that WINDOW_UPDATEs return no more
-//! than was received.
+//! For the side under test, these are checked: lengths and streams of frames, their order (HEADERS,
+//! DATA, END_STREAM, RST_STREAM, CONTINUATION), the peer's windows, and that WINDOW_UPDATEs return no
+//! more than was received.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -153,8 +153,8 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// `max_receive` is the window of the connection that the side under test intends, and
-    /// `max_stream` that of a stream; 0 for the initial one.
+    /// `max_receive` and `max_stream` are the windows that the side under test intends for the
+    /// connection and for a stream; 0 for the initial window.
     pub fn new(side: Side, max_receive: i64, max_stream: i64) -> Checker {
         let ours = Pipe { awaits_preface: side == Side::Client, ..Pipe::default() };
         let theirs = Pipe { awaits_preface: side == Side::Server, ..Pipe::default() };

@@ -1,4 +1,4 @@
-//! A counting allocator for tests of memory use. It counts per thread, so that tests can run in
+//! A counting allocator for tests of memory use, which counts per thread, so that tests can run in
 //! parallel. Each such test is a separate binary, with
 //! `#[global_allocator] static ALLOCATOR: Counting = Counting;`.
 

@@ -52,19 +52,19 @@ impl Server {
         Some(Server { child, programs, port: Some(port), folder })
     }
 
-    /// Ends it with a fast shutdown: connections are notified, and transactions rolled back.
+    /// Stops the server with a fast shutdown: connections are notified, and transactions rolled back.
     pub fn stop(&mut self) {
         end(&mut self.child, Signal::INT);
     }
 
-    /// Starts it again with the same data.
+    /// Starts the server again with the same data.
     pub fn start_again(&mut self) {
         self.stop();
         let child = serve(&self.programs, &self.folder, self.port, &[]);
         self.child = child.expect("it starts again");
     }
 
-    /// The URL of its TCP port, or else of its socket.
+    /// The URL of the server's TCP port, or else of its socket.
     pub fn url(&self) -> String {
         match self.port {
             Some(port) => format!("postgres://couplet@127.0.0.1:{port}/postgres"),

@@ -11,7 +11,7 @@ use crate::needed::{Folder, has};
 /// The name of Redis' socket in the server's folder.
 const SOCKET: &str = "socket";
 
-/// A running server, which ends with this.
+/// A running server, which ends when dropped.
 pub struct Server {
     child: Child,
     pub port: u16,
@@ -108,7 +108,7 @@ impl Server {
         self.end(Signal::KILL);
     }
 
-    /// Ends it in order.
+    /// Stops the server cleanly.
     pub fn stop(&mut self) {
         self.end(Signal::TERM);
     }
@@ -130,7 +130,7 @@ impl Server {
         assert_eq!(&answer, b"+OK\r\n");
     }
 
-    /// Starts it again on the same port, or at the same path.
+    /// Starts the server again on the same port, or at the same path.
     pub fn start_again(&mut self) {
         self.kill();
         let port = self.port.to_string();
@@ -190,15 +190,15 @@ fn try_serve(
     started(serve, ready)
 }
 
-/// Starts a server, and reads its log until a line contains `ready`, and on in a thread: a server
-/// must not block on a full pipe.
+/// Starts a server, and reads its log until a line contains `ready`. A thread reads the rest: a
+/// server must not block on a full pipe.
 ///
 /// # Errors
 ///
 /// The log, if the server ends before.
 pub fn started(mut serve: Command, ready: &str) -> Result<Output, String> {
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    // Some log to one of them, some to the other.
+    // Some servers log to stdout, others to stderr.
     let output = writer.try_clone().expect("a descriptor");
     let child = serve.stdin(Stdio::null()).stdout(output).stderr(writer).spawn();
     let mut child = child.expect("it starts");

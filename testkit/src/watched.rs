@@ -2,9 +2,9 @@
 //!
 //! `#[macro_use] extern crate couplet_testkit;` in the root of a test binary replaces its `#[test]`
 //! by one that runs the body by [`run`]. The harness has no time limit, and a busy machine must not
-//! fail a test, so the watchdog looks for progress: while the process and its children use no
-//! processor time and read and write nothing for two minutes, or a test takes longer than a quarter
-//! of an hour, the test fails with its name and, on Linux, its backtrace. Its thread remains.
+//! fail a test, so the watchdog looks for progress: if the process and its children use no processor
+//! time and read and write nothing for two minutes, or if a test takes longer than a quarter of an
+//! hour, the test fails with its name and, on Linux, its backtrace. The thread is left behind.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
@@ -24,7 +24,7 @@ const VARIABLE: &str = "COUPLET_TEST_SECONDS";
 const QUIET: Duration = Duration::from_secs(120);
 /// A test that makes progress may take this many times as long.
 const LONGEST: u32 = 8;
-/// Looks for progress within that time.
+/// Number of looks for progress in that time.
 const LOOKS: u32 = 12;
 
 static RUNNING: Mutex<Vec<Running>> = Mutex::new(Vec::new());
@@ -86,7 +86,7 @@ pub fn run<T: Termination + 'static>(
         running().push(Running { test, since, trace, folder, ended: ended.clone() });
         let returned = panic::catch_unwind(AssertUnwindSafe(|| body().report()));
         running().retain(|running| running.test != test);
-        // The receiver is gone if the watchdog has failed the test.
+        // The receiver is dropped if the watchdog has failed the test.
         let _ = ended.send(returned.map_or_else(Ended::Panicked, Ended::Returned));
     };
     // The harness names the thread after the test, without the crate.
@@ -97,7 +97,7 @@ pub fn run<T: Termination + 'static>(
     if let Ended::Hangs(place) = ended {
         panic!("{place}");
     }
-    // Its thread-local values are dropped.
+    // The join waits until the thread's local values are dropped.
     let _ = thread.join();
     match ended {
         Ended::Panicked(panic) => panic::resume_unwind(panic),
@@ -138,7 +138,7 @@ fn watch(quiet: Duration) {
 }
 
 /// A value that changes when a thread of this process other than `own`, or a process below it, uses
-/// the processor, reads or writes. Empty if the system does not tell.
+/// the processor, reads or writes. Empty if the system does not report it.
 fn progress(own: Option<&std::ffi::OsStr>) -> Vec<String> {
     let mut seen = Vec::new();
     let mut look = vec![PathBuf::from("/proc/self")];

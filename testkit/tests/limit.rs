@@ -1,4 +1,4 @@
-//! A test that hangs fails, says where it hangs, and leaves the others alone.
+//! A test that hangs fails and says where it hangs; the other tests still run.
 
 #[macro_use]
 extern crate couplet_testkit;

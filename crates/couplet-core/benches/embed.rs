@@ -1,7 +1,7 @@
 //! A round trip of 64 bytes between an echo server on the loop and a client on tokio, in one
 //! process: the loop inside tokio, and a tokio runtime around the loop, whose sockets wait in
-//! another thread. Each is compared with the loop alone and tokio alone, first in elapsed time,
-//! then in processor time.
+//! another thread. For comparison, both ends run on the loop, and both on tokio. Prints the elapsed
+//! time, then the processor time.
 //!
 //! `cargo bench -p couplet-core --features tokio --bench embed`
 

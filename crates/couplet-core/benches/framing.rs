@@ -130,8 +130,8 @@ where
     }
 }
 
-/// The cost of finding line ends alone. The walk ignores read boundaries, so the bytes of a round
-/// begin with a whole line.
+/// The cost of just finding the line ends. The walk ignores read boundaries, so the bytes of a
+/// round begin with a whole line.
 fn walk(mut seen: Seen, message: &[u8]) -> impl FnMut() -> Duration {
     let bytes = message.repeat(READ / MESSAGE);
     move || {

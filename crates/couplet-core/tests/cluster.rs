@@ -88,7 +88,7 @@ fn tally<const LOOPS: usize>(clients: &[(Socket, u8)]) -> [usize; LOOPS] {
     tally
 }
 
-/// Runs a cluster, and `work` beside it; returns the outcomes of both.
+/// Runs a cluster, and `work` in another thread; returns the outcomes of both.
 fn beside<T: Send>(
     cluster: Cluster,
     setup: impl Fn(&Reactor) -> Result<(), Failure> + Send + Sync,

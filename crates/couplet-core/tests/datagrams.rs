@@ -888,7 +888,7 @@ fn c157a_a_unix_receiver_that_does_not_read_delays_no_other() {
             assert_eq!(got, numbered(MANY));
         }
         assert_eq!((port.buffered(), port.dropped()), (0, 0));
-        // It works again: once more, with the first one.
+        // The port still works: the first receiver gets another datagram.
         port.send_to("again", stuck[0].1.clone()).expect("there is room");
         rig.turns(1);
         assert_eq!(read_all(&stuck[0].0), [b"again"]);

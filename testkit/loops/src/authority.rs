@@ -8,12 +8,12 @@ use rcgen::{
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     keys: &'static SignatureAlgorithm,
-    /// Its own certificate.
+    /// The authority's certificate, as PEM.
     certificate: String,
 }
 
-/// TLS types that an authority makes. The unit tests of the core have other ones than the tests in
-/// other binaries.
+/// TLS types that an authority makes. The core's unit tests are another build of the library, so
+/// their types differ from those that other binaries use.
 pub trait FromFile {
     /// Reads certificates, or a chain and its key, in PEM.
     fn from_file(pem: &[u8]) -> Self;
@@ -34,7 +34,7 @@ impl FromFile for couplet::layers::tls::Identity {
 }
 
 impl Authority {
-    /// Signatures by its keys have a fixed length, so that a seed gives one trace.
+    /// The signatures have a fixed length, so that a seed gives one trace.
     pub fn new() -> Authority {
         Authority::made("authority", &PKCS_ED25519, None)
     }
@@ -68,12 +68,12 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), keys, certificate }
     }
 
-    /// Its own certificate, as PEM.
+    /// The authority's certificate, as PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// Its own certificate and key.
+    /// The authority's certificate and key.
     pub fn own_pem(&self) -> String {
         format!("{}{}", self.certificate, self.issuer.key().serialize_pem())
     }

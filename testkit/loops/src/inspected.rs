@@ -38,7 +38,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a loop; `set_up` runs in it, and its result is returned too.
+    /// Starts a loop and runs `set_up` there; also returns its result.
     pub fn start<T: Send + 'static>(
         set_up: impl FnOnce(&Reactor) -> T + Send + 'static,
     ) -> (Program, T) {
@@ -102,7 +102,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended.
+        // Fails if the loop has ended.
         let _ = self.remote.call(Reactor::stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -113,7 +113,7 @@ impl Drop for Program {
     }
 }
 
-/// Between two looks at a program in another thread.
+/// Waits between two looks at a program in another thread.
 #[expect(clippy::disallowed_methods, reason = "the program runs in another thread")]
 pub fn pause() {
     std::thread::park_timeout(Duration::from_millis(25));
@@ -150,7 +150,7 @@ pub fn get(url: &str, path: &str, fields: &str) -> String {
     String::from_utf8(ask(url, "GET", path, fields, "")).expect("text")
 }
 
-/// The body of a path that is no text.
+/// The binary body of a path.
 pub fn get_bytes(url: &str, path: &str) -> Vec<u8> {
     let mut answer = ask(url, "GET", path, "", "");
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");

@@ -1,8 +1,8 @@
 //! The parts of the kit that need the library: protocols, authorities, the building
 //! blocks of the suite, inspected programs.
 //!
-//! Unit tests of the core can use only modules without types of the core: theirs are those of another
-//! build.
+//! Unit tests of the core can use only modules without types of the core: the core under test is
+//! another build with other types.
 #![allow(missing_docs, missing_debug_implementations, reason = "private: it has no other users")]
 #![allow(clippy::len_without_is_empty, clippy::new_without_default, reason = "nobody needs them")]
 

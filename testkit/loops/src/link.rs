@@ -8,7 +8,7 @@ use couplet::protocols::Relay;
 use couplet::{Loop, LoopOptions, Remote};
 
 pub struct Link {
-    /// Where the node connects.
+    /// The port to which the node connects.
     pub port: u16,
     server: u16,
     /// The forwarder, unless the link is cut.

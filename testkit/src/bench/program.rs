@@ -7,7 +7,7 @@ use std::process::Command;
 #[cfg(all(target_os = "linux", feature = "system"))]
 pub use super::processors::{pin, processors};
 
-/// The program `couplet`, beside this benchmark in the same build: see [`build`].
+/// The program `couplet` from the same build as this benchmark: see [`build`].
 pub fn program(own: &Path) -> PathBuf {
     let name = format!("couplet{}", std::env::consts::EXE_SUFFIX);
     own.ancestors().nth(2).map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name))

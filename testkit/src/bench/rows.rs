@@ -3,8 +3,7 @@
 //! operation in the best round, and the ratio to the first contestant within a round: median, least
 //! and most.
 //!
-//! The first round warms up and is not counted; in it a bench may check more than it has time for
-//! in the others.
+//! The first round warms up and is not counted, so a bench may make slow checks in it.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

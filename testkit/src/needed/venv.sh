@@ -1,10 +1,10 @@
 #!/bin/sh
-# venv.sh FOLDER MODULES PACKAGE...: makes a throw-away Python environment with the packages in FOLDER, if
-# one from which the modules can be imported is not there. The interpreter is FOLDER/bin/python.
+# venv.sh FOLDER MODULES PACKAGE...: makes a throw-away Python environment with the packages in FOLDER,
+# unless it has one from which the modules can be imported. The interpreter is FOLDER/bin/python.
 set -eu
 folder=$1 modules=$2
 shift 2
-# An environment of other packages is not the one that is asked for.
+# An environment with other packages is replaced.
 if [ "$(cat "$folder/packages" 2>/dev/null)" = "$*" ]; then
     "$folder/bin/python" -c "import $modules" 2>/dev/null && exit 0
 fi

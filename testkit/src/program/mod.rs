@@ -93,7 +93,7 @@ pub fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// Fills a pipe. Its other writers must not write meanwhile.
+/// Fills a pipe. No other writer may write during the call.
 pub fn fill(mut pipe: &PipeWriter) {
     rustix::io::ioctl_fionbio(pipe, true).unwrap();
     for chunk in [&[b'x'; 4096][..], b"x"] {

@@ -17,14 +17,14 @@ use super::{Client, PATIENCE, now, pause, wait_until};
 use crate::processes::{Killed, lines, memory};
 use crate::watched::program_under_test;
 
-/// The program as it is shipped, if the environment names it: it does more work in the same time.
+/// The shipped program, if the environment names it; it is faster than the tests' own build.
 fn shipped() -> Option<OsString> {
     let path = std::env::var_os("COUPLET_SHIPPED");
     path.filter(|path| Path::new(path).file_name() == Path::new(program_under_test()).file_name())
 }
 
-/// A number of things that a test does: the first with the program of the tests' own build, the second
-/// with the one that is shipped.
+/// The size of a test: the first number for the program of the tests' own build, the second for the
+/// shipped program.
 pub fn few_or_many(few: usize, many: usize) -> usize {
     if shipped().is_some() { many } else { few }
 }
@@ -245,7 +245,7 @@ fn collect_lines(stderr: impl Read, told: &Mutex<String>) {
 /// A running server; killed when dropped.
 pub struct Server {
     pub running: Running,
-    /// Its listening addresses, as it printed them.
+    /// The listening addresses that the server printed.
     pub ports: Vec<SocketAddr>,
     lines: Receiver<String>,
 }

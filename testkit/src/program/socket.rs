@@ -200,7 +200,7 @@ pub fn has_ipv6() -> bool {
     has
 }
 
-/// A port without a listener. It stays reserved while the guard lives: bound, but not listening.
+/// A port without a listener, reserved while the guard lives: bound, but not listening.
 pub fn unused_port() -> (SocketAddr, OwnedFd) {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();

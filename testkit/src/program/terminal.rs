@@ -28,8 +28,8 @@ impl Terminal {
         let end = || slave.try_clone().unwrap();
         command.stdin(end()).stdout(end()).stderr(end());
         let running = Running::spawn(command);
-        // The command holds the terminal too. Its copies are dropped here, so that the terminal
-        // closes when the program ends.
+        // Drops the terminal's descriptors that the command holds, so that the terminal closes when
+        // the program ends.
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
         command.stderr(std::process::Stdio::null());
         let shown = Arc::<Mutex<Vec<u8>>>::default();

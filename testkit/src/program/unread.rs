@@ -23,14 +23,14 @@ fn unread(server: &Server, requests: &[u8], count: usize) -> (Vec<Client>, u64) 
     loop {
         let taken = push(&mut clients, requests);
         let memory = settled(server);
-        // A server that has little of a busy machine stops for a while, and takes more later.
+        // A server that gets little processor time on a busy machine pauses, and takes more later.
         if taken == 0 {
             return (clients.into_iter().map(|(client, _)| client).collect(), memory);
         }
     }
 }
 
-/// Lets each client go on with the requests, and returns the bytes that were taken.
+/// Has each client send more of the requests, and returns the number of bytes taken.
 fn push(clients: &mut [(Client, usize)], requests: &[u8]) -> usize {
     let all = |clients: &[(Client, usize)]| clients.iter().map(|(_, taken)| taken).sum::<usize>();
     let before = all(clients);

@@ -13,7 +13,7 @@ fn name() -> &'static str {
         .expect("a plain name")
 }
 
-/// Asserts that the help and the version of the program and of these commands are as they should be.
+/// Checks the help and the version of the program and of these commands.
 #[track_caller]
 pub fn assert_helpful(commands: &[&str]) {
     let (name, version) = (name(), env!("CARGO_PKG_VERSION"));

@@ -99,7 +99,7 @@ fn begin(
 fn c129b_an_item_is_received_or_stays_first_however_the_task_that_waits_ends() {
     let all = "cancel add_timeout abort_on_drop select first_of race timeout Cancelling::or scope";
     for how in all.split(' ') {
-        // The end comes behind the put, or before it; the queue is empty, or has the next item.
+        // The task ends after the put or before it; then the queue is empty or has the next item.
         for (ends_first, puts) in [(false, 1), (false, 3), (true, 1), (true, 3)] {
             let mut memory = MemoryReactor::new();
             let (queue, received) = (DeferredQueue::new(), Received::default());

@@ -110,7 +110,7 @@ impl Protocol for Asks {
     }
 }
 
-/// A connection that another loop has handed over is taken over; also returns its peer.
+/// Takes over a connection that another loop has handed over; also returns the peer.
 #[cfg(unix)]
 fn take_over(l: &Loop) -> (Deferred<Transport>, TcpStream) {
     struct Mover;
@@ -144,7 +144,7 @@ fn take_three<T: 'static>(take: fn(&Loop) -> (Deferred<T>, TcpStream)) {
     three.discard();
 }
 
-/// Owns a bomb, and does this when it is to produce.
+/// Owns a bomb, and calls the function in `resume_producing`.
 struct Produces(Transport, fn(&Transport), Bomb);
 
 impl Producer for Produces {
@@ -167,7 +167,7 @@ struct Scene {
     opened: Rc<RefCell<Vec<Transport>>>,
 }
 
-/// A handle that a row leaves to its steps: how to stop or to cancel it.
+/// Stops or cancels the handle that a row leaves to its steps.
 struct Kept(Box<dyn FnOnce()>);
 
 impl<E: fmt::Debug> From<Result<Port, E>> for Kept {
@@ -287,7 +287,7 @@ fn turns(l: &mut Loop, count: usize) {
     }
 }
 
-/// Starts a service below a supervisor, which then ends it so, and is dropped in the loop.
+/// Starts a service below a supervisor, ends it by `end`, and drops the supervisor in the loop.
 fn supervise(s: &mut Scene, service: impl Service + 'static, end: fn(&mut Supervisor)) {
     let mut supervisor = Supervisor::new("top");
     supervisor.add(Child::new(service)).discard();
@@ -470,7 +470,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         s.keep(s.reactor.listen("tcp:0:interface=127.0.0.1", || Bomb));
     "listen", "turned, a client": |s|
         s.keep(s.reactor.listen("tcp:0:interface=127.0.0.1", || Bomb));
-    // It is no endpoint.
+    // The endpoint is invalid.
     "listen", "": |s| {
         s.reactor.listen("no endpoint", Bomb).map(drop).expect_err("a space");
         s.reactor.listen("log:tcp:0:file=/", Bomb).map(drop).expect_err("a folder");
@@ -499,7 +499,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         s.keep(s.reactor.connect_protocol("tcp:127.0.0.1:10", Bomb));
     "connect_protocol", "turned, accepted, closed, dropped once": |s|
         s.keep(s.reactor.connect_protocol(format!("tcp:{PEER}"), Bomb));
-    // The attempt is stopped while the protocol is being built, which is unused.
+    // The attempt is stopped while the protocol is being built, so the protocol is unused.
     "connect", "turned, dropped once": |s| {
         let connector: Rc<RefCell<Option<Connector>>> = Rc::default();
         let slot = connector.clone();
@@ -570,7 +570,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         });
         s.wire.as_ref().expect("a client").push(b"a line\n");
     };
-    // Its task is cancelled by the end of the run.
+    // The end of the run cancels the task.
     "framed", "turned": |s, bomb| {
         let mut messages = Stream::new(&s.transport()).framed(|_| bomb);
         s.turns();
@@ -580,7 +580,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     "spawn", "turned": |s| s.keep(s.reactor.spawn(forever(Bomb)));
     "spawn", "turned": |s, bomb| s.reactor.spawn(async move { Ok(bomb) }).detach();
     "spawn_named", "turned": |s, bomb| s.reactor.spawn_named("a bomb", async move { Ok(bomb) }).detach();
-    // Its arguments are dropped with the task.
+    // The closure's captures are dropped with the task.
     "spawn_cancellable", "": |s| {
         let (one, two) = (Bomb, Bomb);
         let task = s.reactor.spawn_cancellable(async move |cancelling| {
@@ -725,7 +725,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         transport.upgrade(Bomb);
         s.transport().upgrade(Bomb);
     };
-    // Its connection is lost before it is called.
+    // The connection is lost before the closure is called.
     "Tls::choosing", "turned, reset": |s, bomb| {
         let transport = s.transport();
         let options = couplet::layers::tls::ServerTlsOptions::chosen_later();
@@ -749,7 +749,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         s.step("reset");
         lend(&transport);
     };
-    // A lost connection without handles asks for it.
+    // A lost connection without handles asks for the socket.
     "with_socket", "turned, a client, reset": |s| s.keep(s.reactor.listen_tcp(LOOPBACK, || Asks));
     "with_socket", "": |_| {
         let (mut l, (ours, _theirs)) = (real_loop(), sockets());
@@ -765,7 +765,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         take_three(take_over);
         assert_eq!(DROPPED.get(), 3, "each is dropped with its connection");
     };
-    // It ends, it is not there, and its loop is dropped.
+    // The program ends, does not exist, or outlives its loop.
     #[cfg(unix)]
     "spawn_process", "": |_| {
         let mut l = real_loop();
@@ -782,7 +782,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         l.reactor().adopt_port(listening(), Bomb).expect("a listening socket");
         turns(&mut l, 1);
     };
-    // Its connection ends, and its loop is dropped.
+    // The connection ends, and the loop is dropped.
     "adopt_pipe", "": |_| {
         let mut l = real_loop();
         let [(one, end), (two, _end)] = [(); 2].map(|()| std::io::pipe().expect("a pipe"));
@@ -792,7 +792,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         turns(&mut l, 3);
         adopt(&l, two).expect("a pipe").discard();
     };
-    // Its program can't be started, and its loop is dropped.
+    // The program can't be started, and the loop is dropped.
     "connect_process", "": |_| {
         let mut l = real_loop();
         for program in MISSING_AND_CAT {
@@ -865,7 +865,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     };
     "LoopingCall::with_count", "turned": |s, bomb|
         LoopingCall::with_count(&s.reactor, move |_| holds(&bomb)).start(SECOND).discard();
-    // At its end, panicked, stopped, also by itself, and lost with the run.
+    // The task ends, panics, is stopped, stops itself, and is lost with the run.
     "Cooperator::cooperate", "": |s| {
         let cooperator = Cooperator::new(&s.reactor).steps(1);
         let _ended = cooperator.cooperate(endless().take(1));

@@ -128,7 +128,8 @@ fn echoed_data_arrives_as_written_also_at_a_reader_that_pauses() {
     }
 }
 
-/// Received data written to another connection is copied, since that connection has its own pace.
+/// Received data written to another connection is copied, since that connection drains at its own
+/// pace.
 #[test]
 fn a_write_to_another_connection_is_a_copy() {
     struct Crossing {

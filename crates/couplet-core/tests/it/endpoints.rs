@@ -353,7 +353,7 @@ fn c144a_a_host_beyond_ascii_is_looked_up_in_ascii() {
             memory.settle();
             let attempt = memory.connecting().pop().expect("an attempt");
             assert_eq!(attempt.address().ip(), Some(there), "{text}");
-            // It is displayed as it was written.
+            // The endpoint displays the name as written.
             let endpoint = client_from_string(&text).expect("an endpoint");
             assert!(endpoint.to_string().contains(name), "{endpoint}");
             connecting.detach();

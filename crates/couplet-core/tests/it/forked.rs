@@ -70,8 +70,8 @@ fn c106a_in_the_child_of_a_fork_connections_watches_and_calls_from_threads_conti
     calling.join().expect("no panic").expect("the loop is there");
 }
 
-/// Pauses, and notes the arrival of its peer's end. The first one is held by another process too,
-/// for which a duplicate stands, and aborts its connection after the fork.
+/// Pauses, and notes the arrival of its peer's end. Another process, represented by a duplicate,
+/// also holds the first connection, which aborts after the fork.
 #[derive(Clone, Default)]
 struct Pausing {
     held: Rc<RefCell<Option<Socket>>>,

@@ -119,7 +119,7 @@ fn an_ask_fails_with_the_reason_of_a_connection_lost_before_it_runs() {
                 failure.as_ref().and_then(|failure| failure.downcast_ref::<ConnectionLost>());
             assert!(matches!(lost, Some(ConnectionLost(Reason::Aborted))), "{failure:?}");
         } else {
-            // It was queued before the loss, so it still runs.
+            // The request was queued before the loss, so it still runs.
             assert!(failure.is_none(), "{failure:?}");
         }
     }

@@ -344,7 +344,7 @@ fn run_until_keeps_connections_open() {
     let connecting = l.reactor().connect_to_deferred(("127.0.0.1", port), options, factory);
     let connection: Connection<_> = l.run_until(connecting).expect("it connects");
     let wire = network.accept(to).expect("it has connected");
-    // Between two runs nothing is called; the next run delivers the bytes that arrived meanwhile.
+    // Between two runs nothing is called; the next run delivers the bytes that arrived in between.
     wire.push(b"hello");
     assert_eq!(a.log.entries(), ["made"]);
     let received = connection.ask(|_, transport| transport.id());
@@ -464,7 +464,7 @@ fn c134_a_program_of_one_deferred_exits_with_0_or_with_1_and_a_logged_failure() 
     let (code, log) = react(failing);
     assert_eq!(code, ExitCode::FAILURE);
     assert_eq!(log, ["message=no poem "]);
-    // It has fired before the loop runs.
+    // The Deferred has fired before the loop runs.
     assert_eq!(couplet::react(|_| Deferred::succeed(())), ExitCode::SUCCESS);
 }
 

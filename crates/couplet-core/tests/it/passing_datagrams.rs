@@ -98,7 +98,7 @@ fn c160g_two_ports_have_one_socket_and_one_of_them_reads() {
             first.turns(2);
             let to = SocketAddr::new(host.parse().expect("an address"), address(&old).port());
             client.send_to(b"x", to).expect("there is room");
-            // The other gets none, whoever turns first.
+            // The waiting loop turns first, and receives nothing.
             let (reads, waits) = match reader {
                 "old" => (&mut first, &mut second),
                 _ => (&mut second, &mut first),

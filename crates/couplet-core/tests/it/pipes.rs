@@ -308,7 +308,7 @@ fn c51b_a_duplicate_that_stays_open_elsewhere_disturbs_nothing() {
     let (reader, mut writer) = pipe();
     let shared = reader.try_clone().expect("a duplicate");
     let (mut l, end) = adopt(reader);
-    // Its first query makes it readable, for requests that are recorded already.
+    // The first query makes the descriptor readable, because requests are already recorded.
     l.descriptor().expect("an epoll descriptor");
     end.transport().abort_connection();
     lost(&mut l, &end);

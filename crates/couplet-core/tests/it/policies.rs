@@ -272,7 +272,7 @@ fn an_expired_connection_that_does_not_close_is_aborted_after_the_grace() {
         let port = rig.listen(policy.wrap(move || notes.clone()));
         let wire = rig.client(port.host());
         rig.pass(S);
-        // It reads a little each second: that is progress, so the close deadline never fires.
+        // The peer reads a little each second. This progress keeps the close deadline from firing.
         let mut passed = Duration::ZERO;
         while !wire.saw_reset() && passed < S * 100 {
             wire.take_most(50);
@@ -381,7 +381,7 @@ fn connect_tcp<F: Factory + 'static>(reactor: &Reactor, factory: F) {
     reactor.connect_tcp("127.0.0.1", 8000, factory);
 }
 
-/// Connects with a layer below the factory's, or with a factory of its own around the factory.
+/// Connects with a layer below the factory's layers, or with a factory around the given one.
 #[derive(Debug)]
 struct Wrapping {
     by_layer: bool,

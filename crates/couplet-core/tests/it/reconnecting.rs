@@ -297,7 +297,7 @@ fn c135_a_lost_connection_is_made_again_and_reset_delay_starts_the_waits_anew() 
     rig.serve();
     rig.pass(S * 2);
     assert_eq!(rig.attempts(), 4);
-    // Connecting alone does not reset the delay.
+    // A successful connect does not reset the delay.
     rig.accept().close();
     rig.pass(S * 19);
     assert_eq!(rig.attempts(), 4);

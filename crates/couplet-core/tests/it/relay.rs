@@ -182,19 +182,19 @@ enum Leaves {
     Reset,
 }
 
-/// What the other peer does each second.
+/// The other peer's activity, second by second.
 #[derive(Clone, Copy, Debug)]
 enum Other {
     Silent,
-    /// Sends a byte each so many seconds, which is read.
+    /// Sends a byte whenever this many seconds have passed; the leaving peer reads it.
     Sends(u64),
-    /// Sends as much as fits, which is not read.
+    /// Sends as much as fits; nothing is read.
     Floods,
-    /// Takes up to so many bytes.
+    /// Takes at most this many bytes.
     Takes(usize),
 }
 
-/// The time in seconds from the leave until nothing is left, if that is within an hour.
+/// Seconds from the leave until both connections have ended; `None` after an hour.
 fn left_after(
     leaves: Leaves,
     other: Other,

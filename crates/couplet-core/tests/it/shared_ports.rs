@@ -60,7 +60,7 @@ fn c103h_a_connection_that_cannot_be_handed_on_is_served_where_it_was_accepted()
         served.push(client);
         who[0]
     };
-    // The second connection is due to the other loop, which has the fewest. It stays here, and the
+    // The second connection is due to the other loop, which has the fewest, but stays here; the
     // other loop's count does not grow.
     assert_eq!(serve(false), b'a');
     let (who, lines) = logged(|| serve(true));
@@ -309,7 +309,7 @@ fn c103l_a_loop_that_is_full_gets_no_connection_of_another() {
     let options = LoopOptions::default().load_limits(LoadLimits::default().connections(3));
     let (mut loops, ports, counts) = sharing("127.0.0.1:0", |_| None, &options);
     let at = ports[0].host().socket_addr().expect("a TCP port");
-    // The second loop has connections of its own, too.
+    // The second loop also serves a port that is not shared.
     let (other, own) = unshared(&loops[1]);
     let mut clients = vec![TcpStream::connect(other).unwrap()];
     turn_all(&mut loops, || own.get() == 1);
@@ -320,7 +320,7 @@ fn c103l_a_loop_that_is_full_gets_no_connection_of_another() {
         loops.iter_mut().for_each(|l| drop(l.turn(Some(Duration::from_millis(1)))));
         assert_eq!((all(), own.get()), (vec![3, 2], 1));
     }
-    // Those that wait are served when others have ended.
+    // Waiting clients are served when others have ended.
     clients.drain(..6);
     turn_all(&mut loops, || all().iter().sum::<usize>() == 4);
 }
@@ -333,8 +333,8 @@ fn c103l_two_ports_of_a_loop_do_not_exceed_its_limit() {
     let (other, own) = unshared(&loops[1]);
     let mut clients = vec![TcpStream::connect(other).unwrap(), TcpStream::connect(at).unwrap()];
     turn_all(&mut loops, || own.get() == 1 && counts[0].get() == 1);
-    // The first loop accepts a connection. The second has fewer of that port, but its last place is due to
-    // the client that waits at its own port.
+    // The first loop accepts a connection. The second has fewer of that port, but its last place is due
+    // to the client that waits at its unshared port.
     clients.extend([TcpStream::connect(other).unwrap(), TcpStream::connect(at).unwrap()]);
     for _ in 0..20 {
         loops[0].turn(Some(Duration::from_millis(1))).unwrap();
@@ -364,7 +364,7 @@ fn c103k_a_connection_that_was_taken_over_belongs_to_the_shared_port() {
     turn_all(&mut loops, || counts[1].get() == 1);
     // A protocol that has moved gets no `connection_lost`.
     counts[0].set(0);
-    // It counts in the second loop: the next goes to the first.
+    // The moved connection counts in the second loop, so the next one goes to the first.
     let second = TcpStream::connect(at).expect("it listens");
     turn_all(&mut loops, || counts[0].get() == 1);
     ports[1].drain(Duration::ZERO).detach();

@@ -84,7 +84,7 @@ fn connections_have_times_of_the_loops_clock() {
     let c = of(&rig, &a);
     let now = rig.l.snapshot().at.expect("of a loop");
     assert_eq!((now - c.received_at, now - c.made_at), (s(3), s(13)));
-    // Time alone changes nothing, and sending does not end the peer's silence.
+    // The passage of time changes nothing, and sending does not end the peer's silence.
     rig.pass(s(1));
     assert_eq!(of(&rig, &a), c);
     a.transport().write("y");

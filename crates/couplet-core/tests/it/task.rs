@@ -191,7 +191,7 @@ fn c131_a_failure_stops_it_and_is_its_result() {
         assert_eq!(failure.is::<Panicked>(), panics);
         assert_eq!(clock.log.lines().len(), 2);
         assert!(!looping.is_running() && !looping.stop());
-        // It can be started again, and keeps its function, even after a panic.
+        // A looping call keeps its function and can be started again, even after a panic.
         looping.start(S).detach();
         clock.jump(Duration::ZERO);
         assert_eq!(clock.log.lines().len(), 3);

@@ -173,7 +173,7 @@ fn c106b_a_connection_enters_the_ring_after_some_small_messages_and_not_before()
         crowd.turn();
         assert_eq!(operations(), in_ring, "after {sent} messages");
     }
-    // It fills a buffer of the ring.
+    // This message fills a buffer of the ring.
     crowd.pairs[0].send(20_000);
     crowd.until("a large message", |crowd| {
         let end = crowd.pairs[0].end.borrow();

@@ -152,7 +152,7 @@ const FRAMERS: [(&str, Listen, &str, &str); 4] = [
 
 /// Asserts the calls of a connection from its beginning to its end, every call of the trait among
 /// them. The peer sends a message, and the bytes that a framer holds at the upgrade; a protocol
-/// without a framer leaves bytes of its own.
+/// without a framer leaves `held` unread.
 fn assert_life(kit: Kit, wrapper: &str, listen: Listen, message: &str, held: &str) {
     let (mut rig, inner) = (kit.rig(), Inner::default());
     let (log, client) = (inner.log.clone(), rig.end());

@@ -1,7 +1,7 @@
 """Python's ssl as a peer: `peer.py CASE server|client PORT VERSION`, in a folder with `ca.pem` and
 `server.pem`.
 
-A server first prints `listening` and its port. What it sees follows, a line each.
+A server first prints `listening` and its port. The events of the connection follow, one per line.
 """
 
 import select
@@ -77,7 +77,7 @@ def both_ways(tls):
 
 
 def answer(tls):
-    """Reads to the end of our stream, and answers behind it."""
+    """Reads to the end of our stream, then answers."""
     say_received(read_all(tls))
     tls.sendall(pattern(MUCH))
     tls.unwrap()
@@ -85,9 +85,9 @@ def answer(tls):
 
 
 def cut(tls):
-    """Sends a little, and ends the stream without a word."""
+    """Sends a little, and ends the stream without a close_notify."""
     tls.sendall(pattern(100))
-    # From here on it is a socket without TLS. What is left unread would make a reset of the end.
+    # From here on the socket has no TLS. Unread bytes would turn the end into a reset.
     tls.shutdown(socket.SHUT_WR)
     while tls.recv(PIECE):
         pass
@@ -95,8 +95,8 @@ def cut(tls):
 
 
 def over_memory(role, connection, made):
-    """A half-close by close_notify: the objects of ssl for sockets cannot send one and go on
-    reading, those over memory can."""
+    """A half-close by close_notify. Only ssl's objects over memory can send one and keep reading;
+    its objects over sockets cannot."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     name = None if role == "server" else NAME
     tls = made.wrap_bio(incoming, outgoing, role == "server", name)

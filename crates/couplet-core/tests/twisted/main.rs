@@ -3,8 +3,8 @@
 //! multicast, and programs that one side starts for the other. Each fact is tested in both
 //! directions: Couplet listens and Twisted connects, and vice versa.
 //!
-//! `peer.py` is the peer. It runs on the Python that `TWISTED_PYTHON` names, or on one that
-//! `venv.sh` of the test kit creates in the target folder. Without either, the tests print that they are
+//! The peer, `peer.py`, runs on the Python that `TWISTED_PYTHON` names, or on one that the test
+//! kit's `venv.sh` creates in the target folder. Without either, the tests print that they are
 //! skipped; in CI they fail.
 #![cfg(unix)]
 

@@ -1,9 +1,9 @@
-"""A Twisted peer for the tests beside it: `peer.py CASE server|client PORT [FOLDER]`.
+"""A Twisted peer for the tests in this folder: `peer.py CASE server|client PORT [FOLDER]`.
 
-A PORT that is a path is that of a UNIX socket. With a FOLDER, where `ca.pem` and `server.pem` are, the
-connection is one of TLS; cases that start it themselves begin in clear.
-`stdio` is a program for standard input and output; `spawn-eof` and `spawn-quit` start the one at the path
-that is in place of PORT, with `pipes` or a `terminal` as its role.
+PORT may be the path of a UNIX socket. With a FOLDER, which contains `ca.pem` and `server.pem`, the
+connection uses TLS; cases that start TLS themselves begin in clear.
+`stdio` is a program for standard input and output; `spawn-eof` and `spawn-quit` start the program whose
+path stands in place of PORT, with `pipes` or a `terminal` as its role.
 One process, one connection. A server first prints `listening` and its port. The connection's
 events follow, one per line; `lost` and the class of the reason come last.
 """
@@ -37,7 +37,7 @@ def contexts(role):
 
 
 def set_room(transport, option):
-    """Sets a size of the socket, which may be below TLS."""
+    """Sets a buffer size of the socket, which may be below TLS."""
     below = getattr(transport, "transport", transport)
     below.getHandle().setsockopt(socket.SOL_SOCKET, option, ROOM)
 
@@ -181,7 +181,7 @@ class AnswerAfterShut(Collect):
 
 @implementer(interfaces.IHandshakeListener, interfaces.IHalfCloseableProtocol)
 class ShutOverTls(Collect):
-    """Sends when TLS is there, and shuts down what its transport lets it shut down."""
+    """Sends after the handshake, and shuts down as far as its transport allows."""
 
     def handshakeCompleted(self):
         self.transport.write(pattern(0, ANSWER))
@@ -238,7 +238,7 @@ class ReadSlowly(Collect):
         self.transport.resumeProducing()
 
     def dataReceived(self, data):
-        # A pause of Twisted's TLS does not hold what is decrypted already.
+        # Twisted's TLS delivers bytes during a pause if they are already decrypted.
         if self.paused and not FOLDER:
             say("bytes came in a pause")
         super().dataReceived(data)
@@ -319,10 +319,10 @@ class ReadAll(Collect):
 @implementer(interfaces.IHandshakeListener)
 class StartTls(Ends, protocol.Protocol):
     """The side of TLS in `side`: its server starts it when asked, its client when the server agrees.
-    Each then says a word, and the client closes when it has heard the server's."""
+    Each then says a word, and the client closes when it has received the server's."""
 
     def start(self):
-        # The listening side is the server of TLS, unless told otherwise.
+        # By default the listening side is the TLS server; a false second argument reverses this.
         self.transport.startTLS(contexts(self.side), self.side == ROLE)
 
     def handshakeCompleted(self):
@@ -424,7 +424,7 @@ class AskDatagrams(protocol.DatagramProtocol):
         self.write()
 
     def write(self):
-        # On a port with a peer without an address.
+        # A port with a peer takes no address.
         self.transport.write(self.left[0], *filter(None, [self.address]))
 
     def datagramReceived(self, data, address=None):
@@ -471,7 +471,7 @@ class Capitals(Ends, basic.LineReceiver):
         self.sendLine(line.upper())
 
     def connectionLost(self, reason):
-        # Its standard output may be gone.
+        # The standard output may be closed.
         print("lost", reason.type.__name__, file=sys.stderr, flush=True)
         reactor.stop()
 
@@ -490,15 +490,15 @@ class Spawn(protocol.ProcessProtocol):
         self.said += data.replace(b"\r", b"")
         *lines, self.said = self.said.split(b"\n")
         for line in lines:
-            # A terminal echoes what is typed, and has the program's errors too.
+            # A terminal echoes its input, and also shows the program's errors.
             if line.startswith(b"connection closed"):
                 say("error", line.decode())
             elif line == line.upper() and line:
                 say("answer", line.decode() if len(line) < 100 else f"{len(line)} capitals")
                 self.answers += 1
                 if self.answers == 1:
-                    # Not before: the program changes the mode of a terminal when it starts, and a line that
-                    # is half typed at that moment is not read.
+                    # Not earlier: the program changes the terminal's mode when it starts, and would lose a
+                    # line that is half typed at that moment.
                     self.transport.write(3000 * b"p" + b"\n")
                 else:
                     self.end()

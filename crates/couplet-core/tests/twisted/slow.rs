@@ -29,7 +29,7 @@ struct Poured {
     pauses: usize,
 }
 
-/// Writes a piece per round unless the transport is full or has paused it. Its first pause wakes up
+/// Writes a piece per round unless the transport is full or has paused it. The first pause wakes up
 /// the peer.
 struct Pouring {
     poured: Rc<RefCell<Poured>>,

@@ -5,8 +5,8 @@ use couplet::testing::Wire;
 
 use crate::sealed::{Raw, Sealed};
 
-/// Its methods count bytes of the streams: over TLS, plaintext. The number of bytes on the wire is
-/// not checked then, and `pump` sends the rest of a record that did not fit into the network.
+/// All counts are bytes of the streams. Over TLS these are plaintext: the number of bytes on the
+/// wire is not checked, and `pump` sends the rest of a record that did not fit into the network.
 pub(super) struct Peer {
     wire: Wire,
     sealed: Option<Sealed>,

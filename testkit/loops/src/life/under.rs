@@ -100,8 +100,8 @@ impl Under {
         }
     }
 
-    /// Returns the peer at the other end of `wire`, for a connection on this side. It sends its
-    /// header and performs its part of the handshake until the connection is made.
+    /// Returns the peer at the other end of `wire`, for a connection on this side, after it has sent
+    /// its header and performed its part of the handshake until the connection was made.
     pub(super) fn open(
         self,
         life: &Life,

@@ -187,8 +187,8 @@ impl Kit {
         self.is_terminal
     }
 
-    /// Whether its connections are UNIX sockets. They are reset only by a close with unread input,
-    /// which destroys no bytes.
+    /// Whether its connections are UNIX sockets, which are reset only by a close with unread input;
+    /// such a reset destroys no bytes.
     pub fn is_unix(self) -> bool {
         self.is_unix
     }

@@ -3,7 +3,7 @@
 //!
 //! Like other outer loops, it reads the due time after each turn, and not again before the next
 //! turn: a request recorded in between must make the descriptor readable. Work that the driver does
-//! not announce makes the tests fail that wait for it.
+//! not announce fails every test that waits for it.
 
 use std::time::{Duration, Instant};
 

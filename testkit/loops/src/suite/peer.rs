@@ -18,7 +18,7 @@ use sockets::{Listener, Stream};
 #[cfg(unix)]
 use sockets::{Pipes, Terminal};
 
-/// The peer of a connection. It never acts on its own, not even to read.
+/// The peer of a connection, which never acts without the test, not even to read.
 pub struct B {
     end: Rc<RefCell<Option<Far>>>,
     seal: Option<Rc<Seal>>,

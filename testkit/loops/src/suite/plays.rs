@@ -1,9 +1,9 @@
 //! Facts as scripts: the interpreter of their text.
 //!
 //! A script is a list of steps, separated by `;` or by lines. A step begins with its subject: `a` is
-//! the end under test and `b` its peer, `a2` and `b2` those of the second connection; other steps act
-//! on the loop. `Play::step`, `Play::end` and `Play::peer` list the steps, `Cast::act` the acts
-//! of A, which `, ` separates (or ` & ` within an act). An act may name another end first: `a2 abort`.
+//! the end under test and `b` its peer; the second connection has `a2` and `b2`. Other steps act on
+//! the loop. `Play::step`, `Play::end` and `Play::peer` list the steps, `Cast::act` the acts of A,
+//! which `, ` separates (or ` & ` within an act). An act may name another end first: `a2 abort`.
 //!
 //! Before the connection is made, `on data: ACTS` and `once made: ACTS` write A's script, `aware`
 //! keeps it open after the peer's end, `client` makes it a client, and `arriving` lets a port accept it
@@ -795,7 +795,7 @@ impl Play {
                 Ok(())
             }),
             "time" => assert_eq!(rig.passed(), time(rest)),
-            // Stops the loop; each of its waits takes so long.
+            // Stops the loop; each of its waits takes this time.
             "stop" => rig.stop(time(rest)),
             "echoes" => rig.still_echoes(),
             // The peer's port accepts; a peer connects to the port.
@@ -804,14 +804,14 @@ impl Play {
                 self.peers.push(rig.accepted(port));
             }
             "peer" => self.peers.push(rig.peer(self.port.as_ref().expect("it listens"))),
-            // The port that it dials has no connection, or one that ends.
+            // The dialled port has no connection, or one that ends.
             "unheard" => {
                 if let Some(b) = self.dialled.as_ref().and_then(|port| port.accept()) {
                     assert_ne!(rig.take_to_the_end(&b), Saw::Open);
                 }
             }
             "untried" => assert!(rig.tapped.connects.borrow().is_empty()),
-            // Ends the script where the number of bytes in flight is not known, or they are in flight.
+            // Ends the script where the number of bytes in flight is unknown, or where bytes stay in flight.
             "in-memory" => return !rig.kit.has_a_system(),
             "at-hand" => return !rig.kit.in_flight(),
             // Brings one of the endings.
@@ -909,7 +909,7 @@ impl Play {
                 a.transport().write("x");
                 a.is_lost()
             }),
-            // So many bytes arrived at the driver.
+            // Turns until this number of bytes has arrived at the driver.
             "hears" => {
                 while rig.counts(&a).received < number(rest) {
                     rig.turn();
@@ -1039,7 +1039,7 @@ impl Play {
                 });
             }
             "saw" => assert_eq!(format!("{:?}", b.saw()), rest),
-            // Reads so much a turn, to an end.
+            // Reads this number of bytes per turn, to an end.
             "sips" => {
                 let (n, saw) = word(rest);
                 rig.until(step, || {
@@ -1048,7 +1048,7 @@ impl Play {
                 });
                 assert_eq!(format!("{:?}", b.saw()), saw);
             }
-            // Reads so much a turn, up to this length.
+            // Reads this number of bytes per turn, up to this length.
             "sips-to" => {
                 let (n, len) = word(rest);
                 rig.until(step, || {

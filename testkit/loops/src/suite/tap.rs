@@ -1,4 +1,4 @@
-//! [`Tap`]: a driver around the driver under test. It freezes the clock, so that deadlines are
+//! [`Tap`]: a driver around the driver under test, which freezes the clock, so that deadlines are
 //! exact without waiting, and counts the loop's commands and the driver's events.
 
 use std::cell::{Cell, RefCell};

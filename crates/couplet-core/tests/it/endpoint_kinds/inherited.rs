@@ -126,7 +126,7 @@ fn sockets_that_the_init_system_passed_to_another_process_are_not_used() {
         return assert!(error.problem().contains(&problem), "{error}");
     }
     for (environment, problem) in [
-        // The process ID of the shell is also that of the test which replaces it.
+        // The test replaces the shell and keeps its process ID.
         ("LISTEN_FDS=7 LISTEN_PID=$$", "has passed 7 sockets"),
         ("LISTEN_FDS=8 LISTEN_PID=$PPID", "to another process"),
         ("LISTEN_FDS=8 LISTEN_PID=1", "to another process"),

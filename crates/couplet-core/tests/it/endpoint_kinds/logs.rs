@@ -166,7 +166,7 @@ fn of_two_logs_in_one_file_the_lower_limit_holds() {
             let log = format!("log:{at}:file={file}:limit={limit}");
             memory.reactor().listen(log, Echo::default).expect("a free port");
         }
-        // Whichever of them the clients use.
+        // The clients use both ports.
         for at in [7777, 7778].repeat(5) {
             let wire = memory.connect(at);
             converse(&mut memory, &wire);
@@ -375,7 +375,7 @@ fn c145d_a_capture_is_written_by_one_program_at_a_time() {
     assert!(error.contains("another program writes to it"), "{error}");
     drop(held);
     conversation(format!("log:7777:file={file}"));
-    // Ours excludes another program, whatever was there before.
+    // Our lock excludes another program from a file with content, a new file and an empty one.
     let missing = folder.path("new.pcap");
     for file in [file, missing, folder.write("empty.pcap", "")] {
         let memory = echoing(format!("log:7777:file={file}"));

@@ -89,7 +89,7 @@ fn c145_a_registered_kind_works_in_strings_everywhere() {
     let mut l = Loop::new().unwrap();
     let port = l.reactor().listen("anywhere", Echo::default).unwrap();
     let number = port.host().port().unwrap();
-    // Alone, inside wrappers, and quoted in an `endpoint=`.
+    // Without a wrapper, inside one, and quoted in an `endpoint=`.
     for text in
         ["later:x:$", "throttle:later:x:$:read=1M", r"throttle:endpoint=later\:x\:$:write=1M"]
     {

@@ -133,7 +133,7 @@ fn a_client_that_asks_for_no_name_in_the_folder_gets_the_certificate_beside_it()
     folder.write("beside-ca.pem", authority.certificate());
     folder.write("beside.pem", authority.pem("beside.example", |_| {}));
     folder.write("address.pem", authority.pem("127.0.0.1", |_| {}));
-    // No name is asked for with an address.
+    // A client that connects to an IP address requests no name.
     for (cert, ca, name, works) in [
         ("beside", "ca", "localhost", true),
         ("beside", "ca", "other.example", true),

@@ -179,7 +179,7 @@ fn wrappers_print_as_strings_that_mean_the_same() {
         ("systemd:name=7", "systemd:name=7"),
         ("systemd:my web", "systemd:name=my web"),
         (r"systemd:a\\b\=[c", r"systemd:name=a\\b\=\[c"),
-        // A bracket inside of a value is a character of it.
+        // A bracket inside a value is an ordinary character.
         ("unix:/a[b:mode=600", r"unix:/a\[b:mode=600"),
         ("unix:/a[b]:mode=600", r"unix:/a\[b]:mode=600"),
     ];

@@ -141,7 +141,7 @@ fn c152_a_signal_is_sent_by_name_or_number_until_the_exit() {
     }
 }
 
-/// It ignores SIGTERM.
+/// A script that ignores SIGTERM.
 const STUBBORN: &str = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -176,7 +176,7 @@ fn c152a_of_two_terminates_the_time_of_the_last_counts() {
     }
 }
 
-/// Its child ignores SIGTERM; both run.
+/// A script that waits for a child which ignores SIGTERM.
 const GRANDCHILD: &str = "(trap '' TERM; echo ready; exec sleep 1000) & wait";
 
 #[test]

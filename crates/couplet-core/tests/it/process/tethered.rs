@@ -18,8 +18,8 @@ use crate::secure::End;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A program, and the end of its connection, which stays open after the end of the other side, as
-/// that of a relay does.
+/// A program, and our end of its connection, which stays open after the program's end of stream, as
+/// a relay's does.
 #[derive(Clone)]
 struct Seen {
     end: End,
@@ -215,7 +215,7 @@ fn c145h_a_program_that_closes_its_input_answers_in_full_and_gets_no_signal() {
                 }
                 if pauses {
                     transport.pause_producing();
-                    // One that writes more than a pipe holds does not exit before it is read.
+                    // A program that writes more than a pipe holds exits only after it is read.
                     let waits = output.len() < 60_000;
                     nursery.until("the end of its input", || {
                         if waits {
@@ -340,7 +340,7 @@ fn run_with(l: &mut Loop, script: &str, when_lost: WhenLost) -> String {
 fn c145c_the_end_of_a_run_waits_for_its_programs_and_leaves_none() {
     let folder = crate::needed::Folder::new();
     let path = folder.path("said");
-    // It takes 50 ms to exit.
+    // The program takes 50 ms to exit.
     let gentle = format!(
         "trap 'sleep 0.05; echo bye > {path}; exit' TERM; echo $$; while :; do sleep 0.01; done"
     );
@@ -348,11 +348,11 @@ fn c145c_the_end_of_a_run_waits_for_its_programs_and_leaves_none() {
     let pid = run_with(&mut l, &gentle, WhenLost::default());
     assert!(!runs(&pid));
     assert_eq!(std::fs::read(&path).expect("a file"), b"bye\n");
-    // It ignores SIGTERM.
+    // The program ignores SIGTERM.
     let stubborn = "trap '' TERM; echo $$; while :; do sleep 0.01; done";
     let pid = run_with(&mut l, stubborn, WhenLost::End(Duration::from_millis(20)));
     assert!(!runs(&pid));
-    // It may stay.
+    // The run leaves the program running.
     let pid = run_with(&mut l, "trap '' PIPE; echo $$; exec sleep 1000", WhenLost::Keep);
     assert!(runs(&pid));
     kill(&pid);
@@ -396,7 +396,7 @@ fn a_program_that_the_last_trigger_starts_ends_with_the_run() {
         Ok(())
     })
     .expect("a run");
-    // Its end closes the pipe.
+    // The program's exit closes the pipe.
     let mut end = [PollFd::new(&reader, PollFlags::IN)];
     let long = Timespec { tv_sec: 10, tv_nsec: 0 };
     assert_eq!(poll(&mut end, Some(&long)).expect("it can be polled"), 1, "it still runs");

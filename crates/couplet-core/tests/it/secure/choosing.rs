@@ -179,7 +179,7 @@ fn a_choice_that_fails_ends_the_handshake_with_an_alert_and_its_failure() {
     }
 }
 
-/// The client has no deadline of its own.
+/// Only the server has a deadline.
 #[test]
 fn a_choice_ends_with_the_servers_deadline_and_is_cancelled() {
     for mut rig in Rig::both() {

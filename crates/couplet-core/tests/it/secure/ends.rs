@@ -55,20 +55,20 @@ enum Way {
 enum Moment {
     /// Before our close.
     Before,
-    /// While our last output waits for it to read, which it does then.
+    /// While our last output waits for the peer, which reads it after the act.
     During,
-    /// After it has read our last output and our end.
+    /// After the peer has read our last output and our end.
     After,
-    /// After our end, while we still want its answer.
+    /// After our end, while we still want the peer's answer.
     HalfClosed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Limits {
     Default,
-    /// Slow readers have any time.
+    /// A slow reader has unlimited time.
     NoCloseDeadline,
-    /// The peer's end has any time.
+    /// The peer has unlimited time to end.
     NoFinTimeout,
 }
 
@@ -80,7 +80,7 @@ enum When {
     Now,
     /// At the FIN timeout.
     Late,
-    /// It stays open: there is no limit on a peer that may still send.
+    /// Stays open: a peer that may still send has no time limit.
     Never,
 }
 
@@ -118,7 +118,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// A client of TLS, when its handshake is complete; each turn takes so long.
+    /// A TLS client whose handshake is complete; each turn takes the time `turn`.
     fn open(rig: &mut Rig, wire: Wire, turn: Duration) -> Peer {
         let now = rig.reactor.now();
         let mut sealed = Sealed::new(rig.client.layer(NAME, now).expect("a good name"), now);
@@ -341,8 +341,8 @@ fn c79_a_close_notify_that_a_pause_held_back_ends_the_connection_with_our_end() 
     }
 }
 
-/// The input after our end passes through a throttle below TLS, which is full for some seconds: the
-/// socket is not read meanwhile, and then the close_notify is found.
+/// The input after our end passes through a throttle below TLS. While the throttle is full, for some
+/// seconds, the socket is not read; the close_notify is found afterwards.
 #[test]
 fn c79_a_close_notify_behind_a_throttle_is_found_when_it_has_passed() {
     let mut rig = Rig::new(Manner::Readiness);
@@ -362,7 +362,7 @@ fn c79_a_close_notify_behind_a_throttle_is_found_when_it_has_passed() {
     let sealed = peer.sealed.as_mut().expect("it has TLS");
     let data = vec![7; 100_000];
     let mut sent = 0;
-    // In steps that save up no allowance.
+    // In steps too short to save up an allowance.
     for step in 0..400 {
         if sent < data.len() {
             sent += sealed.send(&peer.wire, &data[sent..]);
@@ -399,7 +399,7 @@ fn c79_four_clients_that_keep_tcp_open_do_not_block_a_port_of_four() {
     }
 }
 
-/// What the other peer of a relay sees immediately.
+/// The immediate effect at the other peer of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relayed {
     Open,

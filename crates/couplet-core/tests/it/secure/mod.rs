@@ -310,8 +310,8 @@ pub(crate) fn accepting(tls: &ServerTls) -> impl FnMut(&Reactor, &Address) -> Tl
 
 type Hook = Box<dyn Fn(&str) -> Option<Reason>>;
 
-/// Passes bytes on, and tells its hook the name of each call. If the hook returns a reason in `up`,
-/// the layer fails with it.
+/// Passes bytes on, and calls its hook with the name of each call. If the hook returns a reason in
+/// `up`, the layer fails with that reason.
 pub(crate) struct Hooked {
     hook: Hook,
     inner: PassThrough,

@@ -1,5 +1,5 @@
-//! Each option of a TLS server and of a TLS client has an effect, alone. The key log has a process
-//! of its own; its secrets are compared with OpenSSL's in `tests/peers`.
+//! Each option of a TLS server and of a TLS client has an effect without the others. The key log is
+//! tested in a separate process; `tests/peers` compares its secrets with OpenSSL's.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -309,7 +309,7 @@ fn a_file_of_more_than_16_mib_is_refused_unread() {
     }
 }
 
-/// A server's is in `refused.rs`.
+/// `refused.rs` tests the server's deadline.
 #[test]
 fn a_client_has_a_deadline_of_the_handshake() {
     let (set, short) = (Duration::from_secs(3), Duration::from_millis(2900));

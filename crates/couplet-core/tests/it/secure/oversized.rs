@@ -1,5 +1,5 @@
-//! A peer that encrypts more than a record may hold, 16 KiB (RFC 8446, 5.2; RFC 5246, 6.2.1). Its
-//! record is not too long on the wire: only decryption shows the violation.
+//! A peer that encrypts more than a record may hold, 16 KiB (RFC 8446, 5.2; RFC 5246, 6.2.1). On
+//! the wire the record has a legal length: only decryption shows the violation.
 
 use std::sync::Arc;
 

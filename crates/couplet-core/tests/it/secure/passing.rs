@@ -78,8 +78,8 @@ fn two_layers_asked_for_at_once_with_bytes_in_between() {
     }
 }
 
-/// A paused connection over a layer of single bytes, with `abc` as its input. Its answer to `a`
-/// leaves in the turn in which another connection resumes it.
+/// A paused connection over a layer of single bytes, with `abc` as its input. The answer to `a`
+/// leaves in the turn in which another connection resumes this one.
 fn resumed_as_its_answer_leaves(rig: &mut Rig, server: &End) -> couplet::testing::Wire {
     rig.network.set_capacity(4);
     let wire = rig.wire_over(server, |_, _| SingleBytes::default());

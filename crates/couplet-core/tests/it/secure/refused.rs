@@ -1,4 +1,4 @@
-//! Connections that end in their handshake: the time for that, and the reason on both sides.
+//! Connections that end in their handshake: the time of the end, and the reason on both sides.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,7 @@ impl Opens {
         }
     }
 
-    /// From the begin of the connection, or of the end if there is no deadline.
+    /// Counts from the beginning of the connection, or of its end if there is no deadline.
     fn limit(self) -> Duration {
         match self {
             Opens::Tls(timeout) => timeout.unwrap_or(SECOND * 10),

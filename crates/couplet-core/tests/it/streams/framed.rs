@@ -109,7 +109,7 @@ fn once_closing_has_begun_the_end_of_the_stream_is_no_error() {
         rig.fin(&wire);
         messages.stream().transport().lose_connection();
         rig.turn();
-        // A close discards what arrives.
+        // A close discards further input.
         let seen = finish(&mut rig, async move { Ok(messages.next().await?) });
         assert_eq!(seen, None);
     }

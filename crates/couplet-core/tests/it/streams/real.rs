@@ -234,8 +234,8 @@ fn pattern(len: usize) -> Vec<u8> {
 /// More than the buffers of both systems hold.
 const BIG: usize = 5_000_000;
 
-/// Sends all of `data` to an echo and reads it back. It reads nothing before `full` is readable,
-/// then 1000 bytes at a time, and only while it can't write.
+/// Sends all of `data` to an echo and reads it back: nothing before `full` is readable, then 1000
+/// bytes at a time, and only while writing is impossible.
 fn slow_peer(target: &Target, data: &[u8], full: &UnixStream) -> Vec<u8> {
     let mut peer = Peer::connect(target, Some(4096));
     let (mut sent, mut back, mut reads) =

@@ -147,7 +147,7 @@ pub(crate) fn c44_a_failing_connection_does_not_end_the_turn(kit: Kit) {
     b1.send(b"x");
     b2.send(b"x");
     while !failed.get() {
-        // A timed call due in the turn of the panic still runs in it.
+        // A timed call that is due in the turn of the panic still runs in that turn.
         let ran: Rc<Cell<bool>> = Rc::default();
         let runs = ran.clone();
         rig.reactor.call_soon(move || runs.set(true));

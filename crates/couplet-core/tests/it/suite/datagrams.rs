@@ -382,8 +382,7 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
     assert!(!far.log.has("refused") && c.is_listening());
 }
 
-/// A port with a peer that is gone, which is paused and has an unread refusal; and the peer's
-/// address.
+/// A paused port whose peer has closed, with an unread refusal; and the peer's address.
 fn refused_in_a_pause(kit: Kit, near: Far) -> (Rig, DatagramPort<Far>, SocketAddr) {
     let (mut rig, other) = (kit.rig(), Far::default());
     let to = vacated(&mut rig, 159);
@@ -411,7 +410,7 @@ pub(crate) fn c159_a_refusal_during_a_pause_is_reported_however_many_are_sent_th
         if kit.has_sockets() && cfg!(target_os = "linux") {
             assert!(near.log.has("refused"), "{sent:?}: the send was refused");
         }
-        // Elsewhere, a send may not meet it.
+        // On other systems a send may not report the refusal.
         a.resume_producing();
         rig.until("refused", || near.log.has("refused"));
         assert!(a.is_listening() && a.dropped() == 0, "{sent:?}");
@@ -447,7 +446,7 @@ pub(crate) fn c159_refusals_drop_nothing_unless_two_concern_the_same_datagram(ki
         }
         rig.turn();
         assert!(rig.tapped.refused_sends.borrow().is_empty(), "{sends:?}");
-        // What these sends took went nowhere.
+        // The datagrams that these sends took are lost.
         let arriving = 5 - sends.iter().sum::<usize>() - dropped as usize;
         rig.until("the others", || far.count() == arriving);
         let refused = near.log.entries().iter().filter(|entry| *entry == "refused").count();
@@ -516,7 +515,7 @@ pub(crate) fn c160a_a_pause_holds_at_once_and_loses_nothing(kit: Kit) {
     send(&a, b.host(), (0..all).map(|n| [n]));
     for n in 1..=usize::from(all) {
         rig.until("one more", || far.count() == n);
-        // Another port receives meanwhile, into the same buffers.
+        // During the pause another port receives into the same buffers.
         a.send_to([99], c.host()).expect("there is room");
         rig.until("the other's", || other.count() == n);
         rig.turns(3);

@@ -31,9 +31,9 @@ fn stuck(kit: Kit, script: Script) -> (Rig, A, B) {
     (rig, a, b)
 }
 
-/// Turns until these closing connections are lost, each exactly so long after its last progress. A late
-/// acknowledgement is progress: the system's own buffer shrinks, and may accept another piece. It comes
-/// at an unknown time before the connection survives its deadline.
+/// Turns until these closing connections are lost, each exactly its deadline after its last progress.
+/// A late acknowledgement is progress: the system's own buffer shrinks, and may accept another piece.
+/// The test learns of it only when the connection survives its deadline.
 #[track_caller]
 fn times_out(rig: &mut Rig, closing: &[(&A, Duration)]) {
     let unsent = |a: &A| a.transport().buffered();
@@ -265,7 +265,7 @@ pub(crate) fn c15d_a_connection_whose_peer_has_ended_is_reset_when_nothing_moves
     }
 }
 
-/// A quarter more or less is the system's.
+/// The system may shift the reset by a quarter of the limit.
 pub(crate) fn c15e_an_open_connection_whose_peer_takes_nothing_is_reset(kit: Kit) {
     // Twice, since the first wait ends, and then nothing waits.
     let script = "SETTING; a write BIG; <5:tick;> a buffers-some; <10:b take 128K; tick; OPEN> b empties; <3:tick;>
@@ -275,11 +275,11 @@ pub(crate) fn c15e_an_open_connection_whose_peer_takes_nothing_is_reset(kit: Kit
     with_limits(kit, limits, "a write-timeout off", script, lost);
 }
 
-/// The loop's wait ends late, and has not seen the bytes that are at hand: as in a process that was
+/// The loop's wait ends late and misses bytes that have already arrived, as in a process that was
 /// stopped while they arrived.
 pub(crate) fn c15c_input_at_hand_precedes_the_timers_that_are_late(kit: Kit) {
     if kit.in_flight() {
-        // Input is at hand when its operation completes, some turns later.
+        // Input is available when its operation completes, some turns later.
         return;
     }
     for role in BOTH_ROLES {

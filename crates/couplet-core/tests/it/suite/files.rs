@@ -20,7 +20,7 @@ fn past() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1)
 }
 
-/// A file in a folder for it.
+/// A file in its own folder.
 struct Temporary(PathBuf, #[expect(dead_code, reason = "it is removed on drop")] Folder);
 
 impl Temporary {
@@ -83,7 +83,7 @@ fn leaves_between(kit: Kit, file: &Temporary, shared: &SharedFile, short: &Share
     let all = [b"head 3456", &big[5..], b" middle ", &big[100..70_000], b"9 tail"];
     let all = all.concat();
     assert_eq!(a.transport().buffered(), all.len());
-    // The open file is sent, whatever its name refers to now.
+    // The open file is sent even after its name is removed.
     fs::remove_file(&file.0).unwrap();
     rig.gets(&b, &all);
     rig.until("nothing is buffered", || a.transport().buffered() == 0);
@@ -204,7 +204,7 @@ pub(crate) fn c74d_a_file_that_only_grows_or_moves_is_sent_to_its_announced_leng
         for open in [Temporary::shared, Temporary::immutable] {
             let file = Temporary::new(kit.big());
             let (mut rig, a, b) = kit.accept(Script::new());
-            // The version is the present one, also of a file that has grown before.
+            // The version is the current one, also for a file that has grown before.
             file.append(b"end");
             let whole = [kit.big(), b"end"].concat();
             a.transport().send_file_range(&open(&file), 0..whole.len() as u64);

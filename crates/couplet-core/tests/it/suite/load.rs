@@ -73,7 +73,7 @@ pub(crate) fn c22e_a_loop_takes_other_limits_while_it_runs(kit: Kit) {
     rig.until("the fifth", || a.log.count("made") == 5);
     rig.turns(2);
     assert!(!paused(&rig));
-    // It has counted those that came in between.
+    // The connections accepted in between count for the limit.
     rig.reactor.set_load_limits(LoadLimits::default().connections(4));
     rig.turns(2);
     assert!(paused(&rig));
@@ -95,7 +95,7 @@ pub(super) fn hold(rig: &mut Rig, a: &A, bytes: usize) {
     }
 }
 
-/// Connections that hold so much output each, with their peers.
+/// Connections that hold unsent output of these sizes, with their peers.
 fn crowd(rig: &mut Rig, sizes: &[usize]) -> Vec<(A, B)> {
     let crowd: Vec<_> = sizes.iter().map(|_| rig.accept(Script::new())).collect();
     for ((a, _), bytes) in crowd.iter().zip(sizes) {
@@ -104,7 +104,7 @@ fn crowd(rig: &mut Rig, sizes: &[usize]) -> Vec<(A, B)> {
     crowd
 }
 
-/// Connections of one port, that hold so much output each.
+/// Connections of one port, which hold unsent output of these sizes.
 pub(super) fn crowd_at(rig: &mut Rig, options: ListenOptions, sizes: &[usize]) -> Vec<(A, B)> {
     let ends: Vec<A> = sizes.iter().map(|_| rig.end()).collect();
     let mut next = ends.clone().into_iter();

@@ -342,7 +342,7 @@ rig!(mio_layered, tcp, Kit::mio().over(Under::PassThrough));
 #[cfg(all(target_os = "linux", feature = "uring"))]
 rig!(uring_layered, tcp, Kit::uring().over(Under::PassThrough));
 rig!(memory_completion_layered, tcp, COMPLETION.over(Under::PassThrough));
-// A layer that keeps input back between the turns, though the driver has no event for it.
+// A layer that keeps input back between turns, without an event of the driver to announce it.
 rig!(memory_readiness_in_bytes, bytes, READINESS.over(Under::SingleBytes));
 
 // TLS, with B's TLS at the other end: the first under the stall detector, which wraps the user's

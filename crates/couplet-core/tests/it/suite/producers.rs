@@ -162,7 +162,7 @@ scripted! {
         // A producer that writes nothing isn't asked again until other bytes have been sent.
         "a pull; turns 5; <5:a marks 16K 64K, write ; tick;> a log made, resume; a write x; a until-count 2 resume; tick
         a log made, resume, resume; b takes",
-        // It is never paused, even after a large write.
+        // A pull producer is never paused, even after a large write.
         "source resume = bytes BIG; a pull; tick; a log made, resume; a full";
 
     fn c66_the_first_request_comes_from_the_turn() needs counted_calls
@@ -236,7 +236,7 @@ pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit
 }
 
 pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: Kit) {
-    // It writes, unregisters, and registers another in its place.
+    // The producer writes, unregisters, and registers another in its place.
     let (mut rig, a, b) = kit.accept(Script::new());
     let own = a.clone();
     a.produces(ProducerKind::Pull, move |_, transport| {

@@ -71,7 +71,7 @@ scripted! {
         {1:a until data; tick; a count 1 data; a lacks read_closed; a resume|plain}
         a lost Done(Peer); a received #48K; a log .., read_closed, lost(Done(Peer))";
 
-    // Nothing is delivered, and it stays so.
+    // Nothing is delivered until the resume.
     fn c55a_the_peers_end_is_heard_during_a_pause() needs late_reads
         "read 4096; a pause; turn; {1:a watch ended end; tick; a lacks end|plain}; b send {2:#0|#12K}; b fin
         {1:plain|tick; a watch ended end}; a until end; tick; a log made, end: ok

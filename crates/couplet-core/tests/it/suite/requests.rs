@@ -75,7 +75,7 @@ const REQUESTS: &[Request] = &[
     ("tell note asked: ok", IS_DONE, "refused"),
     ("ask asked", IS_DONE, ", asked: failed"),
     ("after 1 note asked: ok", "pass 1; a until asked: ok; a count 1 asked", ""),
-    // It has no effect after our end of the stream.
+    // The request has no effect after our end of the stream.
     (
         "resetting",
         "a tells panic p; in write_closed: b fin; a lost Panicked(p); in !write_closed: a closes Reset",
@@ -307,7 +307,7 @@ pub(crate) fn c160f_each_request_of_a_port_takes_effect_in_connection_refused(ki
         port.send("to nobody").expect("there is room");
         rig.until("the callback", || log.has("Refused"));
         let peer = rig.reactor.listen_udp(to, Port::quiet()).expect("the port is free");
-        // It may send only to its peer.
+        // A connected port may send only to its peer.
         let effects = if name == "send_to" { &["refused"] } else { effects };
         has_effects(&mut rig, &log, (name, effects, ask), [&peer, &port]);
     }

@@ -1,4 +1,4 @@
-//! Rows 139 to 139m: supervisors, in virtual time. The semantics are those of Erlang's `supervisor`.
+//! Rows 139 to 139m: supervisors, in virtual time, with the semantics of Erlang's `supervisor`.
 
 mod model;
 mod ready_made;
@@ -34,7 +34,7 @@ fn c139_children_start_in_order_each_when_the_one_before_has_started_and_stop_in
     rig.advance(S);
     assert_eq!(rig.take(), ["stop a"]);
     stopped.take().unwrap();
-    // It can be started again.
+    // A stopped supervisor can be started again.
     assert_eq!(rig.start(), ["start a", "start b"]);
 }
 

@@ -21,7 +21,7 @@ struct Steps {
     start: Cell<Step>,
     stop: Cell<Step>,
     health: RefCell<Option<Health>>,
-    /// Ends the present run.
+    /// Ends the current run.
     end: RefCell<Option<Resolver<()>>>,
     starts: Cell<usize>,
     /// The number of starts that fail first.
@@ -46,7 +46,7 @@ impl Script {
         self.0.stop.set(Step::Takes(time));
     }
 
-    /// The next starts fail, this many.
+    /// Makes this many of the next starts fail.
     pub(super) fn fails(&self, starts: usize) {
         self.0.failures.set(starts);
     }
@@ -72,7 +72,7 @@ impl Script {
     }
 }
 
-/// A service with a script. It logs its calls.
+/// A service with a script; logs its calls.
 pub(super) struct Scripted {
     name: String,
     script: Script,
@@ -197,7 +197,7 @@ impl Rig {
         self.take()
     }
 
-    /// Ends the present run of a service, and returns the calls.
+    /// Ends the current run of a service, and returns the calls.
     pub(super) fn end(&mut self, name: &str, succeeds: bool) -> Vec<String> {
         let end = self.script(name).0.end.take().expect("it runs");
         end.resolve(match succeeds {

@@ -35,7 +35,7 @@ fn c139h_a_supervisor_that_gave_up_is_restarted_with_its_children_if_permanent()
         let expected = if state == ChildState::Running { 2 } else { 1 };
         assert_eq!(calls, vec!["start leaf"; expected]);
         assert_eq!(rig.states(), [ChildState::Running, state]);
-        // Its restarts are counted anew.
+        // The restarted supervisor counts restarts from zero.
         if state == ChildState::Running {
             rig.end("leaf", false);
             assert_eq!(under.health(), Health::Ready);
@@ -174,20 +174,20 @@ fn c139m_snapshots_show_each_child_while_its_supervisor_runs() {
 
 #[test]
 fn c139j_a_run_ends_with_the_loop_or_fails_with_the_supervisor() {
-    // Stopped.
+    // The supervisor is stopped.
     let mut rig = Rig::new(&["a"]);
     let running = given(rig.supervisor.run(&rig.reactor()));
     rig.settle();
     rig.done(|it| it.stop());
     running.take().unwrap();
-    // It gave up.
+    // The supervisor gives up.
     let mut rig = Rig::new(&["a"]);
     let running = given(rig.supervisor.run(&rig.reactor()));
     rig.settle();
     rig.end("a", false);
     rig.end("a", false);
     assert!(running.text().starts_with("supervisor top gave up: "));
-    // It could not start.
+    // The supervisor fails to start.
     let mut rig = Rig::new(&["a"]);
     rig.script("a").fails_to_start();
     let running = given(rig.supervisor.run(&rig.reactor()));
@@ -220,8 +220,8 @@ fn c139j_the_children_stop_before_the_loop_does() {
     assert_eq!(*log.borrow(), ["start", "stop", "stopped"]);
 }
 
-/// The seconds during which the stages of an end begin: not ready, ports closed, children stopped, end.
-/// It is cancelled after some seconds.
+/// The seconds in which the stages of an end begin, if it is cancelled after some seconds: not ready,
+/// ports closed, children stopped, end.
 fn stages_of_an_end(cancelled_after: u64) -> Vec<(u64, &'static str)> {
     let mut memory = MemoryReactor::new();
     let (now, log) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())));
@@ -273,7 +273,7 @@ fn c139n_an_end_has_stages_and_a_cancel_shortens_each() {
     for cancelled in [99, 3, 12, 33] {
         let mut seen = stages_of_an_end(cancelled);
         let mut expected = all.map(|(second, stage)| (second.min(cancelled), stage)).to_vec();
-        // Within one second, the order is that in which the test looks.
+        // Within one second, the order depends on the test, which looks at one fact after the other.
         seen.sort_unstable();
         expected.sort_unstable();
         assert_eq!(seen, expected, "cancelled after {cancelled} s");

@@ -1,5 +1,5 @@
-//! Rows 49, 64, 64a and 161: each option of a port and of a connect, alone and together with
-//! others, in each family, read back from the system's sockets and files.
+//! Rows 49, 64, 64a and 161: the options of a port and of a connect, singly and in pairs, in each
+//! family, read back from the system's sockets and files.
 #![cfg(target_os = "linux")]
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -203,12 +203,13 @@ enum ConnectOption {
     Timeout,
 }
 
-/// An address to connect from. That of IPv6 has a number, as the only one of its loopback.
+/// An address to connect from. For IPv6 a port number makes it unique, because IPv6 has only one
+/// loopback address.
 fn local(family: Family) -> SocketAddr {
     if family == Ipv4 {
         return own_address(64, 0);
     }
-    // Below the numbers that the system chooses, so that no other socket takes it meanwhile.
+    // Below the numbers that the system chooses, so that no other socket takes it before the test.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let first = std::process::id() % 10_000;
     let number = || 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;

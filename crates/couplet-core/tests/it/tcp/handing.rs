@@ -57,19 +57,19 @@ impl Seen {
     }
 }
 
-/// The answer of a protocol that is asked.
+/// A protocol's answer to `hand_over`.
 #[derive(Clone, Copy, PartialEq)]
 enum Says {
     Yes,
     No,
     Panics,
-    /// It says yes, and closes.
+    /// Yes, but the protocol closes.
     Closes,
-    /// It says yes, and holds bytes.
+    /// Yes, with unread bytes.
     Holds,
 }
 
-/// Echoes, and moves with the number of its bytes.
+/// Echoes, and moves with the number of received bytes.
 struct Mover {
     seen: Seen,
     says: Says,
@@ -126,7 +126,7 @@ impl Old {
         Old::connected(endpoint, says, b"")
     }
 
-    /// Its client is a proxy.
+    /// The client is a proxy, and sends this header.
     fn behind_proxy(endpoint: &str, header: &[u8]) -> Old {
         Old::connected(endpoint, Says::Yes, header)
     }
@@ -211,7 +211,7 @@ fn c51d_a_connection_moves_between_two_callbacks_and_its_peer_notices_nothing() 
     old.seen.take();
     let (mut first, handed, mut client) = old.leave();
     assert_eq!(handed.peer(), Some(client.local_addr().expect("an address").into()));
-    // Nothing was called but `hand_over`, and the protocol is gone. Its handles do nothing.
+    // Only `hand_over` was called, the protocol was dropped, and its handles do nothing.
     assert!(seen.take().is_empty() && seen.is_dropped.get());
     transport.write("lost");
     transport.abort_connection();
@@ -219,14 +219,14 @@ fn c51d_a_connection_moves_between_two_callbacks_and_its_peer_notices_nothing() 
     let lost = failure_of(transport.flushed()).to_string();
     assert!(lost.contains("handed over to another process"), "{lost}");
     drop(first);
-    // Bytes that arrive meanwhile are for the other process.
+    // Bytes that arrive during the move are for the other process.
     client.write_all(b"def").expect("room");
     let (mut second, seen) = take_over(handed);
     reads(&mut second, &mut client, b"def");
     assert_eq!(seen.take(), ["made", "def"]);
     let moved = seen.transport();
     assert_eq!(counters(&second), (6, 6));
-    // It can move on.
+    // The connection can move on.
     let handed = hand_over(&mut second, moved.id()).expect("it may move again");
     assert_eq!(handed.state(), [6]);
     let (mut third, seen) = take_over(handed);
@@ -463,7 +463,7 @@ fn c51d_a_connection_behind_a_proxy_moves_with_what_its_header_told() {
     client.write_all(b"def").expect("room");
     reads(&mut second, &mut client, b"def");
     assert_eq!(counters(&second), (6, 6));
-    // It moves again, with output that has not left, and belongs to the port on its socket's address.
+    // The connection moves again, with unsent output, and belongs to the port on its socket's address.
     moved.set_socket_option(SocketOption::SendBuffer(4096));
     second.turns(2);
     moved.write(vec![b'x'; 1_000_000]);
@@ -527,7 +527,7 @@ fn c51d_a_connection_that_is_not_whole_stays() {
     let full = Old::new(Says::Yes);
     full.seen.transport().write(vec![0; 6 * 1024 * 1024]);
     refuses(full, "with more than 1 MiB");
-    // A client's, and that of another loop.
+    // The connection of a client, and one of another loop.
     let mut old = Old::new(Says::Yes);
     let seen = Seen::default();
     let host = old.client.peer_addr().expect("an address");
@@ -575,7 +575,7 @@ fn c51d_a_moved_connection_belongs_to_the_port_on_its_address() {
     let seen = Seen::default();
     second.reactor.take_over(handed, seen.mover(Says::Yes, 0)).expect("a socket").detach();
     seen.connected(&mut second);
-    // It counts for the limit, and drains with the port.
+    // The moved connection counts for the limit, and drains with the port.
     let _waits = UnixStream::connect(path.join("port")).expect("a queue");
     second.turns(4);
     assert_eq!(second.l.snapshot().connections.len(), 1);

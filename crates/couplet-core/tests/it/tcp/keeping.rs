@@ -172,14 +172,14 @@ impl Old {
         assert_eq!(echo, bytes);
     }
 
-    /// The process dies: its sockets close without a word, and the store's stay.
+    /// The process dies: its sockets close silently, and the store's stay open.
     fn crash(self) -> (Option<Entry>, TcpStream) {
         let entry = self.store.entries.take().into_values().next();
         drop((self.rig, self.slot));
         (entry, self.client)
     }
 
-    /// Crashes, and looks at the connection as the next process.
+    /// Crashes, and returns the connection as the next process gets it.
     fn kept(self) -> (Option<HandedOver>, TcpStream) {
         let (entry, client) = self.crash();
         let (socket, record) = entry.expect("it was kept");
@@ -269,7 +269,7 @@ fn c51e_what_a_dead_process_has_read_in_part_is_reset() {
     let mut old = Old::lines();
     old.send(b"raw\r\nbytes");
     old.expect_reset("in raw mode");
-    // They continue between messages.
+    // Between messages, the connection continues.
     for whole in
         [&[&b"ha"[..], b"lf\r\n"][..], &[b"much too", b" long\r\n"], &[b"raw\r\n", b"line"]]
     {
@@ -407,7 +407,7 @@ fn c51e_a_record_follows_each_turn_with_bytes_and_no_other() {
 
 #[test]
 fn c51e_a_close_sends_a_fin_while_the_keeper_has_the_socket() {
-    // The store keeps its duplicate here, whatever the loop says.
+    // The duplicate stays open after the store has removed the loop's entry.
     let duplicate = |old: &Old| {
         let entries = old.store.entries.borrow();
         entries.values().next().expect("it is kept").0.try_clone().expect("a descriptor")

@@ -68,7 +68,7 @@ fn c22d_a_port_listens_on_the_socket_of_another_under_all_its_layers() {
         let old = first.reactor.listen(text, || Echo).expect("a free port");
         let (host, passed) = (old.host(), Passed::from(&mut first, &old, text));
         stop(&mut first, &old);
-        // It waits in the queue, which no port serves.
+        // The client waits in the queue, which no port serves.
         let mut client = client(&host);
         client.write_all(b"hello").expect("room");
         let port = second.reactor.listen(passed, || Echo).expect("its socket listens");

@@ -1,4 +1,4 @@
-//! Row 64: an option that the system refuses. Row 15c: more input at hand than one wait reports.
+//! Row 64: an option that the system refuses. Row 15c: more input than one wait reports.
 
 use std::time::Duration;
 

@@ -242,7 +242,7 @@ fn a_capacity_is_that_of_the_connections_made_after_it() {
     }
 }
 
-/// Options of all connections, and then those of TCP.
+/// Options of all connections, then options of TCP.
 const OPTIONS: [SocketOption; 5] = [
     SocketOption::ReceiveBuffer(1),
     SocketOption::SendBuffer(2),

@@ -218,7 +218,7 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
     };
     let draining = "a connection to tcp:127.0.0.1:1 (draining";
     leaves(&left(draining, "it is closing, but the other end does"), |reactor| {
-        // It keeps reading and never closes.
+        // The server keeps reading and never closes.
         closing(reactor, || Notes { aware: true, ..Notes::default() })
     });
     let flushing = "a connection to tcp:127.0.0.1:1 (flushing";

@@ -53,7 +53,7 @@ fn c162_a_descriptor_is_delivered_before_the_bytes_it_came_with() {
     sender.write("hello");
     rig.until("bytes", || a.received() == b"hello");
     assert_eq!(a.log.entries()[1..], ["descriptor", "data(5)"]);
-    // It is the same pipe, and ours is closed.
+    // The delivered descriptor leads to the same pipe, and our copy is closed.
     for descriptor in a.take_descriptors() {
         let flags = rustix::io::fcntl_getfd(&descriptor).expect("it is open");
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));

@@ -93,13 +93,13 @@ fn a_lock_file_is_for_its_owner_only_and_a_regular_file() {
     }
 }
 
-/// A user and a group that a file of ours may be given to: other ones, if possible.
+/// A user and a group to which we may give a file: other than our own, if possible.
 pub(crate) fn others() -> (u32, u32) {
     let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     if ours.0 == 0 {
         return (65534, 65533);
     }
-    // Everybody may give a file to each of their groups.
+    // Any user may give a file to a group that the user belongs to.
     let groups = rustix::process::getgroups().expect("our groups");
     let mut groups = groups.into_iter().map(rustix::process::Gid::as_raw);
     (ours.0, groups.find(|group| *group != ours.1).unwrap_or(ours.1))
@@ -176,7 +176,7 @@ fn c161_a_stale_socket_is_replaced_when_its_lock_shows_that_its_owner_has_exited
     answers(&mut rig, UnixStream::connect(&path).expect("it listens"));
     stop(&mut rig, &port);
     assert!(folder.names().is_empty(), "{:?}", folder.names());
-    // A lock file alone does not prevent listening.
+    // A leftover lock file without a lock does not prevent listening.
     std::fs::write(folder.join("port.lock"), "").expect("a lock file");
     let _port = listen(&rig, &path);
     // Without a lock nothing shows that the owner has exited.
@@ -208,7 +208,7 @@ fn c161_a_live_socket_is_never_replaced() {
     let _port = listen(&rig, &ours);
     in_use(&rig, &ours);
     answers(&mut rig, UnixStream::connect(&ours).expect("it listens"));
-    // A socket without a lock, beside a leftover lock file.
+    // A socket without a lock, next to a leftover lock file.
     let theirs = folder.join("theirs");
     std::fs::write(folder.join("theirs.lock"), "").expect("a lock file");
     let listener = UnixListener::bind(&theirs).expect("a free path");
