@@ -110,7 +110,7 @@ fn fails_with_an_error() -> Result<(), String> {
 }
 
 #[test]
-fn a_test_with_progress_goes_on() {
+fn a_test_with_progress_is_not_stopped() {
     let output =
         run(&["works", "works_and_panics", "reads_now_and_then", "waits_for_a_program_that_works"]);
     let said = String::from_utf8_lossy(&output.stdout);

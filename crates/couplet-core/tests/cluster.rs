@@ -195,7 +195,7 @@ thread_local! {
 }
 
 #[test]
-fn c103c_of_two_failures_the_first_is_that_of_the_program() {
+fn c103c_the_first_of_two_failures_fails_the_program() {
     let _turn = one_at_a_time();
     for panics in [false, true] {
         let (sender, ended) = mpsc::channel();
@@ -491,7 +491,7 @@ fn c103e_a_tell_reaches_the_loop_of_its_connection_and_no_other() {
 }
 
 #[test]
-fn c103f_one_snapshot_shows_what_all_loops_hold_when_it_is_asked_for_and_at_a_signal() {
+fn c103f_one_snapshot_shows_all_loops_on_request_and_at_a_signal() {
     let _turn = one_at_a_time();
     let (sender, shown) = mpsc::channel();
     let cluster = Cluster::new(3).on_snapshot(move |snapshot| {
@@ -513,7 +513,7 @@ fn c103f_one_snapshot_shows_what_all_loops_hold_when_it_is_asked_for_and_at_a_si
 }
 
 #[test]
-fn c103i_each_loop_has_a_processor_of_its_own_if_it_is_asked_to() {
+fn c103i_pin_gives_each_loop_its_own_processor() {
     use rustix::thread::{CpuSet, sched_getaffinity};
     let _turn = one_at_a_time();
     let usable = || {
@@ -913,7 +913,7 @@ fn hold_up(ports: &Ports, then: fn(&Port)) -> mpsc::Sender<()> {
 }
 
 #[test]
-fn c103h_what_is_on_its_way_to_a_loop_that_stops_listening_goes_to_another() {
+fn c103h_connections_in_transit_to_a_loop_that_stops_listening_go_to_another() {
     with_unix_ports(2, |ports, _| {
         let go_on = hold_up(ports, |port| drop(port.stop_listening()));
         let clients: Vec<_> = (0..10).map(|_| asking(&ports.host)).collect();
@@ -927,7 +927,7 @@ fn c103h_what_is_on_its_way_to_a_loop_that_stops_listening_goes_to_another() {
 }
 
 #[test]
-fn c103h_at_most_the_backlog_is_on_its_way_to_a_loop() {
+fn c103h_at_most_the_backlog_is_in_transit_to_a_loop() {
     let _turn = one_at_a_time();
     let folder = Folder::new();
     let unix = local(&folder);
@@ -949,7 +949,7 @@ fn c103h_at_most_the_backlog_is_on_its_way_to_a_loop() {
 }
 
 #[test]
-fn c103h_what_is_on_its_way_to_a_loop_that_is_gone_goes_to_another() {
+fn c103h_connections_in_transit_to_a_dropped_loop_go_to_another() {
     let _turn = one_at_a_time();
     let folder = Folder::new();
     let at = format!("{}:backlog=1000000", local(&folder));

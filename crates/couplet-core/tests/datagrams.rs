@@ -141,7 +141,7 @@ fn number(port: &DatagramTransport) -> u16 {
 }
 
 #[test]
-fn the_tos_byte_is_sent_and_told_with_its_two_bits_of_ecn_also_to_a_port_for_both_families() {
+fn the_tos_byte_with_its_ecn_bits_is_sent_and_reported_also_by_a_dual_stack_port() {
     for (ip, both) in BOTH.into_iter().flat_map(|ip| [(ip, false), (ip, true)]) {
         let (mut rig, far) = (Rig::new(), Far::default());
         let a = rig.at(ip, &Far::default());
@@ -157,7 +157,7 @@ fn the_tos_byte_is_sent_and_told_with_its_two_bits_of_ecn_also_to_a_port_for_bot
 }
 
 #[test]
-fn an_option_is_set_between_what_was_sent_before_and_after() {
+fn an_option_applies_only_to_later_datagrams() {
     let (mut rig, a, b, far) = two_at(LOOPBACK);
     // All in one turn.
     for tos in [0x20, 0x40] {
@@ -171,7 +171,7 @@ fn an_option_is_set_between_what_was_sent_before_and_after() {
 }
 
 #[test]
-fn the_address_and_the_interface_that_it_came_to_are_told() {
+fn the_destination_address_and_the_interface_are_reported() {
     let (mut rig, far) = (Rig::new(), Far::default());
     let b = rig.at(ANY_V6, &far);
     for (n, from) in BOTH.into_iter().enumerate() {
@@ -223,7 +223,7 @@ fn the_answers_of_a_batch_leave_together() {
 }
 
 #[test]
-fn a_refusal_of_an_earlier_datagram_is_none_of_the_next() {
+fn a_refusal_of_an_earlier_datagram_does_not_drop_the_next() {
     let (mut rig, near) = (Rig::new(), Far::default());
     let gone = UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr());
     let port = rig.1.connect_udp(gone.expect("a free port"), near.clone()).expect("an address");
@@ -238,7 +238,7 @@ fn a_refusal_of_an_earlier_datagram_is_none_of_the_next() {
 }
 
 #[test]
-fn c156_what_arrives_joined_is_told_in_portions_and_waits_for_a_pause() {
+fn c156_joined_datagrams_are_delivered_in_portions_and_held_during_a_pause() {
     let (mut rig, far) = (Rig::new(), Rc::new(RefCell::new(Vec::new())));
     let records = far.clone();
     let b = rig.roomy(move |port: &DatagramTransport, datagram: &Datagram<'_>| {
@@ -281,7 +281,7 @@ fn c156_what_arrives_joined_is_told_in_portions_and_waits_for_a_pause() {
 }
 
 #[test]
-fn a_broadcast_needs_leave_and_is_else_dropped_and_counted_while_the_rest_arrives() {
+fn a_broadcast_needs_its_option_and_is_otherwise_dropped_and_counted_while_the_rest_arrives() {
     let (mut rig, far) = (Rig::new(), Far::default());
     let b = rig.at(([127, 255, 255, 255], 0).into(), &far);
     let a = rig.at(LOOPBACK, &far);
@@ -320,7 +320,7 @@ fn two_sockets_of_a_group_get_each_multicast() {
 }
 
 #[test]
-fn a_member_for_one_source_hears_of_no_other() {
+fn a_member_for_one_source_gets_no_other_datagrams() {
     let (mut rig, far) = (Rig::new(), Far::default());
     let source = Ipv4Addr::new(127, 0, 0, 77);
     let group = Group::new([232, 77, 77, 77]).interface(Ipv4Addr::LOCALHOST);
@@ -416,8 +416,8 @@ fn in_a_namespace(test: &str) -> bool {
 }
 
 #[test]
-fn what_the_link_can_not_take_joined_leaves_one_by_one() {
-    if !in_a_namespace("what_the_link_can_not_take_joined_leaves_one_by_one") {
+fn datagrams_too_long_to_be_sent_joined_are_sent_singly() {
+    if !in_a_namespace("datagrams_too_long_to_be_sent_joined_are_sent_singly") {
         return;
     }
     let (mut rig, a, b, far) = two_at(LOOPBACK);
@@ -450,7 +450,7 @@ fn three_wait(rig: &mut Rig, folder: &Folder) -> (DatagramPort<Far>, UnixDatagra
 }
 
 #[test]
-fn what_waits_for_a_unix_socket_that_is_full_leaves_when_it_has_room() {
+fn datagrams_queued_for_a_full_unix_socket_leave_when_it_has_room() {
     let (mut rig, folder) = (Rig::new(), Folder::new());
     let (a, slow) = three_wait(&mut rig, &folder);
     let mut data = [0; 4];
@@ -474,8 +474,8 @@ fn datagrams_that_a_full_socket_does_not_take_are_dropped_with_their_port() {
 }
 
 #[test]
-fn what_waits_for_a_udp_socket_that_is_full_leaves_when_it_has_room() {
-    if !in_a_namespace("what_waits_for_a_udp_socket_that_is_full_leaves_when_it_has_room") {
+fn datagrams_queued_for_a_full_udp_socket_leave_when_it_has_room() {
+    if !in_a_namespace("datagrams_queued_for_a_full_udp_socket_leave_when_it_has_room") {
         return;
     }
     let (mut rig, far) = (Rig::new(), Far::default());
@@ -580,7 +580,7 @@ fn a_port_has_a_descriptor_while_it_listens() {
 }
 
 #[test]
-fn a_plain_socket_is_answered_and_heard() {
+fn a_plain_socket_sends_and_receives() {
     let mut rig = Rig::new();
     let to = rig.echo();
     let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
@@ -769,7 +769,7 @@ fn a_port_of_ipv6_for_both_families_may_have_a_peer_of_either() {
 }
 
 #[test]
-fn a_port_for_datagrams_of_no_bytes_takes_one() {
+fn a_port_of_size_zero_receives_one_byte() {
     let (mut rig, cut) = (Rig::new(), Rc::<Cell<Option<(usize, bool)>>>::default());
     let seen = cut.clone();
     let receive = move |_: &DatagramTransport, datagram: &Datagram<'_>| {
@@ -896,7 +896,7 @@ fn c157a_a_unix_receiver_that_does_not_read_delays_no_other() {
 }
 
 #[test]
-fn c157a_a_full_unix_receiver_gives_way_and_one_that_is_gone_is_dropped() {
+fn c157a_a_full_unix_receiver_blocks_no_other_and_datagrams_to_a_closed_one_are_dropped() {
     let (mut rig, folder) = (Rig::new(), Folder::new());
     let port = rig.unix("", DatagramOptions::default().queue(400), &Far::default());
     rig.turns(1);

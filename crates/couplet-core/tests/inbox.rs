@@ -92,7 +92,7 @@ fn c96_calls_of_one_thread_come_in_order() {
 }
 
 #[test]
-fn c96_a_call_while_the_loop_goes_is_refused_or_found() {
+fn c96_a_call_while_the_loop_is_dropped_is_refused_or_found() {
     loom::model(|| {
         let l = Loop::new();
         let calling = l.clone();

@@ -348,7 +348,7 @@ fn a_firehose_does_not_starve_five_hundred_others() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn a_flood_of_a_million_datagrams_starves_nobody() {
+fn a_flood_of_a_million_datagrams_starves_no_connection() {
     const FLOOD: u64 = 1_000_000;
     let _alone = begin();
     let flood = Rc::new(Counts::default());

@@ -25,7 +25,7 @@ mod protocols;
 mod services;
 
 #[test]
-fn protocols_know_the_public_api_only() {
+fn protocols_use_only_the_public_api() {
     let mut out = Vec::new();
     protocols::encode_netstring(b"built here", &mut out);
     assert_eq!(out, b"10:built here,");

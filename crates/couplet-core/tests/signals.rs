@@ -134,7 +134,7 @@ fn c105_the_previous_handler_is_back_also_after_a_setup_that_failed_and_a_run_th
 }
 
 #[test]
-fn c105_c134_a_script_that_is_interrupted_says_which_signal_it_was_also_by_its_exit_code() {
+fn c105_c134_an_interrupted_script_reports_its_signal_also_by_its_exit_code() {
     let _turn = one_at_a_time();
     for (signal, stopped, code) in
         [(Signal::INT, Stopped::Interrupt, 130), (Signal::TERM, Stopped::Terminate, 143)]
@@ -151,7 +151,7 @@ fn c105_c134_a_script_that_is_interrupted_says_which_signal_it_was_also_by_its_e
 }
 
 #[test]
-fn c105_a_loop_that_was_not_asked_to_leaves_signals_alone() {
+fn c105_a_loop_leaves_signals_alone_by_default() {
     let _turn = one_at_a_time();
     let before = Before::install(SIGINT);
     let mut l = Loop::new().expect("a loop");
@@ -248,7 +248,7 @@ fn c105_ten_megabytes_unsent_are_waited_for_as_long_as_the_grace() {
 }
 
 #[test]
-fn c105_a_second_signal_ends_a_run_at_once_whatever_is_open() {
+fn c105_a_second_signal_ends_a_run_immediately_with_connections_in_any_state() {
     let _turn = one_at_a_time();
     for kind in [Kind::Idle, Kind::Unsent, Kind::Draining] {
         let (_, _, took) = interrupted(kind, LONG, &[Signal::INT, Signal::INT]);

@@ -103,7 +103,7 @@ fn c133_a_task_that_waits_for_a_deferred_is_idle() {
 }
 
 #[test]
-fn c133_a_failure_or_a_panic_ends_its_task_alone() {
+fn c133_a_failure_or_a_panic_ends_only_its_task() {
     let (failing, resolver) = Deferred::<()>::new();
     let mut failing = Some(failing);
     let panics = || -> couplet::Result<()> { panic!("oh") };
@@ -131,7 +131,7 @@ fn c133_a_failure_or_a_panic_ends_its_task_alone() {
 }
 
 #[test]
-fn c133_a_stop_ends_the_work_and_fails_those_who_wait() {
+fn c133_a_stop_ends_the_work_and_fails_the_waiters() {
     let mut clock = Stage::new(0);
     let (work, dropped) = holding(|| ());
     let task = Cooperator::new(&clock.reactor).cooperate(work);
@@ -169,7 +169,7 @@ fn c133_a_paused_task_that_is_dropped_leaves_nothing_behind() {
 }
 
 #[test]
-fn c133_a_stop_cancels_what_the_task_waits_for() {
+fn c133_a_stop_cancels_the_deferred_that_the_task_waits_for() {
     let mut clock = Stage::new(0);
     let (wait, resolver) = Deferred::<()>::new();
     let task = Cooperator::new(&clock.reactor).cooperate([wait]);
@@ -211,7 +211,7 @@ fn c133_stopping_the_cooperator_fails_every_task() {
 }
 
 #[test]
-fn a_cooperator_that_stops_takes_no_work_from_whom_it_tells() {
+fn a_stopping_cooperator_refuses_work_from_its_callbacks() {
     let mut clock = Stage::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let ((work, count), again) = (counting(), cooperator.clone());
@@ -299,7 +299,7 @@ fn c133_a_step_may_pause_resume_and_stop_its_own_task() {
 }
 
 #[test]
-fn c133_cancelling_a_wait_for_the_end_ends_that_wait_alone() {
+fn c133_cancelling_a_wait_for_the_end_ends_only_that_wait() {
     let mut clock = Stage::new(0);
     let task = Cooperator::new(&clock.reactor).cooperate([(); 3]);
     let (first, second, third) = (task.when_done(), task.when_done(), task.when_done());
@@ -313,7 +313,7 @@ fn c133_cancelling_a_wait_for_the_end_ends_that_wait_alone() {
 }
 
 #[test]
-fn c133_a_failure_is_reported_if_nobody_waits_and_a_stop_is_not() {
+fn c133_an_unhandled_failure_is_reported_and_a_stop_is_not() {
     let fails = || iter::once_with(|| Err::<(), _>(Failure::msg("alone")));
     let mut clock = Stage::new(0);
     let reports = unhandled_in(|| {
@@ -332,7 +332,7 @@ fn c133_a_failure_is_reported_if_nobody_waits_and_a_stop_is_not() {
 }
 
 #[test]
-fn what_fails_after_the_stop_of_its_task_is_reported() {
+fn a_failure_after_the_stop_of_a_task_is_reported() {
     let mut clock = Stage::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let reports = unhandled_in(|| {
@@ -402,7 +402,7 @@ fn c133_the_end_of_the_loop_ends_the_work() {
 }
 
 #[test]
-fn the_end_of_the_loop_ends_the_paused_and_the_waiting_tasks_beside_one_that_works() {
+fn the_end_of_the_loop_ends_a_paused_a_waiting_and_a_working_task() {
     let mut clock = Stage::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let ((work, dropped), (wait, resolver)) = (holding(|| ()), Deferred::<()>::new());

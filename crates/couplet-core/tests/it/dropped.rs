@@ -954,7 +954,7 @@ fn unsent_bytes_may_panic_when_the_last_handle_is_dropped_after_the_loop() {
 }
 
 #[test]
-fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
+fn c44_a_users_value_may_panic_when_it_is_dropped() {
     let panicked: Vec<_> = WAYS
         .iter()
         .enumerate()

@@ -189,7 +189,7 @@ fn a_trigger_that_fires_between_two_turns_wakes_the_outer_loop() {
 }
 
 #[test]
-fn a_call_that_comes_sooner_than_it_was_to_wakes_the_outer_loop() {
+fn a_call_moved_to_an_earlier_time_wakes_the_outer_loop() {
     let mut l = Loop::new().expect("a loop");
     l.begin(|_| Ok(())).expect("it begins");
     let call = l.reactor().call_later(Duration::from_secs(3600), || ());
@@ -225,7 +225,7 @@ fn a_loop_turns_until_a_time_or_an_interruption() {
 }
 
 #[test]
-fn waits_that_may_block_are_made_inside_of_what_was_asked_for() {
+fn blocking_waits_run_inside_the_function_given_to_around_wait() {
     let mut l = Loop::new().expect("a loop");
     let (is_inside, waits) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
     let (inside, counted) = (is_inside.clone(), waits.clone());
@@ -278,7 +278,7 @@ fn local_peer(l: &mut Loop, folder: &Folder, accepted: bool) -> (Transport, Unix
 }
 
 #[test]
-fn an_answer_that_is_taken_wakes_nobody() {
+fn a_sent_answer_does_not_wake_the_outer_loop() {
     for accepted in [false, true] {
         let (mut l, folder) = (Loop::new().expect("a loop"), Folder::new());
         let (transport, mut peer) = local_peer(&mut l, &folder, accepted);
@@ -302,7 +302,7 @@ fn an_answer_that_is_taken_wakes_nobody() {
 }
 
 #[test]
-fn a_datagram_that_has_left_wakes_nobody() {
+fn a_sent_datagram_does_not_wake_the_outer_loop() {
     let mut l = Loop::new().expect("a loop");
     let any = "127.0.0.1:0".parse().expect("an address");
     let nothing = |_: &DatagramTransport, _: &Datagram<'_>| {};

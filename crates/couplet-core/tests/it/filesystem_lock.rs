@@ -98,7 +98,7 @@ fn c129a_a_cancel_or_a_timeout_ends_the_attempts() {
 }
 
 #[test]
-fn c129a_a_lock_that_nobody_takes_is_unlocked() {
+fn c129a_a_guard_that_is_not_taken_unlocks() {
     let mut clock = Stage::new(0);
     let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
     let guard = held(&lock);
@@ -180,7 +180,7 @@ mod real {
     }
 
     #[test]
-    fn c129a_what_is_no_lock_file_is_refused_and_left_as_it_is() {
+    fn c129a_a_file_that_is_no_lock_file_is_refused_and_not_changed() {
         let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
         let [data, to_data, to_nothing, below] =
             ["poems.db", "to_data", "to_nothing", "below"].map(|name| folder.join(name));

@@ -170,7 +170,7 @@ impl Factory for Counting {
 }
 
 #[test]
-fn a_shared_factory_stays_usable_after_a_panic_and_receives_its_tells() {
+fn a_shared_factory_stays_usable_after_a_panic_and_runs_queued_calls() {
     let mut stage = Stage::new(7);
     let shared = Shared::new(Counting::default());
     shared.tell(|counting| counting.log.push("tell before its first use"));

@@ -70,7 +70,7 @@ fn stop_after(reactor: &Reactor, delay: Duration) {
 }
 
 #[test]
-fn c99_stop_only_marks_and_the_turn_goes_on_to_its_end() {
+fn c99_stop_only_sets_a_mark_and_the_turn_runs_to_its_end() {
     let (mut l, network) = memory();
     let a = A::default();
     let log = a.log.clone();
@@ -154,7 +154,7 @@ fn c101_a_panic_or_a_failure_in_a_trigger_stops_no_other() {
 }
 
 #[test]
-fn c102_what_is_still_to_come_when_the_loop_stops_never_runs() {
+fn c102_calls_and_tasks_still_pending_when_the_loop_stops_never_run() {
     let (mut l, _network, reactor, log) = memory_with_log();
     let held = Rc::new(());
     let inside = held.clone();
@@ -469,7 +469,7 @@ fn c134_a_program_of_one_deferred_exits_with_0_or_with_1_and_a_logged_failure() 
 }
 
 #[test]
-fn c134_it_copes_with_a_loop_stopped_from_elsewhere() {
+fn c134_react_succeeds_although_another_call_stops_the_loop() {
     let never = |reactor: &Reactor| {
         stop_after(reactor, s(0));
         reactor.sleep(s(1000))
@@ -607,7 +607,7 @@ fn bytes_in_every_turn_do_not_starve_the_rest_of_a_run() {
 }
 
 #[test]
-fn options_that_are_not_set_are_those_of_the_documentation() {
+fn default_options_match_the_documentation() {
     let of_port = ListenOptions::default().backlog(50).mode(0o666).lock_file(true);
     let of_port = of_port.reuse_addr(cfg!(unix)).reuse_port(false).dual_stack(true).no_delay(true);
     assert_eq!(ListenOptions::default(), of_port);

@@ -37,7 +37,7 @@ fn c125b_a_drained_or_flushed_that_is_awaited_and_dropped_after_the_loss_is_not_
 }
 
 #[test]
-fn c125b_what_is_made_of_a_drained_reports_the_loss() {
+fn c125b_a_deferred_mapped_from_drained_reports_the_loss() {
     let reports = unhandled_in(|| {
         let mut held = hold(on_data(|transport, _| transport.write(vec![0; 1024 * 1024])));
         held.push(b"?");
@@ -99,7 +99,7 @@ fn c125b_a_deferred_polled_or_used_after_its_result_was_taken_panics() {
 }
 
 #[test]
-fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
+fn c125b_tasks_and_calls_requested_after_the_end_fail_with_cancelled() {
     struct Noted(Log);
     impl Drop for Noted {
         fn drop(&mut self) {
@@ -144,7 +144,7 @@ fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
 }
 
 #[test]
-fn c125b_a_port_of_a_loop_that_is_gone_is_stopped_and_a_drain_fails_with_cancelled() {
+fn c125b_a_port_of_a_dropped_loop_is_stopped_and_a_drain_fails_with_cancelled() {
     let Stage { mut l, reactor, .. } = Stage::new(0);
     let [port, other] = [(); 2]
         .map(|()| reactor.listen("tcp:0:interface=127.0.0.1", || Quiet).expect("a free port"));

@@ -205,7 +205,7 @@ fn c140_the_first_success_ends_the_others() {
 }
 
 #[test]
-fn c32_c140_all_errors_are_told_together() {
+fn c32_c140_the_errors_of_all_addresses_are_reported_together() {
     let mut names = Names::new(&["fd00::1", "10.0.0.1", "fd00::2"]);
     names.network().set_unreachable(at("10.0.0.1").ip());
     let connecting = names.begin("example");
@@ -315,7 +315,7 @@ fn c142_cancelling_a_lookup_answers_at_once() {
 }
 
 #[test]
-fn c142_a_lookup_that_is_given_up_keeps_nothing_of_who_asked() {
+fn c142_a_cancelled_lookup_keeps_nothing_of_its_caller() {
     let mut names = Names::looked_up_in(ms(5000), &["10.0.0.1"]);
     let witness = Rc::new(());
     let kept = witness.clone();
@@ -417,7 +417,7 @@ fn unknown(failure: &Failure) -> String {
 }
 
 #[test]
-fn c142a_who_asks_for_a_name_gets_all_its_addresses_in_their_order() {
+fn c142a_resolve_returns_all_addresses_of_a_name_in_their_order() {
     let all = ["10.0.0.1", "fd00::1", "10.0.0.2"];
     let mut names = Names::looked_up_in(ms(5), &all);
     let reactor = names.rig.reactor.clone();

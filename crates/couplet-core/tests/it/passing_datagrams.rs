@@ -117,7 +117,7 @@ fn c160g_two_ports_have_one_socket_and_one_of_them_reads() {
 }
 
 #[test]
-fn c160g_a_port_that_reads_no_more_delivers_what_it_has_read() {
+fn c160g_a_port_that_stops_reading_delivers_the_datagrams_already_read() {
     let (mut first, mut second) = (Kit::mio().rig(), Kit::mio().rig());
     let (old, new) = (Named::new("old"), Named::new("new"));
     let port = first.reactor.listen_udp(LOOPBACK, old.clone()).expect("a free port");
@@ -258,7 +258,7 @@ fn c160g_an_adopted_socket_keeps_its_peer_its_families_and_its_groups() {
 }
 
 #[test]
-fn c160g_what_the_kernel_has_joined_is_delivered_one_by_one_whatever_the_size() {
+fn c160g_datagrams_joined_by_the_kernel_are_delivered_singly_to_a_port_of_any_size() {
     let (mut first, mut second) = (Kit::mio().rig(), Kit::mio().rig());
     let far = Named::new("far");
     let port = first.reactor.listen_udp(LOOPBACK, Named::new("old")).expect("a free port");

@@ -39,7 +39,7 @@ fn pipe() -> (PipeReader, PipeWriter) {
 }
 
 #[test]
-fn c51b_the_reading_end_alone_receives_and_ends_cleanly() {
+fn c51b_a_connection_with_only_a_reading_end_receives_and_ends_cleanly() {
     let (reader, mut writer) = pipe();
     let (mut l, end) = adopt(reader);
     assert_eq!(*end.transport().peer(), Address::Pipe("pipe:".into()));
@@ -59,7 +59,7 @@ fn c51b_a_write_to_an_end_that_is_only_read_ends_it_with_an_error() {
 }
 
 #[test]
-fn c51b_the_writing_end_alone_hears_that_its_reader_has_gone() {
+fn c51b_a_connection_with_only_a_writing_end_ends_when_its_reader_closes() {
     let (mut reader, writer) = pipe();
     let (mut l, end) = adopt(writer);
     end.transport().write("Rose");
@@ -72,7 +72,7 @@ fn c51b_the_writing_end_alone_hears_that_its_reader_has_gone() {
 }
 
 #[test]
-fn c51b_what_was_not_read_is_an_error_of_the_writer() {
+fn c51b_unread_bytes_fail_the_writer() {
     let (reader, writer) = pipe();
     let (mut l, end) = adopt(writer);
     end.transport().write(vec![b'x'; 1024 * 1024]);
@@ -84,7 +84,7 @@ fn c51b_what_was_not_read_is_an_error_of_the_writer() {
 }
 
 #[test]
-fn c51b_what_arrived_before_a_broken_pipe_is_delivered() {
+fn c51b_bytes_that_arrived_before_a_broken_pipe_are_delivered() {
     let ((reader, mut theirs), (gone, writer)) = (pipe(), pipe());
     let (mut l, end) = adopt(Pipe::both(reader, writer));
     theirs.write_all(b"Rose is a rose").expect("room");
@@ -173,7 +173,7 @@ fn c51b_c60a_an_error_of_one_direction_leaves_the_other_to_its_end() {
 }
 
 #[test]
-fn c51b_the_writing_end_alone_ends_when_it_is_shut() {
+fn c51b_a_connection_with_only_a_writing_end_ends_when_it_is_shut_down() {
     let (mut reader, writer) = pipe();
     let (mut l, end) = adopt(writer);
     end.transport().write("all of it");
@@ -331,7 +331,7 @@ fn c51b_a_duplicate_that_stays_open_elsewhere_disturbs_nothing() {
 }
 
 #[test]
-fn c51b_the_hang_up_of_a_terminal_is_heard_during_a_pause_and_is_its_end() {
+fn c51b_the_hang_up_of_a_terminal_is_its_end_and_is_reported_during_a_pause() {
     let (far, near) = crate::terminal::raw();
     let (mut l, end) = adopt(Pipe::duplex(near).expect("a duplicate"));
     end.transport().pause_producing();

@@ -119,7 +119,7 @@ fn the_total_limit_turns_away_and_admits_again_after_a_close() {
 }
 
 #[test]
-fn the_total_limit_is_none_by_default_and_zero_turns_everyone_away() {
+fn there_is_no_total_limit_by_default_and_zero_turns_every_peer_away() {
     for (limit, expected) in [(LimitConnections::default(), 40), (LimitConnections::new(0), 0)] {
         let mut rig = Stage::new(0);
         let port = rig.listen(limit.clone().wrap(Notes::default));
@@ -129,7 +129,7 @@ fn the_total_limit_is_none_by_default_and_zero_turns_everyone_away() {
 }
 
 #[test]
-fn a_hook_may_set_the_next_one() {
+fn a_hook_may_replace_itself() {
     let mut rig = Stage::new(0);
     let (limit, log) = (LimitConnections::new(0), rig.log.clone());
     let (again, next) = (limit.clone(), log.clone());
@@ -225,7 +225,7 @@ fn the_rate_is_a_token_bucket_exact_to_the_nanosecond() {
 }
 
 #[test]
-fn a_rate_of_zero_turns_everyone_away_and_a_zero_period_nobody() {
+fn a_zero_rate_turns_every_peer_away_and_a_zero_period_admits_all() {
     let far = Duration::MAX;
     for (most, per, expected) in [
         (0, S, 0),

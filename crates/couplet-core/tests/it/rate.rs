@@ -214,7 +214,7 @@ fn a_connection_finds_the_protocol_inside_a_limit() {
 }
 
 #[test]
-fn an_upgrade_keeps_the_limit_and_what_was_used_of_it() {
+fn an_upgrade_keeps_the_limit_and_its_used_part() {
     let mut held = hold(LimitMessages::new(Echo).with_rate(2, S));
     held.push(b"a");
     held.with(|_, transport| transport.upgrade(Echo));

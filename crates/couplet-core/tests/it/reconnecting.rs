@@ -256,7 +256,7 @@ fn c135_delay_cap_and_factor_can_be_set_and_values_out_of_range_count_as_the_nea
 }
 
 #[test]
-fn c135_it_gives_up_after_the_most_retries() {
+fn c135_reconnecting_stops_after_the_maximum_of_retries() {
     for most in [0, 3] {
         let mut rig = Rig::new(0);
         let (connector, reconnection) = rig.begin(rig.factory().jitter(0.0).max_retries(most));
@@ -269,7 +269,7 @@ fn c135_it_gives_up_after_the_most_retries() {
 }
 
 #[test]
-fn c135_the_inner_factory_hears_of_everything_and_is_started_once() {
+fn c135_the_inner_factory_gets_every_call_and_is_started_once() {
     let mut rig = Rig::new(0);
     let (connector, reconnection) = rig.begin(rig.factory().jitter(0.0));
     rig.serve();
@@ -452,7 +452,7 @@ fn c135_a_protocol_can_reset_the_delay_and_a_closure_be_wrapped() {
 }
 
 #[test]
-fn c37_c136_through_an_endpoint_it_goes_on_until_the_first_connection_and_after_it() {
+fn c37_c136_through_an_endpoint_retries_continue_until_the_first_connection_and_after_it() {
     let mut rig = Rig::new(0);
     let connecting = rig.endpoint(rig.factory().jitter(0.0));
     rig.pass(S * 2);
@@ -470,7 +470,7 @@ fn c37_c136_through_an_endpoint_it_goes_on_until_the_first_connection_and_after_
 }
 
 #[test]
-fn c136_through_an_endpoint_the_last_failure_is_told_when_it_gives_up() {
+fn c136_through_an_endpoint_giving_up_reports_the_last_failure() {
     let mut rig = Rig::new(0);
     let connecting = given(rig.endpoint(rig.factory().jitter(0.0).max_retries(1)));
     rig.pass(S * 10);

@@ -142,7 +142,7 @@ fn said(sent: FileSent) -> String {
 }
 
 #[test]
-fn c74_a_file_is_sent_in_pieces_of_16_kib_and_its_last_byte_is_told() {
+fn c74_a_file_is_sent_in_pieces_of_16_kib_and_its_last_byte_is_reported() {
     for len in [0, 1, PIECE, PIECE + 1, 1_000_000] {
         let log = Log::default();
         let file = log.clone();

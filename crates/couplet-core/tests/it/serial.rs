@@ -106,7 +106,7 @@ fn c51c_a_serial_line_passes_all_bytes_as_they_are_both_ways() {
 }
 
 #[test]
-fn c51c_the_settings_of_the_line_are_those_of_the_endpoint() {
+fn c51c_the_line_gets_the_settings_of_the_endpoint() {
     let line = Line::new(":speed=115200:stop=2:flow=hardware");
     let modes = line.modes();
     assert_eq!((modes.input_speed(), modes.output_speed()), (115_200, 115_200));
@@ -210,7 +210,7 @@ fn c51c_mistakes_in_a_serial_endpoint_are_shown() {
 }
 
 #[test]
-fn c51c_what_is_no_serial_line_is_an_error_that_says_so() {
+fn c51c_the_error_for_another_file_says_that_it_is_no_serial_line() {
     let mut l = Loop::new().expect("a loop");
     let folder = crate::needed::Folder::new();
     let file = folder.join("text");

@@ -163,7 +163,7 @@ fn c137_a_connection_lost_while_it_is_prepared_cancels_that_and_counts_as_a_fail
 }
 
 #[test]
-fn c137_a_panic_of_the_user_s_code_is_a_failure_like_any_other() {
+fn c137_a_panic_in_user_code_is_a_failure_like_any_other() {
     let mut rig = Rig::new(0);
     rig.serve();
     let prepared = Rc::new(Cell::new(0));
@@ -192,7 +192,7 @@ fn c137_a_panic_of_the_user_s_code_is_a_failure_like_any_other() {
 }
 
 #[test]
-fn c137a_a_connection_of_its_greatest_age_is_replaced_by_one_to_the_present_address_of_the_name() {
+fn c137a_a_connection_of_maximum_age_is_replaced_by_one_to_the_current_address_of_the_name() {
     let mut rig = Rig::new(0);
     let ips = [[127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]];
     let servers = ips.map(|ip| SocketAddr::from((ip, 8000)));
@@ -225,7 +225,7 @@ fn c137a_a_connection_of_its_greatest_age_is_replaced_by_one_to_the_present_addr
 }
 
 #[test]
-fn c137a_the_age_is_that_of_each_connection_and_unlimited_by_default() {
+fn c137a_the_maximum_age_applies_to_each_connection_and_is_unlimited_by_default() {
     for age in [None, Some(S * 10)] {
         let mut rig = Rig::new(0);
         rig.serve();
@@ -253,7 +253,7 @@ fn c137a_the_age_is_that_of_each_connection_and_unlimited_by_default() {
 }
 
 #[test]
-fn c138_who_waits_gets_the_connection_at_once_or_the_next_one() {
+fn c138_a_waiter_gets_the_current_connection_immediately_or_the_next_one() {
     let mut rig = Rig::new(0);
     let service = rig.punctual();
     let early = given(service.when_connected(None));
@@ -276,7 +276,7 @@ fn c138_who_waits_gets_the_connection_at_once_or_the_next_one() {
 }
 
 #[test]
-fn c138_who_waits_for_so_many_failures_gets_the_last_one() {
+fn c138_a_waiter_with_a_limit_of_failures_gets_the_last_failure() {
     let mut rig = Rig::new(0);
     let service = rig.started();
     let wait = |failures| given(service.when_connected(failures));
@@ -313,7 +313,7 @@ fn a_failed_wait_may_stop_the_service() {
 }
 
 #[test]
-fn who_gets_the_connection_may_stop_the_service() {
+fn a_callback_with_the_connection_may_stop_the_service() {
     let mut rig = Rig::new(0);
     rig.serve();
     let service = rig.started();
@@ -499,7 +499,7 @@ fn c138_a_stop_inside_connection_made_waits_for_that_connection() {
 }
 
 #[test]
-fn c138_the_end_of_the_reactor_ends_it() {
+fn c138_the_end_of_the_reactor_ends_a_client_service() {
     let mut rig = Rig::new(0);
     let (service, _wire) = rig.connected();
     rig.run();
@@ -518,14 +518,14 @@ fn c138_the_end_of_the_reactor_ends_it() {
 }
 
 #[test]
-fn a_wrong_endpoint_is_told_at_once() {
+fn a_wrong_endpoint_is_an_immediate_error() {
     let rig = Rig::new(0);
     let error = ClientService::new(&rig.reactor, "tcp:nowhere", rig.notes()).unwrap_err();
     assert!(error.to_string().contains("port"), "{error}");
 }
 
 #[test]
-fn c138_in_the_simulator_it_comes_back_after_each_crash_and_stops_without_a_leak() {
+fn c138_in_the_simulator_a_client_service_reconnects_after_each_crash_and_stops_without_a_leak() {
     struct Asks;
     impl Protocol for Asks {
         fn connection_made(&mut self, transport: &Transport) {

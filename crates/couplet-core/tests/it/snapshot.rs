@@ -272,7 +272,7 @@ fn connections_that_have_ended_are_counted_by_their_reasons() {
 }
 
 #[test]
-fn it_prints_a_line_per_item() {
+fn a_snapshot_prints_a_line_per_item() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
     let port = rig.listen_with(|| A::default().plays(Script::new()));
     let b = rig.peer(&port);
@@ -325,7 +325,7 @@ fn recorded_requests_are_counted_before_the_turn_starts_them() {
 }
 
 #[test]
-fn it_is_empty_while_nothing_is_counted() {
+fn a_snapshot_is_empty_while_nothing_is_counted() {
     let rig = Kit::memory(Manner::Readiness).rig();
     let nothing = rig.l.snapshot();
     assert!(nothing.is_empty());

@@ -145,7 +145,7 @@ fn c130_a_grid_of_odd_nanoseconds_is_exact_after_a_million_points() {
 }
 
 #[test]
-fn c131_it_waits_for_the_deferred_and_goes_to_the_next_point() {
+fn c131_a_looping_call_waits_for_its_deferred_and_continues_at_the_next_point() {
     let mut clock = Stage::new(0);
     let rounds: Rc<RefCell<Vec<Resolver<()>>>> = Rc::default();
     let inside = rounds.clone();
@@ -168,7 +168,7 @@ fn c131_it_waits_for_the_deferred_and_goes_to_the_next_point() {
 }
 
 #[test]
-fn c131_a_failure_stops_it_and_is_its_result() {
+fn c131_a_failure_stops_a_looping_call_and_is_its_result() {
     for panics in [false, true] {
         let mut clock = Stage::new(0);
         let log = clock.log.clone();
@@ -199,7 +199,7 @@ fn c131_a_failure_stops_it_and_is_its_result() {
 }
 
 #[test]
-fn c131_a_deferred_that_fails_stops_it() {
+fn c131_a_failing_deferred_stops_a_looping_call() {
     let mut clock = Stage::new(0);
     let (looping, resolver) = clock.one_round();
     let ended = given(looping.start(S));
@@ -221,7 +221,7 @@ type End = fn(&LoopingCall, Resolver<()>);
 
 /// However it ends, it has ended when its Deferred fires.
 #[test]
-fn c131_it_can_be_started_again_by_the_callbacks_of_its_end() {
+fn c131_the_callbacks_of_its_end_can_start_a_looping_call_again() {
     let ends: [(&str, End); 5] = [
         ("the call fails", |_, call| call.errback(Failure::msg("no"))),
         ("stopped in a call", |looping, call| {
@@ -313,7 +313,7 @@ fn c131_a_stop_inside_the_call_lets_it_end_first() {
 }
 
 #[test]
-fn c131_a_cancel_stops_it_and_the_call_under_way() {
+fn c131_a_cancel_stops_a_looping_call_and_the_call_under_way() {
     let mut clock = Stage::new(0);
     let (looping, calls) = clock.counting();
     let running = looping.start(S);
@@ -344,7 +344,7 @@ fn c131_a_cancel_stops_it_and_the_call_under_way() {
 }
 
 #[test]
-fn c131_the_end_of_the_loop_ends_it() {
+fn c131_the_end_of_the_loop_ends_a_looping_call() {
     let clock = Stage::new(0);
     let (looping, _) = clock.counting();
     let ended = given(looping.start(S));
@@ -354,7 +354,7 @@ fn c131_the_end_of_the_loop_ends_it() {
 }
 
 #[test]
-fn c132_the_count_is_that_of_the_points_that_passed() {
+fn c132_the_count_includes_every_point_that_passed() {
     let mut clock = Stage::new(0);
     let (looping, calls) = clock.counting();
     looping.start(S).detach();

@@ -269,7 +269,7 @@ fn c125a_the_tasks_of_an_ended_loop_fail_with_cancelled() {
 }
 
 #[test]
-fn c125a_a_task_hears_of_the_connection_that_the_end_of_a_run_took_and_connects_no_more() {
+fn c125a_a_task_that_sees_a_connection_lost_at_the_end_of_a_run_cannot_connect_again() {
     for kit in KITS {
         let reported = reported();
         let mut rig = kit.rig();
@@ -507,7 +507,7 @@ fn a_task_woken_by_another_runs_in_the_same_turn_and_none_runs_twice() {
 }
 
 #[test]
-fn c71_a_task_that_waits_for_a_drain_goes_on_when_its_connection_is_lost() {
+fn c71_a_task_that_waits_for_a_drain_continues_when_its_connection_is_lost() {
     for kit in KITS {
         let mut rig = kit.rig();
         let (a, b) = rig.accept(Script::new());

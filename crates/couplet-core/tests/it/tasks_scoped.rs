@@ -19,7 +19,7 @@ use crate::tasks::{Drops, sleeps};
 // Cancellation that is handled.
 
 #[test]
-fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_makes_of_that() {
+fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_task_decides_its_result() {
     for (how, expected) in [
         ("propagates it", "cancelled"),
         ("swallows it", "7"),
@@ -64,7 +64,7 @@ fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_make
 }
 
 #[test]
-fn c125_a_cancel_is_reported_once_whoever_reports_it() {
+fn c125_a_cancel_is_reported_only_once() {
     for waits_for_it in [false, true] {
         let mut clock = Stage::new(0);
         let sleeping = clock.reactor.sleep(s(1));
@@ -167,7 +167,7 @@ fn c125_a_cancel_before_the_first_poll_and_after_the_end() {
 // Tasks that end with their owner.
 
 #[test]
-fn c125d_what_is_dropped_unpolled_is_cancelled_where_that_was_asked_for() {
+fn c125d_only_abort_on_drop_cancels_a_task_dropped_unpolled() {
     let (mut clock, log) = (Stage::new(0), Log::default());
     drop(clock.reactor.spawn(sleeps::<()>(log.clone(), "the first")));
     let second = clock.reactor.spawn(sleeps::<()>(log.clone(), "the second")).abort_on_drop();
@@ -285,7 +285,7 @@ fn a_failure_of_a_task_after_the_body_has_finished_is_the_result_of_its_scope() 
 }
 
 #[test]
-fn of_two_failures_in_a_turn_the_first_is_that_of_the_scope() {
+fn the_first_of_two_failures_in_a_turn_fails_the_scope() {
     let fails = |text: &'static str| async move { Err::<(), _>(Failure::msg(text)) };
     for first in ["a task", "another task", "the body"] {
         let mut clock = Stage::new(0);
@@ -308,7 +308,7 @@ fn of_two_failures_in_a_turn_the_first_is_that_of_the_scope() {
 }
 
 #[test]
-fn c125c_what_is_spawned_after_the_body_has_failed_is_cancelled_too() {
+fn c125c_a_task_spawned_after_the_body_has_failed_is_cancelled_too() {
     /// Spawns when dropped.
     struct Spawns(Scope, Log);
     impl Drop for Spawns {
@@ -336,7 +336,7 @@ fn c125c_what_is_spawned_after_the_body_has_failed_is_cancelled_too() {
 }
 
 #[test]
-fn c125c_what_its_tasks_hold_is_dropped_before_a_scope_ends() {
+fn c125c_the_tasks_of_a_scope_are_dropped_before_it_ends() {
     for polled in [true, false] {
         let (mut clock, log) = (Stage::new(0), Log::default());
         let (reactor, inner) = (clock.reactor.clone(), log.clone());
@@ -364,7 +364,7 @@ fn c125c_what_its_tasks_hold_is_dropped_before_a_scope_ends() {
 }
 
 #[test]
-fn c125c_who_cancels_a_scope_or_drops_it_cancels_its_tasks() {
+fn c125c_cancelling_or_dropping_a_scope_cancels_its_tasks() {
     for drops in [false, true] {
         let (mut clock, log) = (Stage::new(0), Log::default());
         let (inner, kept) = (log.clone(), Rc::new(RefCell::new(None)));
@@ -478,7 +478,7 @@ fn a_value_that_is_in_use_is_not_there_for_another_use() {
 // Deadlines and intervals.
 
 #[test]
-fn c130a_an_interval_stays_on_its_grid_and_counts_what_it_skips() {
+fn c130a_an_interval_stays_on_its_grid_and_counts_skipped_points() {
     let mut clock = Stage::new(0);
     let told = Rc::<RefCell<Vec<(u64, u64)>>>::default();
     let (reactor, tells, network) = (clock.reactor.clone(), told.clone(), clock.network.clone());

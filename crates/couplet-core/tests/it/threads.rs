@@ -123,7 +123,7 @@ impl Drop for Witness {
 }
 
 #[test]
-fn c96_when_the_loop_has_gone_calls_are_refused_and_those_that_waited_are_dropped() {
+fn c96_a_dropped_loop_refuses_calls_and_drops_queued_ones() {
     let l = real_loop();
     let remote = l.reactor().remote();
     let (witness, dropped) = witness();
@@ -209,7 +209,7 @@ fn a_connection_is_closed_by_its_id_from_another_thread() {
 }
 
 #[test]
-fn a_connection_whose_producer_goes_on_is_reset_by_its_id_from_another_thread() {
+fn a_connection_with_an_active_producer_is_reset_by_its_id_from_another_thread() {
     let (mut l, transport) = connected();
     transport.register_producer(transport.clone(), ProducerKind::Push).expect("it is the first");
     let (id, remote) = (transport.id(), l.reactor().remote());
@@ -397,7 +397,7 @@ fn c98_a_thread_waits_for_a_deferred_and_gets_its_failure_as_its_own() {
 }
 
 #[test]
-fn c98_who_waits_hears_when_the_loop_goes_or_the_call_panics() {
+fn c98_a_blocked_thread_gets_an_error_when_the_loop_is_dropped_or_the_call_panics() {
     let panicked = beside(|remote| {
         remote.block_on_reactor(|_| -> couplet::Deferred<()> { panic!("in the call") })
     });
@@ -415,7 +415,7 @@ fn c98_who_waits_hears_when_the_loop_goes_or_the_call_panics() {
 }
 
 #[test]
-fn c98_a_thread_that_waits_for_what_outlives_the_loop_gets_an_error() {
+fn c98_a_thread_that_waits_for_a_deferred_that_outlives_the_loop_gets_an_error() {
     let mut l = real_loop();
     let (remote, kept) = (l.reactor().remote(), Rc::new(RefCell::new(None)));
     let slot = kept.clone();

@@ -112,7 +112,7 @@ fn c97_a_job_whose_drop_panics_can_be_cancelled_on_every_driver() {
 }
 
 #[test]
-fn c97_dropping_what_cancelled_jobs_give_costs_no_thread() {
+fn c97_dropping_the_results_of_cancelled_jobs_costs_no_thread() {
     let mut l = real_loop();
     for Begun { job, go } in take_all_threads(&mut l) {
         cancel(job);
@@ -123,7 +123,7 @@ fn c97_dropping_what_cancelled_jobs_give_costs_no_thread() {
 }
 
 #[test]
-fn c97_a_job_cancelled_after_it_has_run_may_give_what_panics_in_its_drop() {
+fn c97_the_result_of_a_job_cancelled_after_its_run_may_panic_in_its_drop() {
     let mut l = real_loop();
     let mut busy = take_all_threads(&mut l);
     let (next, next_has_begun) = to_be_run(&l.reactor());
@@ -143,7 +143,7 @@ fn c97_a_job_cancelled_after_it_has_run_may_give_what_panics_in_its_drop() {
 }
 
 #[test]
-fn c97_a_result_that_nobody_takes_may_panic_in_its_drop() {
+fn c97_an_untaken_result_may_panic_in_its_drop() {
     for mut l in loops() {
         l.reactor().defer_to_thread(|| Ok(PanicsInDrop)).detach();
         drop(l.reactor().defer_to_thread(|| Ok(PanicsInDrop)));
@@ -155,7 +155,7 @@ fn c97_a_result_that_nobody_takes_may_panic_in_its_drop() {
 }
 
 #[test]
-fn c97_jobs_that_never_begin_may_panic_in_their_drop_when_the_loop_goes() {
+fn c97_jobs_that_never_begin_may_panic_in_their_drop_when_the_loop_is_dropped() {
     let mut l = real_loop();
     let busy = take_all_threads(&mut l);
     let jobs = [(); 2].map(|()| to_be_run(&l.reactor()));

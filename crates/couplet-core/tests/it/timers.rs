@@ -93,7 +93,7 @@ fn c86a_due_calls_are_made_before_the_next_events_if_that_is_asked() {
 }
 
 #[test]
-fn c86a_late_calls_wait_for_the_input_at_hand() {
+fn c86a_late_calls_wait_for_input_that_has_arrived() {
     let (mut clock, wire) = timing();
     // Twice, in one loop.
     for _ in 0..2 {
@@ -157,7 +157,7 @@ fn c88_calls_run_in_the_order_of_their_deadlines() {
 }
 
 #[test]
-fn c88_equal_deadlines_run_in_the_order_of_asking() {
+fn c88_equal_deadlines_run_in_the_order_of_their_requests() {
     let mut clock = Stage::new(0);
     let names: Vec<String> = (0..100).map(|n| n.to_string()).collect();
     for name in &names {
@@ -366,7 +366,7 @@ fn noting(
 }
 
 #[test]
-fn c95_a_clock_moves_first_and_then_runs_what_is_due() {
+fn c95_a_clock_moves_first_and_then_runs_due_calls() {
     let (mut held, log) = (hold(Quiet), Log::default());
     let noting = noting(&held.reactor(), held.reactor().now(), &log);
     for (delay, name) in [(s(2), "b"), (s(1), "a"), (s(3), "c")] {

@@ -92,7 +92,7 @@ fn tell_again(connection: &Connection<Quiet>, told: &Rc<Cell<u32>>) {
 }
 
 #[test]
-fn a_tell_that_tells_itself_ends_no_turn_later() {
+fn a_tell_that_requests_itself_again_does_not_prolong_the_turn() {
     let mut stage = Stage::new(1);
     let server = stage.listen(|| Quiet);
     let told = Rc::new(Cell::new(0));

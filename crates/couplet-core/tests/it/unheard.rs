@@ -87,12 +87,12 @@ fn set_a_subscriber(late: bool) {
 }
 
 #[test]
-fn c119d_no_subscriber_that_was_chosen_is_silence() {
+fn c119d_a_program_that_chooses_no_subscriber_is_silent() {
     if told().is_some() {
         set_global_default(NoSubscriber::new()).expect("it is the first");
         return fail_in_three_ways();
     }
-    assert_eq!(printed("c119d_no_subscriber_that_was_chosen_is_silence", "chosen"), [""; 0]);
+    assert_eq!(printed("c119d_a_program_that_chooses_no_subscriber_is_silent", "chosen"), [""; 0]);
 }
 
 #[test]

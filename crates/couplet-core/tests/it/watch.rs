@@ -45,7 +45,7 @@ fn read_one(seen: &Seen) -> impl FnMut(&mut UnixStream, Ready) + 'static {
 }
 
 #[test]
-fn c106_it_is_called_again_as_long_as_something_is_left() {
+fn c106_a_watch_is_called_again_while_something_is_left() {
     let mut l = real_loop();
     let (ours, mut theirs) = pair();
     let seen = Seen::default();
@@ -63,7 +63,7 @@ fn c106_it_is_called_again_as_long_as_something_is_left() {
 }
 
 #[test]
-fn c106_one_that_was_stopped_is_not_called_any_more_even_in_that_turn() {
+fn c106_a_stopped_watch_is_not_called_again_even_in_that_turn() {
     let mut l = real_loop();
     let reactor = l.reactor();
     let ((a, mut to_a), (b, mut to_b)) = (pair(), pair());
@@ -91,7 +91,7 @@ fn c106_one_that_was_stopped_is_not_called_any_more_even_in_that_turn() {
 }
 
 #[test]
-fn c106_it_is_called_beside_connections_whatever_their_numbers_are() {
+fn c106_watches_are_called_next_to_connections_whatever_their_numbers() {
     let mut l = real_loop();
     let reactor = l.reactor();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -155,7 +155,7 @@ fn c106_a_callback_that_stops_its_own_watch_gets_the_source_when_it_has_returned
 }
 
 #[test]
-fn c106_c107_what_cannot_be_watched_is_an_error_of_watch() {
+fn c106_c107_watching_a_regular_file_is_an_error() {
     let mut l = real_loop();
     let file = std::fs::File::open(env!("CARGO_MANIFEST_PATH")).expect("this crate's manifest");
     let refused = l.reactor().watch(file, Interest::Readable, |_, _| unreachable!());
@@ -165,7 +165,7 @@ fn c106_c107_what_cannot_be_watched_is_an_error_of_watch() {
 }
 
 #[test]
-fn c106_an_end_of_stream_makes_it_ready() {
+fn c106_an_end_of_stream_makes_a_watch_ready() {
     let mut l = real_loop();
     let (ours, theirs) = pair();
     let ends = Rc::new(Cell::new(0));
@@ -183,7 +183,7 @@ fn c106_an_end_of_stream_makes_it_ready() {
 }
 
 #[test]
-fn an_end_of_stream_a_hang_up_and_an_error_count_as_both() {
+fn an_end_of_stream_a_hang_up_and_an_error_count_as_readable_and_writable() {
     let (ours, theirs) = pair();
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let (other_reader, other_writer) = std::io::pipe().expect("a pipe");
@@ -261,7 +261,7 @@ impl Drop for Source {
 }
 
 #[test]
-fn a_panic_in_the_callback_ends_that_watch_alone() {
+fn a_panic_in_the_callback_ends_only_that_watch() {
     let mut l = real_loop();
     let ((socket, mut to_first), (other, mut to_other)) = (pair(), pair());
     let dropped = Rc::new(Cell::new(false));

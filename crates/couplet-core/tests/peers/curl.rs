@@ -74,7 +74,7 @@ fn a_page_is_read_over_tls_on_a_unix_socket() {
 }
 
 #[test]
-fn a_wrong_authority_a_wrong_name_and_plain_http_are_told_on_both_sides() {
+fn a_wrong_authority_a_wrong_name_and_plain_http_are_reported_on_both_sides() {
     if !has("curl") {
         return;
     }

@@ -74,7 +74,7 @@ fn speak(scene: &mut Scene, port: u16) -> (Address, Address) {
 }
 
 #[test]
-fn the_client_s_address_is_known_behind_it() {
+fn the_clients_address_is_known_behind_haproxy() {
     if !has("haproxy") {
         return;
     }
@@ -91,7 +91,7 @@ fn the_client_s_address_is_known_behind_it() {
 }
 
 #[test]
-fn its_checks_are_quiet_and_harm_nobody() {
+fn health_checks_log_nothing_and_disturb_no_client() {
     if !has("haproxy") {
         return;
     }
@@ -118,7 +118,7 @@ fn its_checks_are_quiet_and_harm_nobody() {
 }
 
 #[test]
-fn a_check_of_a_tls_port_is_quiet_too() {
+fn a_health_check_of_a_tls_port_logs_nothing() {
     if !has("haproxy") {
         return;
     }
@@ -137,7 +137,7 @@ fn a_check_of_a_tls_port_is_quiet_too() {
 }
 
 #[test]
-fn what_it_knows_of_the_tls_that_it_has_ended_is_known_behind_it() {
+fn haproxys_report_of_the_tls_that_it_terminated_reaches_us() {
     if !has("haproxy") {
         return;
     }
@@ -174,7 +174,7 @@ fn what_it_knows_of_the_tls_that_it_has_ended_is_known_behind_it() {
 }
 
 #[test]
-fn it_believes_what_we_tell_of_a_client() {
+fn haproxy_believes_our_report_of_a_client() {
     if !has("haproxy") {
         return;
     }

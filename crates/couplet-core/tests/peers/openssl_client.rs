@@ -26,7 +26,7 @@ fn each_version(scene: impl Fn(&mut Scene, TlsVersion, &str)) {
 }
 
 #[test]
-fn its_session_is_resumed_and_both_sides_say_what_they_negotiated() {
+fn the_clients_session_is_resumed_and_both_sides_report_the_same_parameters() {
     each_version(|scene, version, option| {
         let tls = scene.server(scene.server_options().alpn(["h2", "echo"]));
         let ends = Ends::new(echo);
@@ -57,7 +57,7 @@ fn its_session_is_resumed_and_both_sides_say_what_they_negotiated() {
 }
 
 #[test]
-fn its_certificate_is_required_and_known_and_a_missing_one_is_told_on_both_sides() {
+fn the_clients_certificate_is_required_and_known_and_a_missing_one_is_reported_on_both_sides() {
     each_version(|scene, version, option| {
         let theirs = scene.certificate("client.test", |_| {});
         let auth = ClientAuth::Require(scene.authority.roots());
@@ -86,7 +86,7 @@ fn its_certificate_is_required_and_known_and_a_missing_one_is_told_on_both_sides
 }
 
 #[test]
-fn a_killed_one_has_cut_the_stream() {
+fn a_killed_client_truncates_the_stream() {
     each_version(|scene, _, option| {
         let ends = Ends::new(echo);
         let port = scene.listen(&scene.server(scene.server_options()), &ends);
@@ -103,7 +103,7 @@ fn a_killed_one_has_cut_the_stream() {
 }
 
 #[test]
-fn its_wish_to_renegotiate_is_refused() {
+fn the_clients_renegotiation_is_refused() {
     each_version(|scene, version, option| {
         if version == TlsVersion::Tls13 {
             return;

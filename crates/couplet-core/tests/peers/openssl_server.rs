@@ -53,7 +53,7 @@ fn each_version(scene: impl Fn(&mut Scene, TlsVersion, &str)) {
 }
 
 #[test]
-fn our_session_is_resumed_and_both_sides_say_what_they_negotiated() {
+fn our_session_is_resumed_and_both_sides_report_the_same_parameters() {
     each_version(|scene, version, option| {
         let mut server = scene.s_server("server.pem", &[option, "-alpn", "x,echo"]);
         let options = scene.client_options().versions(version, version);
@@ -88,7 +88,7 @@ fn our_session_is_resumed_and_both_sides_say_what_they_negotiated() {
 }
 
 #[test]
-fn our_certificate_is_known_and_a_missing_one_is_told_on_both_sides() {
+fn our_certificate_is_known_and_a_missing_one_is_reported_on_both_sides() {
     each_version(|scene, version, option| {
         let verify = [option, "-CAfile", "ca.pem", "-Verify", "1", "-verify_return_error"];
         let server = scene.s_server("server.pem", &verify);
@@ -131,7 +131,7 @@ fn a_server_without_our_protocol_refuses_us() {
 }
 
 #[test]
-fn c78_how_it_ends_the_stream_is_told_apart() {
+fn c78_a_clean_end_and_a_truncation_are_distinguished() {
     each_version(|scene, version, option| {
         for cut in [false, true] {
             let mut server = scene.s_server("server.pem", &[option, "-rev"]);
@@ -157,7 +157,7 @@ fn c78_how_it_ends_the_stream_is_told_apart() {
 }
 
 #[test]
-fn its_wish_to_renegotiate_is_refused_and_what_it_sends_in_clear_too() {
+fn renegotiation_and_plaintext_from_the_server_are_refused() {
     each_version(|scene, version, option| {
         for command in ["r\n", "P\n"] {
             // TLS 1.3 has no renegotiation.

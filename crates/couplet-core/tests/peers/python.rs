@@ -63,7 +63,7 @@ fn start(
 }
 
 #[test]
-fn much_goes_both_ways_at_once_and_both_say_goodbye() {
+fn many_bytes_go_both_ways_at_once_and_both_sides_say_goodbye() {
     let send = || {
         Ends::new(|transport, event| match event {
             Event::Made => transport.write(pattern(MUCH)),
@@ -80,7 +80,7 @@ fn much_goes_both_ways_at_once_and_both_say_goodbye() {
 }
 
 #[test]
-fn we_half_close_and_read_everything_it_sends_afterwards() {
+fn we_half_close_and_read_everything_python_sends_afterwards() {
     let write_closed = Rc::new(Cell::new(0));
     let ask = || {
         let write_closed = write_closed.clone();
@@ -110,7 +110,7 @@ fn answer(transport: &Transport, event: Event<'_>) {
 }
 
 #[test]
-fn it_half_closes_and_reads_everything_we_send_afterwards() {
+fn python_half_closes_and_reads_everything_we_send_afterwards() {
     meet(
         "half-close",
         || Ends::new(answer),
@@ -123,7 +123,7 @@ fn it_half_closes_and_reads_everything_we_send_afterwards() {
 }
 
 #[test]
-fn c78_a_stream_that_it_cuts_is_lost() {
+fn c78_a_stream_that_python_cuts_is_lost() {
     meet(
         "cut",
         || Ends::new(quiet),

@@ -35,7 +35,7 @@ impl Scene {
 }
 
 #[test]
-fn it_connects_to_our_port_for_tls() {
+fn socat_connects_to_our_tls_port() {
     if !has("socat") {
         return;
     }
@@ -54,7 +54,7 @@ fn it_connects_to_our_port_for_tls() {
 }
 
 #[test]
-fn we_connect_to_its_port_for_tls() {
+fn we_connect_to_socats_tls_port() {
     if !has("socat") {
         return;
     }
@@ -83,7 +83,7 @@ fn sockets(scene: &Scene) -> [(UnixAddress, String, String); 2] {
 }
 
 #[test]
-fn it_connects_to_our_unix_sockets() {
+fn socat_connects_to_our_unix_sockets() {
     if !has("socat") {
         return;
     }
@@ -97,7 +97,7 @@ fn it_connects_to_our_unix_sockets() {
 }
 
 #[test]
-fn we_connect_to_its_unix_sockets() {
+fn we_connect_to_socats_unix_sockets() {
     if !has("socat") {
         return;
     }

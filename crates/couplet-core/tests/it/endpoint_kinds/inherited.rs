@@ -48,7 +48,7 @@ fn a_shared_port_of_an_inherited_socket_listens_again_after_all_loops_have_stopp
 }
 
 #[test]
-fn c145_fd_refuses_what_is_not_an_inherited_listening_stream_socket() {
+fn c145_fd_requires_an_inherited_listening_stream_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();

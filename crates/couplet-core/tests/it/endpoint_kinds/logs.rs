@@ -92,7 +92,7 @@ fn a_capture_of_either_side_shows_that_the_client_opened_the_connection() {
 }
 
 #[test]
-fn c145d_a_capture_that_was_cut_loses_its_last_packet_and_goes_on() {
+fn c145d_a_truncated_capture_loses_its_last_packet_and_is_continued() {
     let folder = Folder::new();
     let file = folder.path("traffic.pcap");
     let log = format!("log:7777:file={file}");
@@ -177,7 +177,7 @@ fn of_two_logs_in_one_file_the_lower_limit_holds() {
 }
 
 #[test]
-fn c145d_the_limit_of_a_capture_counts_what_is_there_and_may_be_set_before_its_file() {
+fn c145d_the_limit_of_a_capture_counts_existing_content_and_may_be_set_before_the_file() {
     let folder = Folder::new();
     for is_first in [true, false] {
         let file = folder.path(&format!("{is_first}.pcap"));
@@ -194,7 +194,7 @@ fn c145d_the_limit_of_a_capture_counts_what_is_there_and_may_be_set_before_its_f
 }
 
 #[test]
-fn another_file_of_an_endpoint_in_use_is_a_file_of_its_own() {
+fn a_clone_of_a_log_in_use_can_write_to_another_file() {
     type Sets = fn(Logged<TcpServer>, &str) -> Logged<TcpServer>;
     const SETTERS: [Sets; 3] = [
         |log, path| log.pcap(path),
@@ -219,7 +219,7 @@ fn another_file_of_an_endpoint_in_use_is_a_file_of_its_own() {
 }
 
 #[test]
-fn the_form_of_a_log_is_that_of_its_keyword_or_else_of_the_name_of_its_file() {
+fn a_keyword_or_else_the_file_name_chooses_the_form_of_a_log() {
     let folder = Folder::new();
     for (name, form, is_capture) in [
         ("a.pcap", "", true),

@@ -79,7 +79,7 @@ fn c145_tls_stands_before_another_endpoint_in_any_order() {
 }
 
 #[test]
-fn tls_asks_for_what_its_keywords_say() {
+fn tls_keywords_set_client_certificates_alpn_and_names() {
     let folder = files();
     const SITE: &str = "tls:127.0.0.1:0:cert=$site.pem";
     const TRUST: &str = "tls:@:ca=$ca.pem:servername=localhost";
@@ -127,7 +127,7 @@ fn tls_asks_for_what_its_keywords_say() {
 }
 
 #[test]
-fn a_client_that_asks_for_no_name_in_the_folder_gets_the_certificate_beside_it() {
+fn a_client_whose_name_is_not_in_the_folder_gets_the_certificate_of_cert() {
     let folder = files();
     let authority = Authority::new();
     folder.write("beside-ca.pem", authority.certificate());
@@ -164,7 +164,7 @@ fn an_empty_folder_of_certificates_is_an_error() {
 }
 
 #[test]
-fn a_chain_may_be_in_a_file_of_its_own() {
+fn a_chain_may_be_in_a_separate_file() {
     let folder = Folder::new();
     let root = Authority::new();
     let middle = root.middle();
@@ -185,7 +185,7 @@ fn a_chain_may_be_in_a_file_of_its_own() {
 }
 
 #[test]
-fn tls_takes_the_name_of_the_certificate_from_what_it_stands_before() {
+fn tls_takes_the_name_of_the_certificate_from_the_endpoint_below() {
     let folder = files();
     let file = |name: &str| folder.path(name);
     let mut l = Loop::new().unwrap();

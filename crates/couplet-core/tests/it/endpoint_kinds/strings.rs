@@ -219,7 +219,7 @@ fn a_wrapper_anywhere_around_its_own_kind_prints_as_a_string_that_means_the_same
 
 #[test]
 #[cfg(any(feature = "tls", feature = "ring"))]
-fn each_wrapper_has_the_host_of_what_it_stands_before() {
+fn each_wrapper_has_the_host_of_the_endpoint_below() {
     let wrappers = [
         ("", ""),
         ("haproxy:", ""),
@@ -243,7 +243,7 @@ fn each_wrapper_has_the_host_of_what_it_stands_before() {
 }
 
 #[test]
-fn a_setter_limits_its_number_to_what_makes_sense() {
+fn setters_clamp_their_numbers_to_valid_ones() {
     let tcp = || TcpServer::new(([127, 0, 0, 1], 80).into());
     for (endpoint, printed) in [
         (Throttled::new(tcp()).read(0).to_string(), "read=1"),
@@ -486,7 +486,7 @@ fn a_second_name_of_a_keyword_repeats_it() {
 
 #[test]
 #[cfg(any(feature = "tls", feature = "ring"))]
-fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
+fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_a_suggestion() {
     let mistakes: &[Mistake] = &[
         (
             "tsl:443",
@@ -647,7 +647,7 @@ proptest! {
 
     /// Following hints ends at a valid string, or at an error without a hint.
     #[test]
-    fn hints_end(text in pieces(), at in 0usize..20, letter in "[a-z:=]") {
+    fn a_chain_of_hints_ends(text in pieces(), at in 0usize..20, letter in "[a-z:=]") {
         let mut text = text;
         let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.insert_str(at, &letter);

@@ -54,7 +54,7 @@ fn haproxy_reads_the_addresses_of_the_client_from_the_last_of_its_headers() {
 }
 
 #[test]
-fn bytes_that_come_with_a_header_wait_for_their_protocol_whatever_it_does_first() {
+fn bytes_received_with_a_header_wait_for_the_protocols_first_acts() {
     type Does = fn(&Transport, &A);
     let resumes_at_once = |transport: &Transport, _: &A| {
         transport.pause_producing();
@@ -133,7 +133,7 @@ fn haproxy_rejects_peers_that_are_not_trusted() {
 }
 
 #[test]
-fn haproxy_waits_for_the_header_as_long_as_it_is_told() {
+fn haproxy_waits_for_the_header_until_its_timeout() {
     for (text, limit) in [("haproxy:7777", 10.0), ("haproxy:7777:header-timeout=2.5", 2.5)] {
         let mut memory = echoing(text);
         memory.connect(7777);
@@ -317,7 +317,7 @@ fn a_throttle_without_limits_adds_nothing_to_a_port() {
 }
 
 #[test]
-fn c169c_a_shared_throttle_does_not_wait_for_connections_that_are_gone() {
+fn c169c_a_shared_throttle_does_not_wait_for_closed_connections() {
     // Each waits for its turn to read 400 bytes, or to write 1000.
     for (limited, sent) in [("read", 400), ("write", 1)] {
         let (mut memory, count) = counting(format!("throttle:7777:{limited}=50k:shared=yes"));
@@ -447,7 +447,7 @@ fn c145_wrappers_nest_and_the_last_is_next_to_the_socket() {
 }
 
 #[test]
-fn an_endpoint_is_used_again_and_again_and_by_threads() {
+fn an_endpoint_is_used_repeatedly_and_by_several_threads() {
     let server = server_from_string("throttle:127.0.0.1:0:read=1M").unwrap();
     let serve = move || {
         let mut l = Loop::new().unwrap();

@@ -74,7 +74,7 @@ fn c165_a_pause_stops_in_the_middle_of_a_chunk_and_the_rest_comes_on_resume() {
 }
 
 #[test]
-fn c165_what_is_held_comes_by_the_turn_and_not_inside_of_resume() {
+fn c165_held_messages_come_in_the_turn_and_not_inside_resume() {
     with_each_framer!(fact);
     fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, _): Chunk) {
         let notes = Notes::then(|n, transport| {
@@ -112,7 +112,7 @@ fn c165_a_pause_and_a_resume_in_one_callback_change_nothing() {
 }
 
 #[test]
-fn c165_a_pause_from_outside_holds_what_was_cut() {
+fn c165_a_pause_from_outside_holds_a_partial_message() {
     with_each_framer!(fact);
     fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, end): Chunk) {
         let notes = Notes::default();

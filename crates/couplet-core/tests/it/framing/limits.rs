@@ -135,7 +135,7 @@ fn c167_each_offence_closes_with_its_name_after_the_strings_before_it() {
 }
 
 #[test]
-fn c167_whatever_the_limit_a_length_is_never_more_than_can_be() {
+fn c167_a_length_beyond_isize_max_exceeds_every_limit() {
     let want =
         [message("ok"), lost(FramingError::StringTooLong { limit: isize::MAX.unsigned_abs() })];
     for length in [usize::MAX, isize::MAX.unsigned_abs() + 1] {

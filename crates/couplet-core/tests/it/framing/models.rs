@@ -48,7 +48,7 @@ proptest! {
     })]
 
     #[test]
-    fn c169_lines_are_those_of_a_naive_decoder(
+    fn c169_lines_agree_with_a_naive_decoder(
         stream in from(b"\r\n\r\naab.", 200),
         delimiter in prop::sample::select(&DELIMITERS[..]),
         limit in 0..20_usize,
@@ -85,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn c164_raw_bytes_and_lines_are_those_of_a_naive_decoder(
+    fn c164_raw_bytes_and_lines_agree_with_a_naive_decoder(
         stream in from(b"\r\n\r\n0123x", 200),
         cuts in cuts(),
         pauses in any::<bool>(),
@@ -96,7 +96,7 @@ proptest! {
     }
 
     #[test]
-    fn c169_netstrings_are_those_of_a_naive_decoder(
+    fn c169_netstrings_agree_with_a_naive_decoder(
         stream in good_then_bad(from(b"01:,x", 30), b"0123:,,x-", encode_netstring),
         limit in prop_oneof![1 => 0..30_usize, 2 => Just(99_999)],
         cuts in cuts(),
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn c169_strings_with_a_prefix_are_those_of_a_naive_decoder(
+    fn c169_strings_with_a_prefix_agree_with_a_naive_decoder(
         stream in good_then_bad(from(b"\0\x01\x02x", 300), b"\0\0\0\x01\x02\xff", |string, out| {
             encode_int::<u16>(string, out).expect("short");
         }),

@@ -183,7 +183,7 @@ fn c164_raw_bytes_that_are_given_back_come_again_with_more() {
 }
 
 #[test]
-fn c163_c164_a_line_that_is_too_long_may_go_on_raw_and_ends_there() {
+fn c163_c164_a_line_that_is_too_long_may_continue_raw_and_ends_there() {
     let plays =
         Plays { after_raw: |transport, data| transport.set_line_mode(&data[5..]), ..plays() };
     let log = plays.log.clone();

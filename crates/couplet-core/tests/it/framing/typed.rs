@@ -49,7 +49,7 @@ impl StringProtocol for Later {
 }
 
 #[test]
-fn timers_and_tells_of_a_framed_protocol_get_its_own_transport() {
+fn timers_and_requests_of_a_framed_protocol_get_its_own_transport() {
     let mut held = hold(LineReceiver::new(Later::default()));
     held.push(b"tell\r\nask\r\ntimer\r\n");
     assert_eq!(held.wire.take(), b"1\r\n2\r\n");
@@ -70,7 +70,7 @@ fn the_transport_of_a_tell_switches_its_receivers_mode() {
 }
 
 #[test]
-fn another_thread_tells_the_protocol_inside_a_framer() {
+fn a_tell_from_another_thread_reaches_the_protocol_inside_a_framer() {
     let mut held = hold(LineReceiver::new(Later::default()));
     let (remote, id) = (held.reactor().remote(), held.connection.id());
     let teller = std::thread::spawn(move || {

@@ -97,7 +97,7 @@ fn c148_a_panic_in_process_exited_is_logged_and_ended_still_comes() {
 }
 
 #[test]
-fn c149_what_can_not_be_started_is_an_immediate_error() {
+fn c149_a_program_that_cannot_be_started_is_an_immediate_error() {
     let mut nursery = Nursery::new();
     let folder = crate::needed::Folder::new();
     let text = folder.join("text");
@@ -208,7 +208,7 @@ fn c152c_a_signal_reaches_the_whole_group_of_a_child_that_leads_one() {
 }
 
 #[test]
-fn c152c_nobody_of_a_group_that_is_terminated_stays() {
+fn c152c_terminate_group_ends_every_process_of_the_group() {
     let mut nursery = Nursery::new();
     // First the leader exits immediately and the grandchild ignores the signal; then both ignore
     // it.
@@ -226,7 +226,7 @@ fn c152c_nobody_of_a_group_that_is_terminated_stays() {
 }
 
 #[test]
-fn c152_a_child_that_is_stopped_goes_on_when_it_is_told_to() {
+fn c152_a_stopped_child_continues_on_sigcont() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(Command::new("cat"));
     process.signal_process("STOP").expect("it runs");
@@ -258,7 +258,7 @@ fn c154_children_started_before_the_run_are_noticed_and_others_are_left_alone() 
 }
 
 #[test]
-fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_hears_of_it() {
+fn c154a_a_child_that_outlives_the_run_is_left_running_and_its_protocol_is_notified() {
     let mut l = couplet::Loop::new().expect("a loop");
     let protocol = Logged::default();
     let log = protocol.log.clone();

@@ -45,7 +45,7 @@ fn a_large_input_and_output_pass_each_other() {
 }
 
 #[test]
-fn a_program_that_writes_too_much_is_killed_and_one_that_is_not_there_fails() {
+fn a_program_that_writes_too_much_is_killed_and_a_missing_program_fails() {
     let mut nursery = Nursery::new();
     let options = OutputOptions::default().limit(100_000);
     let failure = output_of(&mut nursery, Command::new("yes"), options).expect_err("too much");
@@ -84,7 +84,7 @@ fn with_a_child(file: &str, then: &str) -> Command {
 }
 
 #[test]
-fn c154d_nothing_stays_of_a_program_that_was_given_up_though_its_child_has_its_pipes() {
+fn c154d_an_abandoned_program_leaves_nothing_though_its_child_has_its_pipes() {
     let mut nursery = Nursery::new();
     let folder = crate::needed::Folder::new();
     for gives_up in ["a cancel", "a cancel after its exit", "a timeout", "a limit"] {
@@ -137,7 +137,7 @@ fn c154d_a_program_whose_output_is_abandoned_is_still_served_and_reaped() {
 }
 
 #[test]
-fn output_and_errors_go_to_callbacks_of_their_own() {
+fn output_and_errors_have_separate_callbacks() {
     #[derive(Clone, Default)]
     struct Streams(Rc<RefCell<[Vec<u8>; 2]>>);
     impl ProcessProtocol for Streams {

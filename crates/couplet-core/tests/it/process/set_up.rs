@@ -13,7 +13,7 @@ use super::{Command, Nursery, sh};
 const LIST: &str = "cd /proc/$$/fd; for fd in *; do [ -e $fd ] && echo $fd; done";
 
 #[test]
-fn c150_a_child_inherits_our_environment_unless_told_otherwise() {
+fn c150_a_child_inherits_our_environment_by_default() {
     let mut nursery = Nursery::new();
     let ours = std::env::var("PATH").expect("this process has one");
     assert_eq!(nursery.run(sh("echo $PATH")).text(1).trim_end(), ours);
@@ -99,7 +99,7 @@ fn an_inherited_variable_can_be_removed_and_replaced() {
 }
 
 #[test]
-fn c150a_directory_mask_and_limits_are_those_of_the_command_and_the_last_of_a_resource_counts() {
+fn c150a_a_command_sets_directory_mask_and_limits_and_the_last_limit_of_a_resource_counts() {
     let mut nursery = Nursery::new();
     let command = sh("pwd; umask; ulimit -n; ulimit -Hn; ulimit -c; ulimit -f")
         .current_dir("/")
@@ -241,7 +241,7 @@ fn c153_a_child_has_pipes_under_any_number() {
 }
 
 #[test]
-fn c153_writing_to_one_that_does_not_exist_is_an_error_and_closing_it_again_is_harmless() {
+fn c153_writing_to_a_missing_descriptor_is_an_error_and_closing_it_again_is_harmless() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(Command::new("cat"));
     let wrong = |process: &couplet::process::Process| {
@@ -285,7 +285,7 @@ fn c153_descriptors_may_be_files_null_or_one_another() {
 }
 
 #[test]
-fn c153b_a_child_that_does_not_read_is_back_pressure() {
+fn c153b_a_child_that_does_not_read_exerts_back_pressure() {
     let mut nursery = Nursery::new();
     let (process, log) = nursery.spawn(sh("read go; cat | wc -c"));
     nursery.until("connection_made", || log.has("made"));

@@ -19,7 +19,7 @@ fn c146a_a_child_in_a_terminal_has_one_that_echoes_and_controls_its_session() {
 }
 
 #[test]
-fn c146a_the_size_of_the_window_can_be_changed_and_the_child_hears_of_it() {
+fn c146a_a_change_of_the_window_size_is_reported_to_the_child() {
     let mut nursery = Nursery::new();
     let script =
         "stty size; trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.01; done";

@@ -94,7 +94,7 @@ fn c145c_a_program_whose_connection_is_aborted_is_asked_to_end() {
 }
 
 #[test]
-fn c145c_its_whole_group_is_killed_after_the_grace() {
+fn c145c_the_whole_group_of_a_program_is_killed_after_the_grace() {
     let mut nursery = Nursery::new();
     let script = "trap '' TERM; sh -c 'echo $$; exec sleep 1000' & wait; wait";
     let seen = ready(&mut nursery, script, WhenLost::End(Duration::from_millis(20)));
@@ -149,7 +149,7 @@ fn c145c_a_program_whose_connect_is_cancelled_ends_too() {
 }
 
 #[test]
-fn c145c_a_program_that_has_exited_ends_its_connection_with_what_it_wrote() {
+fn c145c_the_exit_of_a_program_ends_its_connection_after_its_output() {
     let mut nursery = Nursery::new();
     // A daemon that leaves the group holds the pipes forever.
     let daemon = "exec 3>&1; pid=$(setsid sh -c 'echo $$; exec sleep 1000 >&3' &); echo $pid >&2; \
@@ -237,7 +237,7 @@ fn c145h_a_program_that_closes_its_input_answers_in_full_and_gets_no_signal() {
 }
 
 #[test]
-fn c145h_a_child_with_separate_pipes_does_the_same() {
+fn c145h_a_child_with_separate_pipes_that_closes_its_input_answers_in_full() {
     for (script, input, output, code) in early_closers() {
         let mut nursery = Nursery::new();
         let (process, log) = nursery.spawn(sh(script));

@@ -112,7 +112,7 @@ fn listen_over_broken(
 }
 
 #[test]
-fn c44_a_layer_may_panic_in_every_call_however_it_was_started_and_ends_its_own_connection_alone() {
+fn c44_a_layer_may_panic_in_every_call_however_it_was_started_and_ends_only_its_own_connection() {
     let cases = WAYS.iter().flat_map(|way| CALLS.map(|call| (way, call)));
     // A connection that ends at once has no deadline to miss.
     let cases = cases.flat_map(|(way, call)| [(way, call, false), (way, call, true)]);

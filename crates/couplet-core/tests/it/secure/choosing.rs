@@ -100,7 +100,7 @@ fn a_handshake_waits_for_its_certificate() {
 }
 
 #[test]
-fn a_choice_sees_what_the_client_offers_in_the_order_of_its_preference() {
+fn a_choice_sees_the_clients_offers_in_order_of_preference() {
     for (alpn, mut rig) in Rig::each([&["h3", "h2", "http/1.1"][..], &["h2"], &[]]) {
         let options = ClientTlsOptions::default().roots(rig.authority.roots()).alpn(alpn);
         rig.client = ClientTls::new(&options.server_name("Shop.Test")).expect("settings that work");
@@ -121,7 +121,7 @@ enum Place {
 }
 
 #[test]
-fn a_handshake_goes_on_with_its_late_certificate_wherever_its_layer_is() {
+fn a_handshake_continues_with_its_late_certificate_at_any_place_of_its_layer() {
     use Place::{Alone, Highest, Lowest, Middle};
     for (place, mut rig) in Rig::each([Alone, Lowest, Middle, Highest]) {
         let (vault, server, client) = (Vault::new(), End::default(), End::default());

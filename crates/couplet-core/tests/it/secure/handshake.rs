@@ -91,7 +91,7 @@ fn c75_c76_c77_an_untrusted_certificate_ends_the_connect_with_the_tls_error() {
 }
 
 #[test]
-fn c105a_a_handshake_goes_on_during_a_drain() {
+fn c105a_a_handshake_continues_during_a_drain() {
     for mut rig in Rig::both() {
         let (server, client) = (End::default(), End::default());
         let port = rig.listen(&server);

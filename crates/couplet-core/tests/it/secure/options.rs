@@ -252,7 +252,7 @@ const EFFECTS: &[Effect] = &[
 ];
 
 #[test]
-fn each_option_has_an_effect_and_without_it_there_is_none() {
+fn each_option_has_an_effect_that_does_not_occur_without_it() {
     let world = World::new();
     for Effect { option, beside, set, shows } in EFFECTS {
         let with = |sets: &[&Set]| {

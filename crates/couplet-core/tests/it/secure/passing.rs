@@ -11,7 +11,7 @@ use super::{End, Hooked, Rig};
 use crate::suite::recorder::{A, Call};
 
 #[test]
-fn what_a_layer_asks_while_an_answer_passes_is_done() {
+fn requests_of_a_layer_while_an_answer_passes_are_carried_out() {
     for (closes, mut rig) in Rig::each([false, true]) {
         let server = End::default().on("data", |transport| transport.write("answer"));
         let (asks, acts) = (server.clone(), Rc::new(Cell::new(true)));
@@ -60,7 +60,7 @@ fn a_deadline_that_comes_in_a_pause_comes_once() {
 }
 
 #[test]
-fn two_layers_asked_for_at_once_with_bytes_in_between() {
+fn bytes_written_between_two_layers_started_in_one_callback_arrive_in_order() {
     for mut rig in Rig::both() {
         let server = End::default().on("data", |transport| {
             transport.write("a");
@@ -95,7 +95,7 @@ fn resumed_as_its_answer_leaves(rig: &mut Rig, server: &End) -> couplet::testing
 }
 
 #[test]
-fn flushed_does_not_fire_for_what_was_written_in_the_calls_before_it() {
+fn flushed_waits_for_bytes_written_in_earlier_calls_of_the_round() {
     for mut rig in Rig::both() {
         let flushed = Rc::new(RefCell::new(Vec::new()));
         let noted = flushed.clone();
@@ -117,7 +117,7 @@ fn flushed_does_not_fire_for_what_was_written_in_the_calls_before_it() {
 }
 
 #[test]
-fn who_pauses_and_resumes_in_one_round_of_calls_gets_what_the_layers_hold() {
+fn a_pause_and_a_resume_in_one_round_of_calls_deliver_the_layers_held_bytes() {
     for mut rig in Rig::both() {
         let server = End::default().on("data", |transport| {
             transport.pause_producing();

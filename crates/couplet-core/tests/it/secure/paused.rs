@@ -77,7 +77,7 @@ fn c52_a_layer_that_is_woken_in_a_pause_keeps_its_bytes() {
 }
 
 #[test]
-fn c52_c81_who_resumes_when_the_handshake_is_complete_gets_what_came_with_it() {
+fn c52_c81_a_resume_in_handshake_completed_delivers_the_bytes_that_came_with_the_handshake() {
     for mut rig in Rig::both() {
         let server = rig.starting_server().on("made", Transport::pause_producing);
         let server = server.on("secure", Transport::resume_producing);

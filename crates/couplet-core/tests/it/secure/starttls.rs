@@ -35,7 +35,7 @@ fn upgrades(rig: &mut Rig) -> (End, End) {
 }
 
 #[test]
-fn what_was_written_before_a_layer_starts_is_counted_once_on_the_wire() {
+fn bytes_written_before_a_layer_starts_are_counted_once_on_the_wire() {
     for mut rig in Rig::both() {
         let server = End::default().on("made", |transport| {
             transport.write("in clear ");
@@ -53,7 +53,7 @@ fn what_was_written_before_a_layer_starts_is_counted_once_on_the_wire() {
 }
 
 #[test]
-fn c81_c84_start_tls_keeps_the_protocol_and_seals_what_was_written_before() {
+fn c81_c84_start_tls_keeps_the_protocol_and_encrypts_bytes_written_before_the_handshake() {
     for mut rig in Rig::both() {
         let (server, client) = upgrades(&mut rig);
         rig.turn();
@@ -122,7 +122,7 @@ fn c80_lose_connection_in_a_handshake_with_nothing_written_does_not_wait() {
 }
 
 #[test]
-fn a_close_in_a_handshake_lets_what_was_written_through() {
+fn a_close_in_a_handshake_still_sends_written_bytes() {
     for mut rig in Rig::both() {
         let server = rig.starting_server();
         let client = rig.starting_client().on("made", |transport| {

@@ -18,7 +18,7 @@ fn joined(rig: &mut Rig) -> (Running<(u64, u64)>, Wire, Wire) {
 }
 
 #[test]
-fn what_comes_on_one_stream_goes_to_the_other_and_is_counted() {
+fn bytes_are_copied_in_both_directions_and_counted() {
     for mut rig in Rig::both() {
         let (copying, near, far) = joined(&mut rig);
         near.push(b"and after");
@@ -64,7 +64,7 @@ fn a_full_reader_stops_the_other_side() {
 }
 
 #[test]
-fn who_drops_the_future_closes_both() {
+fn dropping_the_future_closes_both_streams() {
     for mut rig in Rig::both() {
         let ((one, near), (other, far)) = (connected(&mut rig), connected(&mut rig));
         let task = rig.reactor.spawn(async move { Ok(copy_bidirectional(one, other).await?) });
@@ -89,7 +89,7 @@ fn a_stream_that_was_lost_before_breaks_the_other() {
 }
 
 #[test]
-fn a_protocol_takes_a_stream_over_with_what_was_not_read() {
+fn a_protocol_takes_over_a_stream_with_its_unread_bytes() {
     for (mut rig, comes_first) in
         Rig::both().into_iter().chain(Rig::both()).zip([true, true, false, false])
     {

@@ -40,7 +40,7 @@ fn the_peers_fin_ends_reading_and_nothing_else() {
 }
 
 #[test]
-fn shutdown_ends_our_stream_and_reading_goes_on() {
+fn shutdown_ends_our_stream_and_reading_continues() {
     for (mut rig, mut stream, wire) in both_connected() {
         let talk = start(&mut rig, async move {
             stream.write_all("question").await?;
@@ -61,7 +61,7 @@ fn shutdown_ends_our_stream_and_reading_goes_on() {
 }
 
 #[test]
-fn c105a_a_stream_hears_of_a_drain() {
+fn c105a_a_drain_wakes_a_stream_that_waits_for_it() {
     for mut rig in Rig::both() {
         let port = serve(&rig, async |mut stream| {
             stream.draining().await;
@@ -80,7 +80,7 @@ fn c105a_a_stream_hears_of_a_drain() {
 }
 
 #[test]
-fn a_reset_fails_what_is_read_after_the_bytes_that_arrived() {
+fn a_reset_fails_reads_after_the_bytes_that_arrived() {
     for (mut rig, mut stream, wire) in both_connected() {
         rig.push(&wire, b"arrived");
         rig.reset(&wire);
@@ -183,7 +183,7 @@ fn a_stream_that_ends_early_fails_read_exact() {
 }
 
 #[test]
-fn a_dropped_stream_sends_what_was_written_and_closes() {
+fn a_dropped_stream_sends_written_bytes_and_closes() {
     for (mut rig, mut stream, wire) in both_connected() {
         finish(&mut rig, async move { Ok(stream.write_all("the last words").await?) });
         assert_eq!(wire.take(), b"the last words");
@@ -217,7 +217,7 @@ fn the_connection_closes_with_its_second_half() {
 }
 
 #[test]
-fn c44_a_handler_that_panics_or_fails_ends_its_own_connection_alone() {
+fn c44_a_handler_that_panics_or_fails_ends_only_its_own_connection() {
     for mut rig in Rig::both() {
         let port = serve(&rig, async |mut stream| -> Result<()> {
             stream.write_all("hello").await?;

@@ -62,7 +62,7 @@ fn a_message_that_the_framer_refuses_is_an_error_behind_those_before_it() {
 }
 
 #[test]
-fn who_takes_no_message_stops_the_peer() {
+fn a_stream_whose_messages_are_not_taken_holds_the_peer_back() {
     for mut rig in Rig::both() {
         rig.network.set_capacity(5000);
         let (stream, wire) = connected(&mut rig);

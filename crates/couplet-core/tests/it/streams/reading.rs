@@ -8,7 +8,7 @@ use super::{both_connected, connected, finish, hold, start, with};
 use crate::secure::Rig;
 
 #[test]
-fn read_gives_what_has_arrived_and_waits_for_something() {
+fn read_returns_arrived_bytes_or_waits_for_the_first() {
     for (mut rig, stream, wire) in both_connected() {
         let held = hold(stream);
         let mut reading = with(&mut rig, &held, async |stream| {
@@ -90,7 +90,7 @@ fn a_line_past_the_limit_is_refused_and_costs_no_memory() {
 }
 
 #[test]
-fn who_does_not_read_stops_the_peer() {
+fn a_stream_that_is_not_read_holds_the_peer_back() {
     for mut rig in Rig::both() {
         rig.network.set_capacity(5000);
         let (stream, wire) = connected(&mut rig);

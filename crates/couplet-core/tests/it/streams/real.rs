@@ -308,7 +308,7 @@ fn an_echo_returns_five_megabytes_to_a_slow_reader() {
 }
 
 #[test]
-fn who_has_half_closed_gets_the_whole_answer() {
+fn a_half_closed_peer_gets_the_whole_answer() {
     for kind in KINDS {
         let mut ground = Ground::new(kind);
         let target = ground.serve(async |mut stream| {
@@ -333,7 +333,7 @@ fn who_has_half_closed_gets_the_whole_answer() {
 }
 
 #[test]
-fn a_reset_by_the_peer_fails_what_is_read() {
+fn a_reset_by_the_peer_fails_reads_and_writes() {
     for kind in KINDS {
         let mut ground = Ground::new(kind);
         let seen: Rc<RefCell<Vec<ErrorKind>>> = Rc::default();

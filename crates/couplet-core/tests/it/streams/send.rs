@@ -9,7 +9,7 @@ use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const ANY: &str = "tcp:0:interface=127.0.0.1";
 
 #[test]
-fn it_works_at_home_fails_elsewhere_and_is_closed_when_it_is_dropped_there() {
+fn a_send_stream_works_in_its_thread_fails_in_another_and_is_closed_by_a_drop_there() {
     let ran = couplet::run_until(|reactor| {
         let reactor = reactor.clone();
         reactor.clone().spawn(async move {

@@ -11,7 +11,7 @@ use super::{both_connected, connected, hold, poll_once, start, with};
 use crate::secure::{End, Rig};
 
 #[test]
-fn a_flush_after_one_that_was_dropped_waits_for_what_was_written_since() {
+fn a_flush_after_a_dropped_one_waits_for_bytes_written_since() {
     for mut rig in Rig::both() {
         rig.network.set_capacity(1000);
         let (mut stream, wire) = connected(&mut rig);
@@ -64,7 +64,7 @@ fn a_stream_of_a_connection_that_ends_before_it_is_taken_over_fails() {
 }
 
 #[test]
-fn a_stream_of_a_loop_that_is_gone_fails() {
+fn a_stream_of_a_dropped_loop_fails() {
     for (rig, mut stream, _wire) in both_connected() {
         assert!(poll_once(pin!(stream.read(&mut [0]))).is_pending());
         drop(rig);
@@ -86,7 +86,7 @@ fn a_flush_after_an_abort_fails() {
 }
 
 #[test]
-fn shutdown_where_our_stream_had_ended_before() {
+fn shutdown_succeeds_if_our_stream_has_ended_before() {
     for mut rig in Rig::both() {
         let server = End::aware().on("made", Transport::lose_write_connection);
         let wire = rig.wire(&server);

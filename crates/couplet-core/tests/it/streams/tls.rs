@@ -54,7 +54,7 @@ fn c84_bytes_in_clear_behind_the_request_cut_the_connection() {
 }
 
 #[test]
-fn a_handshake_that_fails_is_an_error_and_a_name_that_is_none_another() {
+fn a_failed_handshake_and_an_invalid_name_are_different_errors() {
     for (mut rig, mut stream, wire) in both_connected() {
         let tls = rig.client.clone();
         let failed = start(&mut rig, async move {

@@ -25,7 +25,7 @@ scripted! {
         "a tells write x, panic no more; b sees Fin; b got ",
         "a pieces; turns 2; a tells panic no more; b ends Panicked(no more); b got-part; b got-some; a closes Normal";
 
-    fn c20a_fail_flushes_what_was_written()
+    fn c20a_fail_flushes_written_bytes()
         "a bytes BIG; {a lose; turn|plain}; a tells fail e, write late; b ends Failed(e); b got BIG; a broke e";
 }
 

@@ -61,7 +61,7 @@ scripted! {
         "dials open none; c stop true; turns 3
         a log do_start, started_connecting, client_connection_failed(Failed(the attempt was stopped)), do_stop; untried; c unconnected";
 
-    fn c51_disconnect_does_what_the_state_asks_for()
+    fn c51_disconnect_stops_an_attempt_or_closes_the_connection()
         // While connecting.
         "dials silent none; turns 3; c disconnect; turn
         a log do_start, started_connecting, client_connection_failed(Failed(the attempt was stopped)), do_stop",

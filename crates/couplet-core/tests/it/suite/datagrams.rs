@@ -151,7 +151,7 @@ pub(crate) fn c156_a_round_takes_at_most_64_datagrams_of_a_port(kit: Kit) {
     assert_eq!(far.data(), all);
 }
 
-pub(crate) fn c156_the_size_can_be_set_and_a_cut_datagram_is_told(kit: Kit) {
+pub(crate) fn c156_the_size_can_be_set_and_a_cut_datagram_is_reported(kit: Kit) {
     let (mut rig, far) = (kit.rig(), Far::default());
     let a = plain(&rig, Far::default());
     let b = rig.datagrams(DatagramOptions::default().size(8), far.clone());
@@ -270,7 +270,7 @@ pub(crate) fn c158_a_port_that_stops_sends_what_waits_and_delivers_nothing(kit: 
 }
 
 /// Ports may receive into the same buffers.
-pub(crate) fn c158_a_port_that_stops_or_pauses_in_a_batch_holds_none_but_its_own(kit: Kit) {
+pub(crate) fn c158_a_port_that_stops_or_pauses_in_a_batch_holds_only_its_own_datagrams(kit: Kit) {
     let acts: [fn(&DatagramTransport); 2] =
         [|port| drop(port.stop_listening()), DatagramTransport::pause_producing];
     for (act, by_another) in acts.into_iter().flat_map(|act| [(act, false), (act, true)]) {
@@ -454,7 +454,7 @@ pub(crate) fn c159_refusals_drop_nothing_unless_two_concern_the_same_datagram(ki
     }
 }
 
-pub(crate) fn c159_only_the_peer_of_a_port_is_heard(kit: Kit) {
+pub(crate) fn c159_a_port_receives_only_from_its_peer(kit: Kit) {
     let (mut rig, near) = (kit.rig(), Far::default());
     let other = plain(&rig, Far::default());
     let peer = plain(&rig, Far::echo());

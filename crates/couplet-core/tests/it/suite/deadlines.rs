@@ -277,7 +277,7 @@ pub(crate) fn c15e_an_open_connection_whose_peer_takes_nothing_is_reset(kit: Kit
 
 /// The loop's wait ends late and misses bytes that have already arrived, as in a process that was
 /// stopped while they arrived.
-pub(crate) fn c15c_input_at_hand_precedes_the_timers_that_are_late(kit: Kit) {
+pub(crate) fn c15c_input_that_has_arrived_precedes_late_timers(kit: Kit) {
     if kit.in_flight() {
         // Input is available when its operation completes, some turns later.
         return;

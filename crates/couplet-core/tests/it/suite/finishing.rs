@@ -18,7 +18,7 @@ fn watch(log: &Log, drained: Deferred<Drained>) {
         .detach();
 }
 
-pub(crate) fn c105a_a_drain_closes_its_port_and_asks_its_connections_alone(kit: Kit) {
+pub(crate) fn c105a_a_drain_closes_its_port_and_asks_only_its_connections(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let (one, other) = (rig.end(), rig.end());
     let (port, another) = (rig.listen(&one, Script::new()), rig.listen(&other, Script::new()));
@@ -107,7 +107,7 @@ pub(crate) fn c105a_a_port_may_accept_while_all_others_drain(kit: Kit) {
 scripted! {
     $ finishing:
 
-    fn c105a_who_pauses_and_who_comes_next_is_asked_too()
+    fn c105a_a_paused_protocol_and_its_successor_are_asked_too()
         "protocol; on draining: write bye, lose; connection; once made: pause; drain 10; a until draining; a upgrade 1
         p until draining; p log made, draining, ..; b sees Fin; b got bye; a count 1 draining";
 
@@ -119,13 +119,13 @@ scripted! {
         "on draining: write bye, lose; drain 100 patience 100; b sees Fin; b got bye; turns 2; results
         b fin; a lost Done(Us); results 1/0/0; time 0; no-timer";
 
-    fn c105b_who_does_not_finish_is_closed_and_at_last_aborted()
+    fn c105b_a_connection_that_does_not_finish_is_closed_and_at_last_aborted()
         "a write written before; next; a2 bytes BIG; next; once made: resetting; drain 10 close 5; turns 3
         a has draining; a2 has draining; a3 has draining; pass 9; turns 3; a open; a2 open; a3 open
         pass 1; b sees Fin; b got written before; b fin; a lost Shutdown; a3 lost Shutdown; b3 sees; a2 open
         pass 5; a2 lost Shutdown; results 0/1/2; echoes";
 
-    fn c105b_what_a_question_panics_with_loses_that_connection_alone() needs half_close
+    fn c105b_a_panic_in_draining_loses_only_that_connection() needs half_close
         "on draining: panic no time; next; on draining: write bye, lose; b2 fin; drain 10; a until draining
         b fin; a lost Panicked(no time); b2 sees; a2 lost; results 2/0/0";
 
@@ -165,7 +165,7 @@ pub(crate) fn c105a_a_protocol_that_does_not_know_of_drains_is_left_alone(kit: K
     rig.gets(&b, b"before, and after");
 }
 
-pub(crate) fn c105b_whom_one_drain_closes_another_counts_as_closed(kit: Kit) {
+pub(crate) fn c105b_a_connection_closed_by_one_drain_counts_as_closed_for_another(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let (idle, unread) = (rig.end(), rig.end());
     let ports = [rig.listen(&idle, Script::new()), rig.listen(&unread, Script::new())];

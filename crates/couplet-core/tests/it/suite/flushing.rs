@@ -30,7 +30,7 @@ pub(crate) fn c06_c07_writes_after_lose_write_connection_are_dropped(kit: Kit) {
 scripted! {
     $ flushing:
 
-    fn c05_what_was_written_before_lose_connection_arrives()
+    fn c05_bytes_written_before_lose_connection_arrive()
         "once data: {1:pieces|write #1|write }, lose; b send x; b sips 64K Fin; b got {1:BIG|#1|}
         b close; a lost Done(Us)",
         // While an earlier write is partly sent.
@@ -78,12 +78,12 @@ scripted! {
         // A producer that writes occasionally keeps the connection alive.
         "a tells push, {lose|half}; <30:a tells write x; b more x; pass 20; turn; a open;>";
 
-    fn c14_unregistering_while_closing_lets_the_close_go_on()
+    fn c14_unregistering_while_closing_lets_the_close_proceed()
         "source resume 1 = write x; source resume 2 = unregister; a tells {1:push|push|pull}, lose
         {1:tick; b takes; b saw Open; a unregister|tick; b takes; b saw Open; a in 0 unregister|plain}
         b sees Fin; b fin; a lost Done(Us); time 0";
 
-    fn c14_unregistering_after_the_peer_has_gone_does_nothing() needs resets counted_calls
+    fn c14_unregistering_after_a_reset_does_nothing() needs resets counted_calls
         "source stop = {unregister|}; a tells push, lose; turn; b reset; a lost Lost; a unregister; turns 5
         a log made, stop, lost(Lost); a writes 0; a shuts 0; a closes-once";
 }

@@ -148,11 +148,11 @@ pub(crate) fn c71b_the_connection_with_most_output_is_ended(kit: Kit) {
     reach_a_limit(kit, LoadLimits::buffered);
 }
 
-pub(crate) fn c71b_a_peer_with_an_address_has_a_limit_of_its_own(kit: Kit) {
+pub(crate) fn c71b_each_peer_with_an_address_has_a_separate_limit(kit: Kit) {
     reach_a_limit(kit, LoadLimits::buffered_by_peer);
 }
 
-pub(crate) fn c71c_a_port_has_a_limit_of_its_own(kit: Kit) {
+pub(crate) fn c71c_a_port_has_a_separate_limit(kit: Kit) {
     let (mut rig, k) = (kit.rig(), 1024);
     let limited = ListenOptions::default().max_buffered(MOST);
     let crowd = crowd_at(&mut rig, limited, &[200 * k, 400 * k, 100 * k]);

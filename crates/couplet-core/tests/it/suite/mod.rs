@@ -147,7 +147,7 @@ macro_rules! all_facts {
                 c15_the_close_deadline_can_be_set_and_switched_off needs full_at_once,
                 c15a_after_lose_connection_only_the_close_deadline_counts needs full_at_once,
                 c15a_messages_do_not_move_the_timer,
-                c15c_input_at_hand_precedes_the_timers_that_are_late needs resets,
+                c15c_input_that_has_arrived_precedes_late_timers needs resets,
                 c15d_a_connection_whose_peer_has_ended_is_reset_when_nothing_moves needs half_close,
                 c15e_an_open_connection_whose_peer_takes_nothing_is_reset needs full_at_once,
             ]
@@ -162,7 +162,7 @@ macro_rules! all_facts {
             ]
             ports: [
                 c21_stop_listening_fires_in_a_later_turn,
-                c21_a_port_whose_handle_is_dropped_goes_on_listening,
+                c21_a_port_whose_handle_is_dropped_keeps_listening,
                 c22_a_stopped_port_can_listen_again,
                 c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sockets,
                 a_port_on_all_addresses_accepts_ipv4_unless_it_is_for_ipv6_only needs ip,
@@ -174,8 +174,8 @@ macro_rules! all_facts {
                 c22e_a_full_loop_accepts_nothing_on_any_port needs port passive_peer,
                 c22e_a_loop_takes_other_limits_while_it_runs needs port passive_peer,
                 c71b_the_connection_with_most_output_is_ended,
-                c71b_a_peer_with_an_address_has_a_limit_of_its_own needs ip port,
-                c71c_a_port_has_a_limit_of_its_own needs port,
+                c71b_each_peer_with_an_address_has_a_separate_limit needs ip port,
+                c71c_a_port_has_a_separate_limit needs port,
                 c71b_producers_of_large_buffers_wait_first,
                 c71b_output_that_the_driver_takes_at_once_is_not_limited,
                 c71b_output_that_waits_already_counts_for_a_new_limit,
@@ -213,18 +213,18 @@ macro_rules! all_facts {
                 c50_an_object_may_use_every_handle_while_it_is_dropped needs resets,
             ]
             finishing: [
-                c105a_a_drain_closes_its_port_and_asks_its_connections_alone needs port,
+                c105a_a_drain_closes_its_port_and_asks_only_its_connections needs port,
                 c105e_bytes_that_the_system_holds_come_before_the_question needs port,
                 c105a_ports_that_have_not_started_are_closed_and_no_connection_is_an_end,
                 c105a_a_port_may_accept_while_all_others_drain needs port,
                 c105a_a_protocol_that_does_not_know_of_drains_is_left_alone,
-                c105b_whom_one_drain_closes_another_counts_as_closed,
+                c105b_a_connection_closed_by_one_drain_counts_as_closed_for_another,
                 c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing,
             ]
             upgrading: [
                 c50a_the_old_protocol_is_dropped_and_may_panic_in_that,
-                c50a_what_was_asked_of_the_old_protocol_is_dropped,
-                c50a_what_a_framer_holds_is_unread,
+                c50a_requests_to_the_old_protocol_are_dropped,
+                c50a_the_bytes_that_a_framer_holds_are_unread,
                 c50a_a_policy_outlasts_an_upgrade,
             ]
             reading: [
@@ -244,11 +244,11 @@ macro_rules! all_facts {
             ready_made: [
                 c71a_a_relay_passes_bytes_and_each_end_of_stream_on,
                 c71a_a_relay_passes_a_reset_on needs resets,
-                c71a_what_a_drain_closes_ends_the_other_side_too,
+                c71a_a_close_by_a_drain_ends_the_other_side_too,
                 c71a_a_relay_holds_no_more_than_the_mark_and_one_read,
                 c71a_a_protocol_may_be_upgraded_to_a_relay needs slices,
-                c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_are_cut,
-                c169a_a_framer_of_ones_own_stops_at_a_pause_and_refuses_what_is_too_long,
+                c169a_a_custom_framer_finds_the_same_messages_however_they_are_cut,
+                c169a_a_custom_framer_stops_at_a_pause_and_refuses_long_messages,
                 c169b_messages_past_the_rate_wait_and_none_is_lost,
             ]
             again: [
@@ -260,20 +260,20 @@ macro_rules! all_facts {
                 c155_each_datagram_is_one_call_even_an_empty_one,
                 c155_a_panic_in_a_callback_is_logged_and_the_port_stays_open,
                 c156_a_round_takes_at_most_64_datagrams_of_a_port,
-                c156_the_size_can_be_set_and_a_cut_datagram_is_told,
+                c156_the_size_can_be_set_and_a_cut_datagram_is_reported,
                 c157_an_answer_leaves_right_after_the_callback,
                 c157_a_datagram_fits_up_to_the_last_byte_of_the_queue_or_is_dropped_and_counted,
                 c157_a_datagram_that_is_too_long_or_for_a_wrong_address_is_an_error,
                 c158_a_port_starts_and_stops_in_order,
                 c158_a_port_that_stops_sends_what_waits_and_delivers_nothing,
-                c158_a_port_that_stops_or_pauses_in_a_batch_holds_none_but_its_own,
+                c158_a_port_that_stops_or_pauses_in_a_batch_holds_only_its_own_datagrams,
                 two_ports_share_an_address_only_if_both_allow_it needs ip,
                 c158_a_stopped_reactor_closes_its_ports,
                 c159_a_refusal_is_connection_refused_and_the_port_stays_open needs refusals,
                 c159_a_refusal_during_a_pause_is_reported_however_many_are_sent_then needs ip,
                 c159_datagrams_behind_a_refusal_are_delivered needs ip,
                 c159_refusals_drop_nothing_unless_two_concern_the_same_datagram,
-                c159_only_the_peer_of_a_port_is_heard,
+                c159_a_port_receives_only_from_its_peer,
                 c160_the_senders_full_address_is_reported needs ip,
                 c160a_a_pause_holds_at_once_and_loses_nothing,
                 c160b_calls_into_a_protocol_run_in_the_turn_and_end_with_the_port,

@@ -70,7 +70,7 @@ scripted! {
 
     // Paused, it accepts nothing although there is room; opened again, it still counts the connections
     // from before.
-    fn c22c_a_full_port_is_held_whatever_its_user_asks()
+    fn c22c_a_full_port_stays_held_through_pause_and_resume()
         "listens many max 2; turn; <3:peer;> a until-count 2 build; port pause; tick; port resume; tick; a count 2 build
         port pause; b close; tick; port held; a count 2 build; port resume; a until-count 3 build
         port stop stopped; turns 2; port start; turns 2; peer; peer; tick; a count 3 build";
@@ -94,7 +94,7 @@ pub(crate) fn c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sock
     let _ = kit;
 }
 
-pub(crate) fn c21_a_port_whose_handle_is_dropped_goes_on_listening(kit: Kit) {
+pub(crate) fn c21_a_port_whose_handle_is_dropped_keeps_listening(kit: Kit) {
     let mut rig = kit.rig();
     let a = rig.end();
     let port = rig.listen(&a, Script::new());

@@ -72,17 +72,17 @@ scripted! {
         a lost Done(Peer); a received #48K; a log .., read_closed, lost(Done(Peer))";
 
     // Nothing is delivered until the resume.
-    fn c55a_the_peers_end_is_heard_during_a_pause() needs late_reads
+    fn c55a_the_peers_end_is_reported_during_a_pause() needs late_reads
         "read 4096; a pause; turn; {1:a watch ended end; tick; a lacks end|plain}; b send {2:#0|#12K}; b fin
         {1:plain|tick; a watch ended end}; a until end; tick; a log made, end: ok
         a watch ended end; turns 2; a log made, end: ok, end: ok
         a resume; a lost Done(Peer); a received {2:#0|#12K}; a log .., read_closed, lost(Done(Peer))";
 
-    fn c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them() needs late_reads
+    fn c55a_the_peers_end_behind_held_bytes_is_reported_during_a_pause() needs late_reads
         "read 4096; once data: pause; a watch ended end; b send #12K; b fin; a until data; a until end: ok; tick
         a count 1 data; a lacks read_closed";
 
-    fn c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails()
+    fn c55a_peer_ended_also_fires_while_reading_and_fails_on_a_loss()
         "aware; a watch ended end; b send x; b fin; a until end: ok; a until read_closed
         a watch ended again; a until again: ok; next; a2 watch ended end; a2 abort; a2 until end: failed
         a2 log made, lost(Aborted), end: failed; a2 watch ended late; a2 has late: failed";
@@ -96,7 +96,7 @@ scripted! {
         "aware; b fins; b reset; {a writes-on|plain}; a lost Lost";
 
     // Without anything more from B.
-    fn c58_after_read_closed_writing_goes_on() needs half_close
+    fn c58_after_read_closed_writing_continues() needs half_close
         "aware; b send ask; b fins; a in 3600 write BIG; tick; pass 3600; b gets BIG; b saw Open
         a log made, data(3), read_closed; a lose; a lost Done(Peer); b sees Fin";
 

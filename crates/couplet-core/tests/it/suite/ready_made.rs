@@ -63,7 +63,7 @@ pub(crate) fn c71a_a_relay_passes_bytes_and_each_end_of_stream_on(kit: Kit) {
     is_over(&mut rig);
 }
 
-pub(crate) fn c71a_what_a_drain_closes_ends_the_other_side_too(kit: Kit) {
+pub(crate) fn c71a_a_close_by_a_drain_ends_the_other_side_too(kit: Kit) {
     let (mut rig, client, server) = relayed(kit);
     client.send(b"ping");
     rig.gets(&server, b"ping");
@@ -192,7 +192,7 @@ fn frames(kit: Kit) -> (Rig, B, Log) {
     (rig, b, log)
 }
 
-pub(crate) fn c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_are_cut(kit: Kit) {
+pub(crate) fn c169a_a_custom_framer_finds_the_same_messages_however_they_are_cut(kit: Kit) {
     let stream = b"onetwosixten";
     for size in [1, 2, 4, 5, 12] {
         let (mut rig, b, log) = frames(kit);
@@ -207,7 +207,7 @@ pub(crate) fn c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_ar
     }
 }
 
-pub(crate) fn c169a_a_framer_of_ones_own_stops_at_a_pause_and_refuses_what_is_too_long(kit: Kit) {
+pub(crate) fn c169a_a_custom_framer_stops_at_a_pause_and_refuses_long_messages(kit: Kit) {
     let (mut rig, b, log) = frames(kit);
     b.send(b"oneIIItwoIIIsi");
     rig.until("a pause", || log.has("III"));
@@ -255,7 +255,7 @@ scripted! {
     $ ready_made:
 
     // The longest counts, and no resume ends it; its end ends no pause.
-    fn c169b_a_throttle_is_a_pause_of_its_own() needs slices
+    fn c169b_a_throttle_is_independent_of_pauses() needs slices
         "once data: throttle 1, throttle 1ms, resume; b send one; a gets one; b send two; pass 999ms; tick
         a received one; a pause; pass 1ms; tick; a received one; a resume; a gets onetwo";
 }

@@ -38,7 +38,7 @@ scripted! {
     fn c50a_of_two_upgrades_the_last_counts()
         "protocol; protocol; connection; once data: upgrade 1 un, upgrade 2 read; b send x; p2 gets unread; p entries 0";
 
-    fn c50a_the_next_protocol_is_told_of_an_end_that_was_told_before() needs half_close
+    fn c50a_the_next_protocol_gets_read_closed_for_an_end_already_reported() needs half_close
         "protocol; once data: write answer; connection; aware; once read_closed: upgrade 1 unread; b fin; b sees
         p lost Done(Peer); b got answer; p log made, data(6), read_closed, lost(Done(Peer)); a log made, read_closed";
 
@@ -65,7 +65,7 @@ pub(crate) fn c50a_the_old_protocol_is_dropped_and_may_panic_in_that(kit: Kit) {
     rig.still_echoes();
 }
 
-pub(crate) fn c50a_what_was_asked_of_the_old_protocol_is_dropped(kit: Kit) {
+pub(crate) fn c50a_requests_to_the_old_protocol_are_dropped(kit: Kit) {
     /// A type other than the recorder.
     struct Other;
     impl Protocol for Other {
@@ -93,7 +93,7 @@ pub(crate) fn c50a_what_was_asked_of_the_old_protocol_is_dropped(kit: Kit) {
     rig.gets(&b, b"toldother");
 }
 
-pub(crate) fn c50a_what_a_framer_holds_is_unread(kit: Kit) {
+pub(crate) fn c50a_the_bytes_that_a_framer_holds_are_unread(kit: Kit) {
     /// Upgrades at the line that requests it.
     struct Asks {
         next: Option<Recorder>,

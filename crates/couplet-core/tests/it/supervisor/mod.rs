@@ -319,7 +319,7 @@ fn c139g_a_child_that_cannot_be_added_is_forgotten() {
 }
 
 #[test]
-fn c139g_requests_are_carried_out_in_order_and_answered_whatever_came_before() {
+fn c139g_requests_are_carried_out_in_order_and_always_answered() {
     let mut rig = Rig::new(&["a", "b"]);
     rig.start();
     let it = rig.supervisor.clone();

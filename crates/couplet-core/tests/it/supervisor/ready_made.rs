@@ -192,7 +192,7 @@ fn c139k_a_timer_whose_function_fails_has_failed_and_is_restarted() {
 }
 
 #[test]
-fn c139k_the_stop_of_a_timer_waits_for_the_call_in_progress_and_cancelled_cancels_it() {
+fn c139k_the_stop_of_a_timer_waits_for_the_call_in_progress_and_its_cancel_cancels_the_call() {
     for cancels in [false, true] {
         let mut clock = Clock::new();
         let (reactor, log) = (clock.reactor(), Log::default());

@@ -83,7 +83,7 @@ fn c139n_a_supervisor_whose_end_begins_during_its_start_is_not_ready_afterwards(
 }
 
 #[test]
-fn c139i_the_health_of_a_supervisor_is_that_of_its_worst_child_with_its_name() {
+fn c139i_a_supervisor_has_the_health_of_its_worst_child_with_the_childs_name() {
     let mut rig = Rig::new(&["a", "b"]);
     let _under = tree(&rig, Restart::Permanent);
     assert_eq!(rig.supervisor.health(), Health::Starting);

@@ -41,7 +41,7 @@ fn in_snapshot(rig: &Rig) -> Vec<(Address, Address)> {
 }
 
 #[test]
-fn c51a_a_snapshot_shows_the_real_addresses_of_what_was_adopted() {
+fn c51a_a_snapshot_shows_the_real_addresses_of_adopted_connections() {
     // A connection accepted by a wildcard port.
     let mut rig = Kit::mio().rig();
     let socket = TcpListener::bind("0.0.0.0:0").expect("a free port");
@@ -90,7 +90,7 @@ fn c51a_a_socket_that_stays_open_elsewhere_is_adopted_again() {
 }
 
 #[test]
-fn c64b_the_options_of_an_adopted_socket_are_those_it_came_with() {
+fn c64b_an_adopted_socket_keeps_its_options() {
     let mut rig = Kit::mio().rig();
     for (no_delay, keep_alive) in [(true, false), (false, true)] {
         let (ours, _theirs) = sockets();

@@ -163,7 +163,7 @@ fn has_file(set: &[PortOption], folder: &Folder) {
 }
 
 #[test]
-fn an_option_of_a_port_is_set_whatever_the_family_and_the_other_options() {
+fn an_option_of_a_port_is_set_in_each_family_and_with_other_options() {
     let mut rig = Kit::mio().rig();
     for family in [Ipv4, Ipv6, Both, Unix] {
         for set in alone_and_in_pairs(&OF_PORTS) {
@@ -227,7 +227,7 @@ fn server(rig: &Rig, family: Family, folder: &Folder) -> (A, Port) {
 }
 
 #[test]
-fn an_option_of_a_connect_is_set_whatever_the_family_and_the_other_options() {
+fn an_option_of_a_connect_is_set_in_each_family_and_with_other_options() {
     let mut rig = Kit::mio().rig();
     let all =
         [ConnectOption::Bind, ConnectOption::Delay, ConnectOption::Prepare, ConnectOption::Timeout];

@@ -237,7 +237,7 @@ fn c51d_a_connection_moves_between_two_callbacks_and_its_peer_notices_nothing() 
 }
 
 #[test]
-fn c51d_unsent_output_leaves_before_what_is_written_next() {
+fn c51d_unsent_output_leaves_before_later_writes() {
     let mut old = Old::new(Says::Yes);
     let most = 1024 * 1024;
     let wanted: Vec<u8> = (0..most).map(|n| (n % 251) as u8).collect();
@@ -347,7 +347,7 @@ fn c51d_connections_that_continue_together_begin_before_any_of_them_gets_bytes()
 }
 
 #[test]
-fn c51d_a_framer_gives_what_it_holds() {
+fn c51d_a_framer_hands_over_its_held_bytes() {
     let (mut rig, lines) = (Kit::mio().rig(), Lines::default());
     let its = lines.clone();
     let mut client = served(&rig, TCP, move || LineReceiver::new(its.clone()));
@@ -397,7 +397,7 @@ fn moves_within_a_message<P: Protocol>(build: fn() -> P, message: &[u8]) {
 }
 
 #[test]
-fn c51d_each_framer_gives_a_part_of_a_message() {
+fn c51d_each_framer_hands_over_a_partial_message() {
     moves_within_a_message(|| NetstringReceiver::new(Strings), b"12:one is three,");
     moves_within_a_message(|| IntReceiver::<u8, _>::new(Strings), b"\x05three");
     moves_within_a_message(|| IntReceiver::<u16, _>::new(Strings), b"\x00\x05three");
@@ -450,7 +450,7 @@ fn ends(transport: &Transport) -> [Address; 2] {
 }
 
 #[test]
-fn c51d_a_connection_behind_a_proxy_moves_with_what_its_header_told() {
+fn c51d_a_connection_behind_a_proxy_moves_with_the_addresses_of_its_header() {
     let told = TOLD.map(|text| Address::from(text.parse::<SocketAddr>().expect("an address")));
     let mut old = Old::behind_proxy("haproxy:tcp:0:interface=127.0.0.1", HEADER);
     assert_eq!(ends(&old.seen.transport()), told);
@@ -491,7 +491,7 @@ fn c51d_a_connection_behind_two_proxies_stays() {
 }
 
 #[test]
-fn c51d_a_protocol_may_refuse_and_goes_on() {
+fn c51d_a_protocol_may_refuse_and_continue() {
     let mut old = Old::new(Says::No);
     assert!(old.hand_over().is_none());
     old.echo("still here");
@@ -541,7 +541,7 @@ fn c51d_a_connection_that_is_not_whole_stays() {
 }
 
 #[test]
-fn c51d_what_waits_for_the_old_connection_fails_and_its_port_has_room() {
+fn c51d_a_flush_of_the_old_connection_fails_and_its_port_has_room() {
     let endpoint = "tcp:0:interface=127.0.0.1:connections=1";
     let mut old = Old::over(endpoint, Says::Yes);
     let transport = old.seen.transport();

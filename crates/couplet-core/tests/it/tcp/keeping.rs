@@ -256,7 +256,7 @@ fn c51e_bytes_in_the_kernels_queues_are_not_lost() {
 }
 
 #[test]
-fn c51e_what_a_dead_process_has_read_in_part_is_reset() {
+fn c51e_a_connection_whose_message_a_dead_process_read_in_part_is_reset() {
     let mut old = Old::lines();
     old.send(b"one\r\nha");
     old.expect_reset("half a line");

@@ -98,7 +98,7 @@ fn c64_c64c_an_option_reaches_the_socket() {
 }
 
 #[test]
-fn c64a_an_error_or_a_panic_of_the_preparation_fails_what_it_prepares() {
+fn c64a_an_error_or_a_panic_in_prepare_fails_the_listen_or_the_connect() {
     let mut rig = Kit::mio().rig();
     let errors: [fn(SockRef<'_>) -> std::io::Result<()>; 2] =
         [|_| Err(std::io::Error::other("by wish")), |_| panic!("by wish")];

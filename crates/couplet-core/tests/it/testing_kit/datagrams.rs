@@ -43,7 +43,7 @@ fn turns(l: &mut Loop) {
 }
 
 #[test]
-fn a_member_for_one_source_hears_of_no_other_until_it_leaves() {
+fn a_member_for_one_source_gets_no_other_datagrams_until_it_leaves() {
     for mut l in loops() {
         let (one, all) = (Seen::default(), Seen::default());
         let group = Group::new([232, 1, 1, 1]);
@@ -74,7 +74,7 @@ fn a_member_for_one_source_hears_of_no_other_until_it_leaves() {
 }
 
 #[test]
-fn a_port_that_does_not_read_loses_what_its_socket_cannot_hold() {
+fn a_port_that_does_not_read_loses_datagrams_beyond_its_sockets_buffer() {
     for mut l in loops() {
         let seen = Seen::default();
         let (a, b) = (at(&l, [127, 0, 0, 1], &Seen::default()), at(&l, [127, 0, 0, 1], &seen));
@@ -92,7 +92,7 @@ fn a_port_that_does_not_read_loses_what_its_socket_cannot_hold() {
 }
 
 #[test]
-fn a_port_that_the_network_chooses_is_none_of_another_kind_or_host() {
+fn the_network_chooses_a_port_that_no_other_kind_or_host_uses() {
     let [l, _] = loops();
     let tcp = |port| l.reactor().listen_tcp(SocketAddr::from(([127, 0, 0, 1], port)), || Quiet);
     let first = tcp(0).expect("a free port").host().port().expect("a number");

@@ -226,7 +226,7 @@ fn a_reset_destroys_half_of_the_bytes_of_tcp_and_none_between_unix_sockets() {
 }
 
 #[test]
-fn a_capacity_is_that_of_the_connections_made_after_it() {
+fn a_capacity_applies_to_connections_made_after_it() {
     let mut stage = Stage::on(Manner::Readiness, 1);
     let port = stage.listen(|| saying("")).host();
     let wires = [(10, 10), (5, 5), (0, 1)].map(|(capacity, fits)| {

@@ -356,7 +356,7 @@ fn a_program_that_fails_and_leaks_gets_both_reports() {
 }
 
 #[test]
-fn a_program_that_stalls_learns_what_it_waits_for() {
+fn the_report_of_a_stalled_program_names_the_deferred() {
     let kept = RefCell::new(None);
     let text = failing(|| {
         run(|reactor| {
@@ -380,7 +380,7 @@ fn a_program_that_stalls_learns_what_it_waits_for() {
 }
 
 #[test]
-fn a_program_that_runs_too_long_learns_what_is_still_running() {
+fn the_report_of_a_program_that_runs_too_long_lists_running_objects() {
     let forever = |reactor: &Reactor| LoopingCall::new(reactor, || {}).start(s(60)).map(|_| ());
     let text = failing(|| run(forever));
     assert!(
@@ -395,7 +395,7 @@ fn a_program_that_runs_too_long_learns_what_is_still_running() {
 }
 
 #[test]
-fn a_program_that_loops_forever_learns_what_is_active() {
+fn the_report_of_a_program_that_loops_forever_lists_active_objects() {
     struct Serves;
     impl Protocol for Serves {
         fn connection_made(&mut self, transport: &Transport) {

@@ -167,7 +167,7 @@ fn c64_options_of_tcp_do_nothing() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn peer_credentials_tell_who_is_at_the_other_end() {
+fn peer_credentials_identify_the_other_end() {
     for role in BOTH_ROLES {
         let (mut rig, a, b) = Kit::mio()
             .unix()

@@ -165,7 +165,7 @@ fn c162_unclaimed_descriptors_are_closed() {
 }
 
 #[test]
-fn c162_what_cannot_be_passed_is_given_back() {
+fn c162_a_descriptor_that_cannot_be_passed_is_returned() {
     let (_tcp, a, _b) = Kit::mio().accept(Script::new());
     let (reader, writer) = pipe();
     let writer = a.transport().send_descriptor(writer).expect_err("it is a TCP connection");

@@ -147,7 +147,7 @@ fn c161_the_path_is_removed_when_the_port_closes() {
 }
 
 #[test]
-fn c161_a_path_that_somebody_else_has_taken_stays() {
+fn c161_a_path_taken_by_another_process_stays() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let path = folder.join("port");
     let options = ListenOptions::default().lock_file(false);
@@ -265,7 +265,7 @@ fn c161_a_name_that_no_socket_can_have_is_an_error_of_the_call() {
 }
 
 #[test]
-fn c161_the_backlog_and_the_preparation_are_those_asked_for() {
+fn c161_a_port_has_the_requested_backlog_and_preparation() {
     let (rig, folder) = (Kit::mio().rig(), Folder::new());
     let path = folder.join("port");
     let options = ListenOptions::default().backlog(0).prepare(|socket| {
