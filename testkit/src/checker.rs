@@ -1,9 +1,9 @@
 //! [`Checker`]: reads both directions of a connection, and panics for a frame that RFC 9113 does not
 //! permit its sender. The parser shares no code with the engines.
 //!
-//! For the side under test, these are checked: lengths and streams of frames, their order (HEADERS,
-//! DATA, END_STREAM, RST_STREAM, CONTINUATION), the peer's windows, and that WINDOW_UPDATEs return no
-//! more than was received.
+//! Checks of the side under test: lengths and streams of frames, their order (HEADERS, DATA,
+//! END_STREAM, RST_STREAM, CONTINUATION), the peer's windows, and that WINDOW_UPDATEs return no more
+//! than was received.
 
 use std::collections::{BTreeMap, VecDeque};
 

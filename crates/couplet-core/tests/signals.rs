@@ -85,7 +85,7 @@ fn c105g_a_sigint_that_was_ignored_stays_ignored() {
         }
         return;
     };
-    // Twice: the end of a run restores the previous handlers.
+    // Twice: the end of a run restores the previous disposition.
     for _ in 0..2 {
         let mut l = Loop::with_options(LoopOptions::default().signals(true)).expect("a loop");
         l.run(|_| {

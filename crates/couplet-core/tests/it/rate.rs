@@ -79,7 +79,7 @@ fn reads_over_the_rate_stay_in_the_socket() {
     assert_eq!(held.wire.take(), b"01");
     assert!(!held.wire.is_receiving());
     held.advance(S / 2);
-    // Bytes that arrived during the pause are one read.
+    // Bytes that arrived in the meantime are one read.
     assert_eq!(held.wire.take(), b"23");
 }
 

@@ -100,8 +100,8 @@ impl Under {
         }
     }
 
-    /// Returns the peer at the other end of `wire`, for a connection on this side, after it has sent
-    /// its header and performed its part of the handshake until the connection was made.
+    /// Returns the peer at the other end of `wire`, for a connection on this side, once the peer's
+    /// header and its part of the handshake have made the connection.
     pub(super) fn open(
         self,
         life: &Life,

@@ -99,7 +99,7 @@ pub(crate) fn others() -> (u32, u32) {
     if ours.0 == 0 {
         return (65534, 65533);
     }
-    // Any user may give a file to a group that the user belongs to.
+    // Users may give a file to any of their groups.
     let groups = rustix::process::getgroups().expect("our groups");
     let mut groups = groups.into_iter().map(rustix::process::Gid::as_raw);
     (ours.0, groups.find(|group| *group != ours.1).unwrap_or(ours.1))
@@ -176,7 +176,7 @@ fn c161_a_stale_socket_is_replaced_when_its_lock_shows_that_its_owner_has_exited
     answers(&mut rig, UnixStream::connect(&path).expect("it listens"));
     stop(&mut rig, &port);
     assert!(folder.names().is_empty(), "{:?}", folder.names());
-    // A leftover lock file without a lock does not prevent listening.
+    // A lock file that no process has locked does not prevent listening.
     std::fs::write(folder.join("port.lock"), "").expect("a lock file");
     let _port = listen(&rig, &path);
     // Without a lock nothing shows that the owner has exited.
