@@ -57,7 +57,7 @@ pub(crate) async fn act(
 }
 
 async fn act_on(board: &Rc<Board>, id: &str, action: &str) -> Result<(), Refusal> {
-    // It may be too new for the last answer of its loop.
+    // A new connection is missing in the loop's last answer.
     if board.connection(id).is_none() {
         let gone = |failure| (StatusCode::SERVICE_UNAVAILABLE, format!("{failure}"));
         board.refresh().await.map_err(gone)?;

@@ -14,13 +14,13 @@ const SECONDS: usize = 60;
 /// A call that is made less often for each event of its second does not cause itself.
 const CALLS_PER_EVENT: u64 = 4;
 
-/// In place of the number of a name: the driver and the turn itself.
+/// Sentinel for the number of a name: the driver and the turn itself.
 const DRIVER: u32 = u32::MAX;
 
-/// In place of the number of a name: a protocol that was built before the first event.
+/// Sentinel for the number of a name: a protocol that was built before the first event.
 const UNKNOWN: u32 = u32::MAX - 1;
 
-/// The activity of one loop. It reads each event once.
+/// The activity of one loop, from reading each event once.
 pub(crate) struct Activity {
     /// The number of the next event.
     next: u64,
@@ -334,7 +334,7 @@ impl Activity {
         Pace { busy, turns: second.turns as f64, events: second.events as f64 }
     }
 
-    /// The part of the last whole seconds that the loop did not wait; `None` until there are so many.
+    /// Busy fraction of the last `seconds` full seconds; `None` with a shorter history.
     pub(crate) fn busy_of_last(&self, seconds: u64, now: f64) -> Option<f64> {
         let until = now as u64;
         let from = until.checked_sub(seconds)?;
@@ -484,7 +484,7 @@ impl Activity {
     }
 }
 
-/// The kind of a call, and its name: that of a task, a type, a place.
+/// The kind of a call, and its known names: of the task, the type, the place.
 pub(crate) fn kind_and_name(call: &UserCall) -> (&'static str, String) {
     let name = call.name.as_deref().map(str::to_owned);
     let of = call.of.map(|of| short_type(of).to_string());
@@ -596,7 +596,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// A wait of so many seconds that ends at this one.
+    /// A wait of `seconds` that ends at `second`.
     fn wait_until(activity: &mut Activity, second: u64, seconds: u64) {
         let slept = seconds * SECOND / TICKS;
         let (time, kind) = (second * SECOND, Kind::Waited);

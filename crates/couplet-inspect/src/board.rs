@@ -1,4 +1,4 @@
-//! The board: the present state of all loops, as views and messages. It belongs to the inspector's
+//! The board: the present state of all loops, as views and messages. Lives in the inspector's
 //! thread, and asks the loops when a reader needs their state.
 
 use std::cell::RefCell;
@@ -24,7 +24,7 @@ use crate::recording::{self, Header, LoopRecords, Marks};
 use crate::rows::{LoopName, Rows, VIEWS};
 use crate::view::{Version, View};
 
-/// How long loops may take to answer. A loop that takes longer is shown as it was, with its
+/// How long loops may take to answer. A slower loop is shown with its last answer and its
 /// backtrace.
 const PATIENCE: Duration = Duration::from_millis(40);
 
@@ -50,7 +50,7 @@ struct State {
     version: u64,
     /// When the views were made.
     made_at: Option<Instant>,
-    // Bound: one for each kind of row: VIEWS, and those of the program (OWN_VIEWS: 20).
+    // Bound: one for each kind of row: VIEWS, and the program's own (OWN_VIEWS: 20).
     views: BTreeMap<&'static str, View>,
     // Bound: one for each inspected loop.
     loops: BTreeMap<u32, Watched>,
@@ -68,7 +68,7 @@ impl State {
         State { version: 0, made_at: None, views, loops, answered: None, traced: None, marks }
     }
 
-    /// The views in the order in which they are shown: those of the program are the last.
+    /// The views in the order of the page: the program's own are the last.
     fn views(&self) -> impl Iterator<Item = (&'static str, &View)> {
         let known = VIEWS.into_iter().filter_map(|name| self.views.get_key_value(name));
         let own = self.views.iter().filter(|(name, _)| !VIEWS.contains(name));
@@ -102,13 +102,13 @@ impl State {
 /// A loop, as the board knows it.
 struct Watched {
     inspected: Arc<InspectedLoop>,
-    /// Its place in the list of loops.
+    /// The loop's place in the list of loops.
     number: usize,
     /// When it was asked, until it answers.
     asked_at: Option<Instant>,
-    /// Whether it was dropped. Its events are kept for a recording.
+    /// The loop was dropped, and its events are kept for a recording.
     has_ended: bool,
-    /// Its last answer.
+    /// The loop's last answer.
     snapshot: Snapshot,
     activity: Activity,
     doing: Option<Doing>,
@@ -221,7 +221,7 @@ impl Board {
         &self.reactor
     }
 
-    /// Asks all loops, and updates the views. A loop that does not answer in time is shown as it was.
+    /// Asks all loops, and updates the views. A loop that does not answer in time keeps its rows.
     pub(crate) async fn refresh(&self) -> Result<()> {
         self.refresh_unless(FRESH).await
     }
@@ -274,7 +274,7 @@ impl Board {
         self.state.borrow().flags().into_iter().cloned().collect()
     }
 
-    /// Notes the loops that are new, and forgets those that are gone.
+    /// Adds new loops, and removes ended ones.
     fn meet_loops(&self) {
         let loops = self.inspector.loops();
         let mut state = self.state.borrow_mut();
@@ -365,7 +365,7 @@ impl Board {
     }
 
     /// Gets the backtraces of the loops that do not answer, in a thread, as the names of a large
-    /// program take time. The Deferred fires when they are there.
+    /// program take time. The Deferred fires when all are read.
     fn trace(&self) -> Option<Deferred<()>> {
         let mut state = self.state.borrow_mut();
         let hung = state.loops.values().filter(|watched| watched.doing.is_some());
@@ -389,12 +389,12 @@ impl Board {
         Some(traced)
     }
 
-    /// The backtraces are there.
+    /// Stores the backtraces.
     fn traced(&self, backtraces: Vec<(u32, String)>) {
         let mut state = self.state.borrow_mut();
         let resolver = state.traced.take();
         for (serial, text) in backtraces {
-            // A loop that has answered meanwhile is in no call.
+            // A loop that has answered by now is in no call.
             let watched = state.loops.get_mut(&serial);
             if let Some(doing) = watched.and_then(|watched| watched.doing.as_mut()) {
                 doing.backtrace.truncate(doing.guest);
@@ -579,7 +579,7 @@ impl Watched {
     }
 }
 
-/// A question to a loop. Its drop gives the board the answer; a loop that ends drops it without one.
+/// A question to a loop. Dropping it passes its answer to the board; a loop that ends has given none.
 struct Question {
     serial: u32,
     inspector: Remote,
@@ -604,7 +604,7 @@ impl Drop for Question {
     }
 }
 
-/// Asks a loop for a snapshot. False if it is gone.
+/// Asks a loop for a snapshot. False if the loop has ended.
 fn ask(serial: u32, inspected: &InspectedLoop, reactor: &Reactor) -> bool {
     let question = Question { serial, inspector: reactor.remote(), answer: None };
     let asked = move |reactor: &Reactor| {
@@ -625,7 +625,7 @@ fn in_order<V: Serialize, S: Serializer>(
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
-/// Rows and their parts have no map with other keys than texts, which alone could fail.
+/// Serializes rows or their parts. Only maps with other keys than texts could fail; rows have none.
 fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

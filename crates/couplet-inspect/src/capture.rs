@@ -34,8 +34,8 @@ const RESOLUTION: u16 = 9;
 
 impl Recording {
     /// Writes the chunks of its connections in the format pcapng, which Wireshark opens: an interface
-    /// for each loop, and segments with made-up headers of IP and TCP. They have the bytes that were
-    /// [kept](Self::has_contents), and the lengths of all. Times are those of the recording, to the
+    /// for each loop, and segments with made-up headers of IP and TCP. Segments contain the bytes that
+    /// were [kept](Self::has_contents), and the lengths of all. Times are the recording's, to the
     /// nanosecond.
     ///
     /// A handshake, a FIN and a reset are written if the recording has the event. Connections without
@@ -44,7 +44,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// That of the writer.
+    /// The writer's error.
     pub fn write_pcap(&self, out: &mut dyn Write) -> io::Result<()> {
         let events = merged(self);
         let (lives, births) = Lives::find(self, &events);
@@ -88,7 +88,7 @@ struct Conversation {
     host: SocketAddr,
     /// The next sequence numbers, of the peer and of the host.
     next: [u32; 2],
-    /// The text beside the next packet.
+    /// The comment of the next packet.
     // Bound: TEXT (1000 bytes).
     comment: String,
     /// Whether our side is closed.
@@ -102,7 +102,7 @@ struct Capture<'a> {
     out: &'a mut dyn Write,
     // Bound: the connections of the header.
     known: BTreeMap<(usize, &'a str), &'a ConnectionHeader>,
-    /// Those whose packets are written: with both ends in the recording, that of the first.
+    /// The connections that are written: the first end, if the recording has both.
     // Bound: one for each connection in the recording.
     conversations: BTreeMap<(usize, u32), Conversation>,
     /// The ends of the conversations: the peer and the host.
@@ -159,7 +159,7 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    /// A connection begins; `number` tells it from all others.
+    /// Begins a connection; `number` distinguishes it from all others.
     fn begin(&mut self, number: usize, life: &Life) {
         let id = life.id.as_deref();
         let known = id.and_then(|id| self.known.get(&(life.number, id)));
@@ -380,7 +380,7 @@ mod tests {
         flags: u8,
         data: Vec<u8>,
         cut: usize,
-        /// Its options: their numbers and values.
+        /// The numbers and values of the options.
         options: Vec<(u16, Vec<u8>)>,
     }
 
@@ -418,7 +418,7 @@ mod tests {
         let ip = &body[20..20 + kept];
         let (head, ips) = if ip[0] >> 4 == 6 { (40, 8) } else { (20, 12) };
         let length = if head == 40 { [ip[4], ip[5]] } else { [ip[2], ip[3]] };
-        // That of IPv6 is the length of what follows its header.
+        // IPv6 stores the payload length, without the header.
         let without = if head == 40 { 40 } else { 0 };
         assert_eq!(usize::from(u16::from_be_bytes(length)) + without, all, "the length in IP");
         let tcp = &ip[head..];
@@ -505,14 +505,14 @@ mod tests {
         assert_eq!(found[1].ips, [ends[1], ends[0]].concat(), "the other way");
         let data = &found[3];
         assert_eq!((&data.data[..], data.cut, data.ports), (&b"hello"[..], 4, (4000, 80)));
-        // An address of IPv4 beside one of IPv6 is mapped.
+        // An IPv4 address is mapped if the other end has an IPv6 address.
         let found = packets(&records, &[], ["tcp:192.0.2.1:4000", "tcp:[2001:db8::2]:80"]);
         let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets();
         assert_eq!(found[0].ips, [mapped, ends[1]].concat());
     }
 
     #[test]
-    fn c184e_resets_and_errors_are_told_apart() {
+    fn c184e_a_reset_and_an_error_give_different_packets() {
         let opened = record(0, Kind::Connected, 7, 0);
         let found = packets(&[opened, record(1, Kind::Closed, 7, 1)], &[], ENDS);
         assert_eq!((found[0].ports.0, found[0].flags), (80, SYN), "we opened it");

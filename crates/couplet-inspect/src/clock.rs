@@ -8,7 +8,7 @@ use couplet_core::hooks::inspector::time;
 use couplet_core::reactor::{Why, WhyPart};
 use serde::{Serialize, Serializer};
 
-/// Translates instants. Its origin is fixed, so that an instant has one translation.
+/// Translates instants from a fixed origin, so that an instant has one translation.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Clock {
     instant: Instant,
@@ -71,8 +71,8 @@ impl Serialize for Sentence<'_> {
     }
 }
 
-/// Replaces the times in sentences of `/live`, `{since:1764208800.123}` and `{until:…}`, by those
-/// that have passed or are left at `now`: all are Unix times, in seconds. For programs that read
+/// Replaces the times in sentences of `/live`, `{since:1764208800.123}` and `{until:…}`, by the
+/// time that has passed or is left at `now`: all are Unix times, in seconds. For programs that read
 /// `/live`, whose sentences stay the same while time passes; `/state.json` has them spelt out.
 ///
 /// ```
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_in_sentences_are_those_of_now() {
+    fn times_in_sentences_are_relative_to_now() {
         let text = "closing for {since:1000.5}, cut in {until:1030.5}; {since:x} {until:";
         let spelt = spell_out(text, 1003.7);
         assert_eq!(spelt, "closing for 3.2 s, cut in 26.8 s; {since:x} {until:");

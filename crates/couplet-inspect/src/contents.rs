@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::recording::RecordingError;
 
-/// The bytes before those of a chunk: the number of its record, and their count.
+/// The length of a chunk's head: the number of its record, and the count of its bytes.
 const HEAD: usize = 8;
 
 /// The contents of a loop, in its header.
@@ -67,8 +67,8 @@ pub(crate) struct KeptContents {
 }
 
 impl KeptContents {
-    /// Reads the section of a loop. The file has `count` of its records; `records` are those of known
-    /// kinds, and `numbers` their places among all.
+    /// Reads the section of a loop. The file has `count` of its records; `records` have known kinds, and
+    /// `numbers` are their places among all.
     pub(crate) fn parse(
         section: &[u8],
         count: usize,

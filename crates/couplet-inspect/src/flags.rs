@@ -276,7 +276,7 @@ const RULES: [Rule; 22] = [
         severity: Severity::Red,
         title: "The loop is busy",
         threshold: || format!("more than {:.0} % of the last 5 s", 100.0 * BUSY),
-        remedy: "The tab Time shows what takes the time. Move long work to a thread, or spread the \
+        remedy: "The tab Time shows where the time goes. Move long work to a thread, or spread the \
                  connections over several loops (`Cluster`, `--threads`).",
         view: None,
         find: |facts, _| {
@@ -431,7 +431,7 @@ const RULES: [Rule; 22] = [
         title: "Jobs wait for a thread",
         threshold: || format!("longer than {}", time(WAITING)),
         remedy: "All ten threads of the pool are busy. The tab Jobs shows where the running ones come \
-                 from: limit them with a `DeferredSemaphore`, or give long ones threads of their own.",
+                 from: limit them with a `DeferredSemaphore`, or give long ones their own threads.",
         view: Some("jobs"),
         find: |facts, _| {
             let waits =
@@ -449,7 +449,7 @@ const RULES: [Rule; 22] = [
         threshold: || format!("longer than {}, while others wait for it", time(UNTAKEN)),
         remedy: "The future waited for the lock, was put aside (in a `select!`, a stream of futures or a \
                  variable), and holds the lock as long as it exists. Drop it, poll it, or run it as a \
-                 task of its own.",
+                 separate task.",
         view: Some("locks"),
         find: |facts, _| facts.locks("not taken", UNTAKEN, |it| it.untaken),
     },
@@ -458,7 +458,7 @@ const RULES: [Rule; 22] = [
         severity: Severity::Red,
         title: "Tasks wait for one another",
         threshold: || "one cycle".to_owned(),
-        remedy: "None of them can go on. Acquire locks in the same order everywhere, don't hold one across \
+        remedy: "None of them can continue. Acquire locks in the same order everywhere, don't hold one across \
                  an await, and don't await a task that waits for this one.",
         view: Some("tasks"),
         find: |facts, _| {
@@ -477,7 +477,7 @@ const RULES: [Rule; 22] = [
         severity: Severity::Yellow,
         title: "A lock is held for long",
         threshold: || format!("longer than {}, while others wait for it", time(LOCKED)),
-        remedy: "Its holder awaits something else meanwhile. The row names the holder and the reason why it \
+        remedy: "The holder awaits something else. The row names the holder and the reason why it \
                  waits: hold the lock for less, or set a timeout.",
         view: Some("locks"),
         find: |facts, _| {
@@ -524,7 +524,7 @@ const RULES: [Rule; 22] = [
         threshold: || format!("for longer than {}", time(PIPES)),
         remedy: "A process that the child has started has inherited them, and `process_ended` waits for \
                  it: `lsof` finds it. Redirect its output (`>/dev/null 2>&1 &` in a shell), or act in \
-                 `process_exited`, when the child alone has ended.",
+                 `process_exited`, when only the child has ended.",
         view: Some("children"),
         find: |facts, history| {
             let exited = history.exited.iter().map(|(pid, since)| (pid, *since));
@@ -542,7 +542,7 @@ const RULES: [Rule; 22] = [
         severity: Severity::Red,
         title: "The log is full",
         threshold: || "one lost line in the last minute".to_owned(),
-        remedy: "Its reader is stuck or too slow: a stopped terminal, a collector that hangs, a full disk. \
+        remedy: "The reader is stuck or too slow: a stopped terminal, a collector that hangs, a full disk. \
                  The program waits for none of them, but lines are lost.",
         view: None,
         find: |facts, history| {
@@ -585,7 +585,7 @@ const RULES: [Rule; 22] = [
         threshold: || {
             format!("more than {SPINNING} calls a second, four times the events, in a busy loop")
         },
-        remedy: "It wakes or schedules itself again at once, for example a future that wakes its own task \
+        remedy: "The call wakes or schedules itself again immediately, like a future that wakes its own task \
                  whenever it is polled. The loop never sleeps, and burns a core.",
         view: None,
         find: |facts, _| {

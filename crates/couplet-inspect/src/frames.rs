@@ -39,12 +39,12 @@ pub(crate) fn headers(
         VIEWS.into_iter().map(|name| (name, View::default())).collect();
     let Some(first) = frames.iter().find_map(|frame| frame.snapshot.at) else { return Vec::new() };
     let header = |(number, frame): (u64, &Arc<Frame>)| {
-        // The end of a loop has no time of its own; rates are not measured there.
+        // The end of a loop has no time; rates are not measured there.
         let version = Version { number, now: frame.snapshot.at.unwrap_or(first) };
         Rows { of, version, views: &mut views }.add(&frame.snapshot);
         views.values_mut().for_each(|view| view.end_version(number));
         let changes = Tables { views: &views, after: number - 1 };
-        // The rows have no map with other keys than texts, which alone could fail.
+        // Serialization fails only for maps with other keys than texts; the rows have none.
         let views = to_raw_value(&changes).unwrap_or_default();
         FrameHeader { time: at(frame.ticks), left_out: frame.left_out, views }
     };

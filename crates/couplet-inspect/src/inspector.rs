@@ -40,8 +40,8 @@ impl Inspect for LoopOptions {
 
 /// Shows the loops of a program. Cheap to clone.
 ///
-/// Its thread starts with its first loop, and ends with its last. If the endpoint can't be opened,
-/// the first loop is not created, and the error says why.
+/// The inspector's thread starts with the first loop, and ends with the last. If the endpoint can't
+/// be opened, the first loop is not created, and the error says why.
 ///
 /// ```
 /// use couplet::inspect::{Inspect, Inspector};
@@ -111,7 +111,7 @@ impl Inspector {
     /// An inspector that listens at this endpoint: `8099`, which is port 8099 on the loopback
     /// interface, `tcp:8099:interface=::1`, `unix:/run/app/inspect.sock`.
     ///
-    /// A UNIX socket is accessible to the user of the process alone, and needs no token.
+    /// A UNIX socket is accessible only to the user of the process, and needs no token.
     pub fn at(endpoint: impl Into<String>) -> Inspector {
         Inspector::with_endpoint(Some(endpoint.into()))
     }
@@ -205,9 +205,9 @@ impl Inspector {
         self.with(|options| options.has_actions = on)
     }
 
-    /// Sets the function that sets the levels of the program's log, for [`actions`](Self::actions). It
-    /// gets a text such as `couplet=debug,info`, in the inspector's thread, and returns a problem in
-    /// words.
+    /// Sets the function that sets the levels of the program's log, for [`actions`](Self::actions).
+    /// Called in the inspector's thread with a text such as `couplet=debug,info`, `set` returns a problem
+    /// in words.
     #[must_use]
     pub fn set_log(
         self,
@@ -217,8 +217,8 @@ impl Inspector {
     }
 
     /// Sets a function that returns the frames of a hanging loop in another language than Rust, innermost
-    /// first: they precede those of its backtrace. It is called in the inspector's thread while a
-    /// loop does not answer, and must return soon: the page waits for it. For programs with one loop.
+    /// first: they precede the frames of its backtrace. Called in the inspector's thread while a loop
+    /// does not answer, `frames` must return soon: the page waits for it. For programs with one loop.
     #[must_use]
     pub fn frames(self, frames: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Inspector {
         self.with(|options| options.frames = Some(Arc::new(frames)))
@@ -240,8 +240,8 @@ impl Inspector {
 
     /// Keeps the first bytes of each chunk that a connection received or wrote, for
     /// [recordings](crate::Recording) and the page: 0 by default, which keeps none. The chunks are
-    /// those of the system: under TLS, they are ciphertext. A recording then has the secrets that
-    /// its connections exchanged in plain text.
+    /// the bytes of the socket, ciphertext under TLS. A recording then has the secrets that its
+    /// connections exchanged in plain text.
     #[must_use]
     pub fn contents(self, bytes: usize) -> Inspector {
         self.with(|options| options.contents.0 = bytes)
@@ -297,8 +297,8 @@ impl Inspector {
 
     /// The last events of all loops and their state: the bytes of a [`Recording`](crate::Recording).
     ///
-    /// It waits for the inspector's thread. In a loop's own thread that loop can't answer, and its
-    /// state is missing: call it with [`Reactor::defer_to_thread`](couplet_core::Reactor).
+    /// Waits for the inspector's thread. In a loop's own thread that loop can't answer, and its
+    /// state is missing: call this with [`Reactor::defer_to_thread`](couplet_core::Reactor).
     ///
     /// # Errors
     ///
@@ -307,8 +307,8 @@ impl Inspector {
         hooks::Inspector::recording(&*self.0)
     }
 
-    /// Closes the port, and ends the thread; loops that are inspected go on. For programs that end
-    /// without dropping their loops. A later loop opens it again.
+    /// Closes the port, and ends the thread; the inspected loops continue. For programs that end
+    /// without dropping their loops. A later loop opens the port again.
     pub fn close(&self) {
         let thread = self.0.state().thread.take();
         if let Some(thread) = thread {
@@ -319,7 +319,7 @@ impl Inspector {
 
     /// Serves the page with the file of a [`Recording`] in this loop, and returns the URL. The port
     /// stays open as long as the loop. The rules for endpoints, tokens and [`public`](Self::public)
-    /// are those of a program's page; other options do not matter.
+    /// apply as to a program's page; other options do not matter.
     ///
     /// ```
     /// use couplet::Loop;
@@ -375,7 +375,7 @@ impl Shared {
 
     /// Writes the recording at the end, and ends the thread.
     fn end(&self, thread: InspectorThread) {
-        // A loop that never ran has nothing to tell.
+        // A loop that never ran has no events to record.
         let has_events = self.loops().iter().any(|it| it.ring.count() > 0);
         if let Some(file) = self.options.at_end.as_ref().filter(|_| has_events) {
             keeping::record_at_end(&thread.remote(), file);

@@ -69,7 +69,7 @@ pub(crate) fn watch(reactor: &Reactor, board: Rc<Board>, settings: FlagRecording
             }
         }
     });
-    // It ends with the inspector's loop.
+    // The watch ends with the inspector's loop.
     let watching: couplet_core::Deferred<()> = watching;
     watching.detach();
 }
@@ -99,7 +99,7 @@ impl Raised {
         let pause = self.settings.pause;
         let pause = if self.has_failed { pause.min(RETRY) } else { pause };
         if self.has_failed && passed.is_some_and(|passed| passed < pause) {
-            // They are new again after the pause.
+            // After the pause, the flags count as new again.
             self.flags.clear();
         }
         let rule = rule.filter(|_| passed.is_none_or(|passed| passed >= pause))?;
@@ -120,8 +120,8 @@ impl Raised {
         }
     }
 
-    /// Writes a recording in a thread of the pool, so that the page is served meanwhile. Returns the
-    /// file, or the file with its error.
+    /// Writes a recording in a thread of the pool, while the loop serves the page. Returns the file, or
+    /// the file with its error.
     async fn record(
         &self,
         reactor: &Reactor,
@@ -147,13 +147,13 @@ fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let partial = file.with_extension("part");
     let written = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, file));
     if written.is_err() {
-        // It may not have been created.
+        // The file may not exist.
         let _ = fs::remove_file(&partial);
     }
     written
 }
 
-/// Removes the oldest recordings of a program but so many. Other files stay.
+/// Removes the oldest recordings of a program, until `kept` are left. Other files stay.
 fn remove_oldest(folder: &Path, program: &str, kept: usize) -> io::Result<()> {
     let mut times = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -189,7 +189,7 @@ fn utc(unix: Duration) -> String {
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
-/// The date so many days after 1970-01-01. Years are counted from March, so that a leap day is the
+/// Converts days since 1970-01-01 to a date. Years are counted from March, so that a leap day is the
 /// last of its year.
 fn date(days: u64) -> (u64, u64, u64) {
     const FOUR_CENTURIES: u64 = 146_097;

@@ -1,9 +1,9 @@
 //! Looks into the loops of a running program: their connections, ports, timed calls, tasks and jobs,
 //! each with the reason why it waits, in words. Feature `inspect`.
 //!
-//! The inspector serves a page, and the same data as JSON, from a thread of its own. It answers
-//! while a callback hangs, and shows the backtrace of that callback. Without anybody looking, it
-//! reads nothing.
+//! The inspector serves a page, and the same data as JSON, from its own thread: while a callback
+//! hangs, the page still answers, and shows the backtrace of that callback. Without a reader, the
+//! inspector reads nothing.
 //!
 //! ```no_run
 //! use couplet::inspect::Inspect;
@@ -17,8 +17,8 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! The log tells the page's URL, which contains a token: whoever has it sees the addresses of all
-//! peers, but no payloads without [`Inspector::contents`]. See [`Inspector`] for the options.
+//! The page's URL is printed on stderr. Its token grants access to the addresses of all peers, but
+//! to no payloads without [`Inspector::contents`]. See [`Inspector`] for the options.
 //!
 //! # Views
 //!

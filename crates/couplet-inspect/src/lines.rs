@@ -88,7 +88,7 @@ pub(crate) struct Event {
     time: f64,
     /// The place of the loop in the header.
     pub(crate) number: usize,
-    /// Its place among the records of the loop.
+    /// The event's place among the records of the loop.
     pub(crate) index: usize,
 }
 
@@ -97,16 +97,16 @@ pub(crate) struct Event {
 pub(crate) struct Life {
     pub(crate) number: usize,
     pub(crate) slot: u32,
-    /// Its first event; `None` is before the first event.
+    /// The first event of the connection; `None` if the connection is older than the recording.
     pub(crate) begin: Option<usize>,
     /// The bytes of its events, in and out.
     bytes: [u64; 2],
     /// The bytes before the first event, in and out.
     pub(crate) base: [u64; 2],
-    /// Its ID, if the header knows it.
+    /// The connection's ID, if the header has it.
     // Bound: the ID of one connection.
     pub(crate) id: Option<String>,
-    /// Its protocol, if the state has it.
+    /// The connection's protocol, if the state has it.
     // Bound: the name of one type.
     protocol: Option<String>,
 }
@@ -167,7 +167,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// That of the writer.
+    /// The writer's error.
     pub fn write_lines(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut lines = Lines::new(self);
         let first = lines.events.first().map_or(0.0, |event| event.time);
@@ -406,7 +406,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// How long the wait, call or callback took that begins with an event, in seconds.
+    /// Duration in seconds of the wait, call or callback that this event starts.
     fn took(&self, at: usize) -> Option<f64> {
         let (number, record) = self.record(at);
         let Event { index, time, .. } = self.events[at];
@@ -587,7 +587,7 @@ impl PartialEq for Head {
 
 impl Eq for Head {}
 
-/// The events of all loops in the order of their times; those of one loop keep their order.
+/// The events of all loops in the order of their times, and of each loop in their given order.
 pub(crate) fn merged(recording: &Recording) -> Vec<Event> {
     let Recording { header, records, .. } = recording;
     let head = |number: usize, index: usize| {

@@ -80,11 +80,11 @@ pub(crate) struct LoopHeader {
     /// The names of calls, by their numbers: the kind and the name.
     // Bound: NAMES of the ring (10 000), further calls have none.
     pub(crate) names: Vec<(String, String)>,
-    /// The connections that were open at some time since the first record, as far as they are known.
+    /// The known connections that were open at some time since the first record.
     // Bound: `Inspector::logged_connections` (65 536), then the oldest are dropped.
     #[serde(default)]
     pub(crate) connections: Vec<ConnectionHeader>,
-    /// Its tables as of earlier times, oldest first; older ones are farther apart.
+    /// The loop's tables as of earlier times, oldest first; older ones are farther apart.
     // Bound: the setting `TableLimits::kept` (64).
     #[serde(default)]
     pub(crate) frames: Vec<FrameHeader>,
@@ -97,21 +97,21 @@ pub(crate) struct LoopHeader {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordingError {
-    /// They begin otherwise.
+    /// The first bytes are not a recording's.
     #[error("this is no recording of couplet: it does not begin with \"couplet recording 1\"")]
     Unknown,
-    /// They end too early, or go on after the last record.
+    /// The bytes end too early, or continue after the last record.
     #[error("the recording is damaged: it has {found} bytes of records instead of {expected}")]
     Length {
         /// The bytes of records that the header announces.
         expected: usize,
-        /// The bytes of records that there are.
+        /// The bytes of records that follow it.
         found: usize,
     },
     /// The contents of its chunks do not fit its events.
     #[error("the contents of the recording are damaged: {0}")]
     Contents(String),
-    /// Its header can't be read.
+    /// The header can't be read.
     #[error("the header of the recording is damaged: {0}")]
     Header(String),
 }
@@ -241,8 +241,8 @@ impl LoopRecords<'_> {
         self.with_clock(ticks, clock.unix(origin), Some(clock))
     }
 
-    /// Sets the clock of the header, and what depends on it. Without a clock for the tables, theirs is
-    /// that of the ticks.
+    /// Sets the clock of the header and all times that depend on it. `clock` is for the tables; without
+    /// one, they use the clock of the ticks.
     fn with_clock(self, ticks: f64, origin: f64, clock: Option<Clock>) -> LoopPart {
         let LoopRecords { ring, mut header, records, mut frames, contents } = self;
         (header.ticks, header.origin, header.count) = (ticks, origin, records.len());
@@ -271,9 +271,9 @@ pub struct WorldLoop {
     pub host: String,
     /// The number of the loop in this process.
     pub serial: u32,
-    /// Its events, whose ticks are nanoseconds since the world began.
+    /// The loop's events, whose ticks are nanoseconds since the world began.
     pub ring: Arc<Ring>,
-    /// Its tables as of earlier times.
+    /// The loop's tables as of earlier times.
     pub frames: Arc<Frames>,
 }
 
@@ -283,7 +283,7 @@ pub(crate) fn bytes(
     records: &[Vec<Record>],
     contents: &[Vec<u8>],
 ) -> Vec<u8> {
-    // A header has no map with other keys than texts, which alone could fail.
+    // Serialization fails only for maps with other keys than texts; a header has none.
     let text = serde_json::to_vec(header).unwrap_or_default();
     let count: usize = records.iter().map(Vec::len).sum();
     let kept: usize = contents.iter().map(Vec::len).sum();
@@ -427,12 +427,13 @@ impl Recording {
         (last - first).max(0.0)
     }
 
-    /// Writes it in Chrome's trace format, which <https://ui.perfetto.dev> opens: a thread for each
-    /// loop, with its waits, its calls and the callbacks of its connections, and an instant for each mark.
+    /// Writes the events in Chrome's trace format, which <https://ui.perfetto.dev> opens: a thread for
+    /// each loop, with its waits, its calls and the callbacks of its connections, and an instant for
+    /// each mark.
     ///
     /// # Errors
     ///
-    /// That of the writer.
+    /// The writer's error.
     pub fn write_trace(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n")?;
         let program = self.header.state["program"]["name"].as_str().unwrap_or("couplet");
@@ -547,7 +548,7 @@ impl Trace<'_> {
                 self.close_callback(time)?;
                 match self.open.pop() {
                     Some(_) => self.end(time),
-                    // It began before the first record.
+                    // The call began before the first record.
                     None => Ok(()),
                 }
             }
@@ -720,7 +721,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn c184a_damaged_recordings_are_told_apart() {
+    fn c184a_each_damage_of_a_recording_has_its_error() {
         let whole = file(&[record(5, Kind::Built, 7, 0)]);
         let error = |file: &[u8]| Recording::parse(file).expect_err("it is damaged");
         assert_eq!(error(b""), RecordingError::Unknown);

@@ -288,7 +288,7 @@ impl Rows<'_> {
             waits_for: of.others(&deferred.waits_for),
             history: ChainRow::of(&chain, of.clock),
         };
-        // The rows have no map with other keys than texts, which alone could fail.
+        // Serialization fails only for maps with other keys than texts; the rows have none.
         let json = Json(to_raw_value(&row).unwrap_or_default());
         self.put("deferreds", id.1, Kind::Deferred(json), [0; 2]);
     }

@@ -1,5 +1,5 @@
-//! The thread of an inspector: its loop serves the page, and makes recordings. It never waits for
-//! the program's log: another thread logs its warnings and errors.
+//! The thread of an inspector: its loop serves the page, and makes recordings. Another thread logs
+//! its warnings and errors, so that the loop never waits for the program's log.
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -95,7 +95,7 @@ fn inspect(
 }
 
 /// Runs `work` with its warnings and errors logged by another thread, since the program's log may
-/// block, as a pipe does that is not read. Its other events are not logged.
+/// block, as an unread pipe does. Other events are not logged.
 #[expect(clippy::disallowed_methods, reason = "it waits when the thread's loop has ended")]
 fn logged_elsewhere(work: impl FnOnce() -> couplet_core::Result<()>) -> couplet_core::Result<()> {
     let (log, events) = mpsc::sync_channel::<(Level, String)>(LOGGED);

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::rows::{Object, Shown};
 
-/// How many rows that are gone a view remembers. A reader that missed more begins afresh.
+/// How many removed rows a view remembers. A reader that missed more begins afresh.
 const GONE: usize = 20_000;
 
 /// The shortest time for which a rate is measured.
@@ -21,8 +21,8 @@ const MEASURED: Duration = Duration::from_millis(200);
 pub(crate) struct View {
     // Bound: one for each object of the program's loops.
     rows: BTreeMap<RowId, Row>,
-    /// The ids of rows that are gone, with the version in which they went.
-    // Bound: the last rows that went (GONE: 20 000).
+    /// The ids of removed rows, with the version of their removal.
+    // Bound: the rows removed last (GONE: 20 000).
     gone: VecDeque<(RowId, u64)>,
     /// Readers that have seen less begin afresh.
     complete_since: u64,
@@ -168,7 +168,7 @@ impl View {
         self.rows.len()
     }
 
-    /// The changes after a version; all rows, if too much has changed meanwhile.
+    /// The changes after a version; all rows, if too much has changed since.
     pub(crate) fn changes(&self, after: u64) -> Changes<'_> {
         let is_known = after >= self.complete_since;
         Changes { view: self, after: if is_known { after } else { 0 } }
@@ -306,7 +306,7 @@ mod tests {
             versions.add([("a", 1, 0), ("b", 2, 0)]);
             versions.add([("b", 2, 0)]);
         }
-        // Readers drop the rows that are gone before they take the others.
+        // Readers drop the removed rows before they take the others.
         let view = versions.add([("a", 1, 0), ("b", 2, 0)]);
         for (after, expected) in [
             (3, r#"{"rows":[1],"changed":[],"gone":["0.a","0.a"]}"#),

@@ -54,7 +54,7 @@ impl Measured {
         Measured::connected_with(usize::MAX, planted)
     }
 
-    /// The same, with so much room for unread bytes.
+    /// The same, with a capacity for unread bytes.
     fn connected_with(
         capacity: usize,
         planted: fn(&Transport),
@@ -167,7 +167,7 @@ fn a_call_that_holds_the_loop() {
 }
 
 #[test]
-fn a_busy_loop_tells_what_it_is_busy_with() {
+fn a_busy_loop_names_its_busiest_call() {
     let mut measured = Measured::new();
     let call = UserCall { kind: "task", name: Some("dig".into()), of: None, place: None };
     measured.activity = Activity::with_names(vec![call]);
@@ -243,7 +243,7 @@ fn c185_an_outbox_that_only_grows() {
 
 /// "1 connection is", "2 connections are".
 #[test]
-fn one_and_several_are_told_apart() {
+fn a_flag_counts_its_connections() {
     let (mut measured, _wire) = Measured::connected(Transport::pause_producing);
     let other = measured.memory.connect(10000);
     other.push(b"x");
@@ -437,7 +437,7 @@ fn a_deferred_that_nothing_awaits() {
     deferred.map(|()| ()).detach();
     measured.reactor().sleep(10 * FORGOTTEN).detach();
     assert_eq!(measured.pass(FORGOTTEN).flags().len(), 0);
-    // Its place is in one of the library's own crates.
+    // This test is in one of the library's crates, so its Deferreds count as the library's.
     let as_program = |snapshot: &mut Snapshot| {
         snapshot.deferreds.iter_mut().for_each(|it| it.is_program |= it.callbacks == 1);
     };

@@ -350,7 +350,7 @@ fn numbers_have_the_unit_that_fits() {
 #[test]
 fn a_page_that_runs_for_long_keeps_a_bounded_state() {
     let Some((browser, _program, _clients)) = storm(1) else { return };
-    // 100 messages about a view that isn't shown: 500 rows come, and those of before go.
+    // 100 messages about a view that isn't shown: each adds 500 rows, and removes the ones before.
     let kept = browser.resolve(
         "import('/store.js').then(({ History, Store }) => {
             const store = new Store(['rows']);

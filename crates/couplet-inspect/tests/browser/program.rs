@@ -1,4 +1,4 @@
-//! A program to inspect: an echo server, whose loop runs in a thread of its own.
+//! A program to inspect: an echo server, whose loop runs in a separate thread.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -80,7 +80,7 @@ fn a_connection_is_followed_back_and_forth() {
     browser.wait_for("column('wire_in')[0] === '1.08 KiB' && column('wire_out')[0] === '101 B'");
     browser.press(".");
     browser.wait_for("column('wire_out')[0] === '1.08 KiB'");
-    // The events are those of this connection alone.
+    // Only events of this connection are listed.
     let events = "[...document.querySelectorAll('#head button')].some((head) => head.dataset.key === 'took') \
                   && new Set(column('connection')).size === 1 && rows().length > 4";
     browser.click("#tab-events");
@@ -219,7 +219,7 @@ const WROTE: u64 = 3;
 const CALL: u64 = 15;
 const RETURNED: u64 = 16;
 
-/// A wait of so many microseconds that ends at this time.
+/// A wait of `slept` microseconds that ends at `time`.
 fn waited(time: u64, slept: u64) -> (u64, u64, u64, u64) {
     (time, WAITED, 0, slept / 64)
 }
@@ -300,7 +300,7 @@ fn a_write_of_a_task_or_timed_call_names_it() {
 }
 
 #[test]
-fn tables_are_those_of_the_time() {
+fn tables_show_the_time_of_the_cursor() {
     let Some((browser, program, _clients)) = storm(1) else { return };
     let call = |id: &str, since: f64| json!({"id": id, "loop": 0, "since": since});
     let frames = json!([
@@ -488,7 +488,7 @@ fn a_recording_that_is_served_alone_is_opened_with_its_marks_and_hosts() {
     browser.click("#marks button.red");
     assert!(event() > fault);
     browser.wait_for("text('#flag-list').includes('a stall')");
-    // Beside the connections, the events around the cursor are listed.
+    // Next to the connections, the events around the cursor are listed.
     browser.press("1");
     browser.wait_for("text('#nearby .is-now').startsWith('now')");
     let before = event();

@@ -24,7 +24,7 @@ const READY: &str = "ready: ";
 /// The program, in another process.
 struct Limited {
     child: Child,
-    /// Its stdout, which stays open.
+    /// The program's stdout, which stays open.
     output: Lines<BufReader<ChildStdout>>,
     address: SocketAddr,
     inspector: Session,

@@ -250,7 +250,7 @@ fn a_service_that_fails_at_each_start() {
     let run = |version| Program::start(move |reactor| restarts::start(reactor, version)).0;
     shows(&run(Faulty), "restarts");
     let mended = run(Mended);
-    // It has seen that the file is missing, and sleeps.
+    // The service has seen that the file is missing, and sleeps.
     mended.row_with("tasks", "waits for a sleep requested at ");
     assert_eq!(mended.get("/flags.json"), Value::Array(Vec::new()));
 }

@@ -53,8 +53,8 @@ impl Quote {
         missing.map(|row| format!("{}: {:?}", row.view, row.cells)).collect()
     }
 
-    /// The differences between the quoted flags and those of a state, apart from flags about time
-    /// that are not quoted.
+    /// The differences between the quoted flags and a state's, apart from flags about time that are
+    /// not quoted.
     pub(crate) fn different_flags(&self, flags: &Value) -> Vec<String> {
         let shown = flag_lines(flags, |_| true);
         let missing = self.flags.iter().filter(|flag| !shown.contains(flag));

@@ -27,7 +27,7 @@ fn c181_nothing_but_the_style_and_the_script_is_shown_without_the_token() {
 }
 
 #[test]
-fn a_view_is_json_by_its_name_or_by_what_the_request_accepts() {
+fn a_view_is_json_by_its_name_or_the_accept_field() {
     let (program, ()) = Program::start(|_| ());
     let url = program.url();
     for path in ["/state.json", "/state", "/loops.json", "/time", "/connections", "/calls.json"] {

@@ -162,7 +162,7 @@ fn c183_a_page_that_stops_reading_is_cut() {
          sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     );
     page.write_all(head.as_bytes()).expect("it reads");
-    // Another page is served meanwhile.
+    // Another page is still served.
     assert_eq!(program.get("/loops.json")[0]["id"], 0);
     // A ping can't be sent on a connection that was reset.
     let is_cut = (0..1200).any(|_| {

@@ -9,7 +9,7 @@ use couplet_core::hooks::inspector as hooks;
 
 use crate::kit::{Program, text};
 
-/// The guest's protocol, which blocks until the test lets it go on.
+/// The guest's protocol, which blocks until the test releases it.
 struct Guest(mpsc::Receiver<()>);
 
 impl Protocol for Guest {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::kit::{Program, text};
 
-/// Blocks in a callback until the test lets it go on.
+/// Blocks in a callback until the test releases it.
 struct Hangs(mpsc::Receiver<()>);
 
 impl Protocol for Hangs {
@@ -80,7 +80,7 @@ fn c179_a_timed_call_that_hangs_is_named_by_its_place() {
 }
 
 #[test]
-fn the_time_of_a_loop_is_told_by_kind() {
+fn the_time_of_a_loop_is_counted_by_kind() {
     let (program, ()) = Program::start(|reactor| {
         let reactor = reactor.clone();
         let repeated = reactor.clone();

@@ -17,7 +17,7 @@ async fn next(socket: &mut WebSocket) -> couplet::Result<Value> {
     Ok(serde_json::from_str(message.as_text().expect("a text"))?)
 }
 
-/// The numbers of the rows of connections, and the ids that are gone.
+/// The numbers of the rows of connections, and the removed ids.
 fn changes(message: &Value) -> (usize, usize) {
     let view = &message["views"]["connections"];
     let count = |field: &str| view[field].as_array().map_or(0, Vec::len);
@@ -116,7 +116,7 @@ fn two_pages_have_their_own_views() {
 }
 
 #[test]
-fn rows_of_a_program_have_a_view_of_their_own() {
+fn rows_of_a_program_get_their_own_view() {
     let (program, ()) = Program::start(|reactor| {
         let row = |room: &str| {
             let fields =

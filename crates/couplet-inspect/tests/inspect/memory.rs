@@ -25,7 +25,7 @@ const TASKS: u64 = 100;
 /// The records of a ring of 16 MiB.
 const RING: usize = 1024 * 1024;
 
-/// Has the program poll tasks so many times, and waits for that. One poll in a hundred has a Deferred
+/// Has the program poll tasks `polls` times, and waits for that. One poll in a hundred has a Deferred
 /// with a failure that is handled.
 fn poll_tasks(program: &Program, polls: u64) {
     let (done, waits) = mpsc::channel::<()>();

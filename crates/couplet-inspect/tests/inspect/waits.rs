@@ -326,7 +326,7 @@ fn handled() {
     end.errback(Failure::msg("no poem"));
 }
 
-/// The Deferreds that have ended, once there are so many.
+/// The ended Deferreds, once there are `count`.
 fn ended(program: &Program, count: usize) -> Vec<Value> {
     program.until("/deferreds.json", |rows| {
         let rows = rows.as_array().expect("rows").iter();

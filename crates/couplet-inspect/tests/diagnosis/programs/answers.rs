@@ -1,5 +1,5 @@
-//! Clients wait for events by their names, which other clients announce. The fault: names are kept
-//! as they are written, and looked up in lower case, so the resolver of `Door` stays in the map.
+//! Clients wait for events by their names, which other clients announce. The fault: names are stored
+//! as written, and looked up in lower case, so the resolver of `Door` stays in the map.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
