@@ -1,4 +1,4 @@
-//! Part 16 of the Twisted tutorial: a poetry server as a service. Its configuration has two keys, as
+//! Part 16 of the Twisted tutorial: a poetry server as a service. The configuration has two keys, as
 //! in `listen = "tcp:10000"` and `poem = "ecstasy.txt"`.
 
 use std::path::PathBuf;

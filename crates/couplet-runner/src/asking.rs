@@ -28,7 +28,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// Cancels the Deferred in the other loop. The answer comes as that loop gives it.
+    /// Cancels the Deferred in the other loop, which still gives the answer.
     pub(crate) fn cancel(&self) {
         let number = self.number;
         // A loop that was dropped has answered.
@@ -75,7 +75,7 @@ pub(crate) fn forget_all() {
     drop(WORK.take());
 }
 
-/// An answer on its way. Dropped without one, it says that the loop was dropped.
+/// A pending answer. Dropping it without one reports that the loop was dropped.
 struct Reply<T: Send + 'static> {
     to: Remote,
     number: u64,
@@ -164,7 +164,7 @@ mod tests {
         let reactor = l.reactor();
         let forever = |reactor: &Reactor| reactor.spawn(std::future::pending());
         let (answer, _question): (Deferred<()>, _) = ask(&reactor, &reactor.remote(), forever);
-        // It is asked after the first has arrived.
+        // This question arrives after the first.
         let second = ask(&reactor, &reactor.remote(), |_| Deferred::succeed(())).0;
         l.run_until(second).unwrap();
         assert_eq!(WORK.with_borrow(BTreeMap::len), 1);

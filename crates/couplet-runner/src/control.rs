@@ -18,8 +18,8 @@ use crate::loops::merge;
 use crate::places::Placed;
 use crate::running::Running;
 
-/// Answers orders on a UNIX socket that only the process's own user may use. It is open to the end of
-/// the program: a drain can be cut short.
+/// Answers orders on a UNIX socket that only the process's own user may use. The port stays open until
+/// the program ends, so that an order can cut a drain short.
 pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<Port, Failure> {
     let program = Rc::downgrade(running);
     let listening = running.reactor.listen(endpoint(path), move || {
@@ -53,7 +53,7 @@ struct Orders {
 
 #[derive(PartialEq)]
 enum State {
-    /// It waits for an order.
+    /// The connection waits for an order.
     Waiting,
     /// The order is carried out; the answer ends the connection.
     Answering,
@@ -101,7 +101,7 @@ impl LineProtocol for Orders {
     }
 }
 
-/// The bytes of a recording. It is made outside the loop, which answers the inspector meanwhile.
+/// The bytes of a recording, made outside the loop, which has to answer the inspector.
 fn record(running: &Running) -> Deferred<Vec<u8>> {
     let options = running.program.loop_options.clone();
     running.reactor.defer_to_thread(move || match options.inspector_recording() {

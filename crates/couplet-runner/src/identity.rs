@@ -91,7 +91,7 @@ fn not_given(file: &Path, error: Errno) -> Exit {
     Exit::failed(format!("cannot change the owner of {file}: {error}"))
 }
 
-/// The user of this name or number. A number without a user is used as it is, without other groups.
+/// The user of this name or number. A number without a user gets no other groups.
 fn find_user(text: &str) -> Result<(Uid, Option<String>, Gid), Exit> {
     let by_name =
         User::from_name(text).map_err(|error| unknown("user", text, &error.to_string()))?;
@@ -146,7 +146,7 @@ mod tests {
             (&both, 0, 54322, false),
             (&find(None, Some("54322")), 54321, 54322, true),
             (&find(None, Some("54322")), 54321, 0, false),
-            // Its further groups may be those of another user.
+            // The further groups of the process may belong to another user.
             (&find(Some("0"), Some("0")), 0, 0, false),
         ] {
             let is_kept = identity.is_that_of(Uid::from_raw(user), Gid::from_raw(group));

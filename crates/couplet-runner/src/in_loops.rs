@@ -17,7 +17,7 @@ use crate::parts::{self, MakePart, SharedHealth};
 /// The number of the next run of any service.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// The child that runs in all loops. With one loop, it is the part itself.
+/// The child that runs in all loops; with one loop, the part itself.
 pub(crate) fn child(
     loops: &Loops,
     make: impl Fn(&Reactor) -> couplet::Result<Child> + Send + Sync + 'static,
@@ -49,7 +49,7 @@ struct ServiceCell {
     make: Arc<MakePart>,
     // Bound: one for each loop.
     healths: Vec<SharedHealth>,
-    /// The number of its latest run.
+    /// The number of the latest run.
     run: Cell<u64>,
     stage: RefCell<Stage>,
     /// Fires when the latest start has ended, or was undone.
@@ -70,7 +70,7 @@ enum Stage {
     },
 }
 
-/// A start of all parts: what the loops have been asked. `None` once it is cancelled; then parts that
+/// A start of all parts: the questions to the loops. `None` once the start is cancelled; parts that
 /// start nevertheless are stopped.
 // Bound: one for each loop.
 struct Start(RefCell<Option<Vec<Question>>>);

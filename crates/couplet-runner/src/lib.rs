@@ -50,15 +50,15 @@
 //! | key | meaning | default |
 //! | --- | --- | --- |
 //! | `strategy` | `"one-for-one"`, `"one-for-all"` or `"rest-for-one"` | `"one-for-one"` |
-//! | `restarts`, `within` | so many restarts are allowed within so many seconds | 1, 5 |
+//! | `restarts`, `within` | restarts that are allowed, within this number of seconds | 1, 5 |
 //! | `back-off`, `most-back-off` | seconds before a first restart, and at most | 0.1, 30 |
 //! | `not-ready-for` | seconds for which a program that ends serves as before, but isn't ready | 0 |
 //! | `drain` | seconds for which connections may finish when the program ends | 5 |
-//! | `drain-groups`, `drain-over` | connections are asked to finish in so many groups, over so many seconds | 1, 0 |
+//! | `drain-groups`, `drain-over` | groups in which connections are asked to finish, and seconds over which the groups are spread | 1, 0 |
 //! | `read-within` | seconds for a reload to read the configuration and other files | 10 |
 //! | `restart-within` | seconds for a new process of the program to start | 60 |
 //! | `restart-drain` | seconds for which connections of the process before may finish | 600 |
-//! | `generations` | at most so many processes of the program run at the same time | 4 |
+//! | `generations` | processes of the program that may run at the same time | 4 |
 //!
 //! Endpoints such as `tls:8443:cert=server.pem` need the feature `tls` of couplet, which is on unless a
 //! program turns it off.
@@ -123,7 +123,7 @@
 //! | --- | --- |
 //! | `couplet_ready`, `couplet_service_ready{service}` | 1 while clients can be served |
 //! | `couplet_service_restarts_total{service}` | restarts |
-//! | `couplet_connections{port,state}` | open connections; `outgoing` instead of a port for those of clients |
+//! | `couplet_connections{port,state}` | open connections; `outgoing` instead of a port for client connections |
 //! | `couplet_connections_ended_total{reason}` | by the variant of `Reason` |
 //! | `couplet_connection_bytes_total{direction}` | bytes of all connections, `in` and `out` |
 //! | `couplet_buffered_bytes` | written, but not sent |
@@ -141,7 +141,7 @@
 //! | `couplet_events_total{level}` | events of the levels `error` and `warn` |
 //! | `couplet_log_lines_lost_total{log}` | lines that were lost because the log's reader is too slow |
 //!
-//! [`Runner::metrics`] adds those of the program.
+//! [`Runner::metrics`] adds the program's own metrics.
 //!
 //! # Threads
 //!
@@ -163,10 +163,10 @@
 //!
 //! # Restarts
 //!
-//! SIGUSR2, or the order `restart`, starts the program's file, as it now is, as a new process. It gets
+//! SIGUSR2, or the order `restart`, starts the present file of the program as a new process, which gets
 //! the sockets of all ports, by their places in the configuration: endpoints that are a [`Listen`], a
-//! [`ListenUdp`], or [`placed`], and those of the runner. Once its services have started, the old process
-//! accepts no more, and leaves datagrams to the new one; it can still send.
+//! [`ListenUdp`], or [`placed`], and the runner's own. Once the new services have started, the old
+//! process accepts no more, and leaves datagrams to the new one, but can still send.
 //! Connections of the kinds that the program takes over, in its [main loop](Runner::takes_over) or in
 //! [all](Runner::takes_over_in_loops), move; the others may finish, and then the old process ends. If the
 //! new process fails, nothing changes.

@@ -186,7 +186,7 @@ fn default_levels() -> Targets {
     levels_of(0)
 }
 
-/// Where the log goes.
+/// The destination of the log.
 #[derive(Clone)]
 struct Output {
     lines: Backlog,

@@ -35,11 +35,11 @@ thread_local! {
     static THIS: Cell<ThisLoop> = const { Cell::new(ThisLoop { number: 0, of: 1 }) };
 }
 
-/// The loop of the present thread, among those of a program: see [`this_loop`].
+/// The loop of the present thread, among the loops of a program: see [`this_loop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ThisLoop {
-    /// Its number. The main loop, in which the program starts, has 0.
+    /// The loop's number. The main loop, in which the program starts, has 0.
     pub number: usize,
     /// The number of loops.
     pub of: usize,
@@ -51,7 +51,7 @@ pub fn this_loop() -> ThisLoop {
     THIS.get()
 }
 
-/// The present thread is that of this loop.
+/// Makes this the loop of the present thread.
 pub(crate) fn enter(number: usize, of: usize) {
     THIS.set(ThisLoop { number, of });
 }
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(counts, [1010, 2020, 3030, 5050]);
     }
 
-    /// A main loop, and so many further ones. `set_up` is called in each of these.
+    /// A main loop, and `others` further ones. `set_up` is called in each further loop.
     fn loops(
         others: usize,
         set_up: impl FnOnce(&Reactor) + Clone + Send + 'static,

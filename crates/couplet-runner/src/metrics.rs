@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_say_what_has_happened() {
+    fn metrics_count_connections_failures_and_calls() {
         let mut l = Loop::with_options(LoopOptions::default().time_calls(true)).unwrap();
         let metrics = measured(&mut l);
         let reactor = l.reactor();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_of_a_snapshot_are_told_apart() {
+    fn each_figure_of_a_snapshot_has_its_metric() {
         let mut l = Loop::new().unwrap();
         let metrics = measured(&mut l);
         let reactor = l.reactor();

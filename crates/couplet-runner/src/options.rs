@@ -17,8 +17,8 @@ use crate::places::Placed;
 use crate::values::{Listen, Seconds};
 use crate::{control, files, logging, pid_file};
 
-/// The arguments of a program that a [`Runner`](crate::Runner) runs. A program with arguments of its
-/// own flattens these into them, and calls [`Runner::run`](crate::Runner::run).
+/// The arguments of a program that a [`Runner`](crate::Runner) runs. A program with further arguments
+/// flattens these into them, and calls [`Runner::run`](crate::Runner::run).
 #[derive(Args, Clone, Debug, Default)]
 pub struct Arguments {
     /// Configuration, in TOML
@@ -38,8 +38,8 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The arguments for a configuration, and with these options. For programs whose logging has
-    /// options of its own.
+    /// The arguments for a configuration, and with these options. For programs that have their own
+    /// options for logging.
     pub fn new(config: impl Into<PathBuf>, options: Options) -> Arguments {
         Arguments { config: Some(config.into()), options, ..Arguments::default() }
     }
@@ -60,8 +60,8 @@ impl Arguments {
     }
 }
 
-/// Options of the process. In the table `[runner]` of a configuration they have the same names;
-/// those of the command line take precedence.
+/// Options of the process. In the table `[runner]` of a configuration they have the same names; the
+/// command line takes precedence.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[command(next_help_heading = "Process")]
 #[serde(rename_all = "kebab-case", default)]
@@ -77,16 +77,16 @@ pub struct Options {
     /// Append the log to this file instead of stderr; SIGHUP opens it again
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
-    /// Log at most so many warnings and errors from one place in the program within ten seconds,
-    /// and count the others; 0 for no limit [default: 20]
+    /// Log at most N warnings and errors from one place in the program within ten seconds, and count
+    /// the others; 0 for no limit [default: 20]
     #[arg(long, value_name = "N")]
     pub(crate) log_repeats: Option<u32>,
-    /// Queue at most so many bytes of the log for a slow reader; further lines are lost, and counted
+    /// Queue at most this many bytes of the log for a slow reader; further lines are lost, and counted
     /// [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     #[serde(deserialize_with = "one_or_more")]
     pub(crate) log_buffer: Option<NonZeroUsize>,
-    /// At the end, wait at most so long for the log's reader [default: 1]
+    /// At the end, wait at most this long for the log's reader [default: 1]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) log_wait: Option<Seconds>,
     /// Write the process's number into this file, and lock it
@@ -150,7 +150,7 @@ impl Options {
         }
     }
 
-    /// Checks that the limits can be shared among so many loops.
+    /// Checks that the limits can be divided among this number of loops.
     ///
     /// # Errors
     ///
@@ -220,8 +220,8 @@ impl Options {
         }
     }
 
-    /// The limits of one of so many loops, by its number; those of the program if no option sets one.
-    /// The limits of all loops together are the options, except that each loop has at least a byte.
+    /// The limits of loop `number` of `loops`; `of_program` if no option sets one. The limits of all
+    /// loops together are the options, except that each loop has at least a byte.
     pub(crate) fn load_limits(
         &self,
         of_program: LoadLimits,
@@ -249,8 +249,8 @@ impl Options {
 /// The keys of [`LogTable`].
 pub(crate) const OF_THE_LOG: &[&str] = &["log", "log-level"];
 
-/// Keys of the table `[runner]` for programs whose logging has no options of its own. The others are
-/// those of [`Options`].
+/// Keys of the table `[runner]` for programs without their own options for logging. [`Options`] has
+/// the other keys.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(crate) struct LogTable {
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_says_what_the_command_line_leaves_open() {
+    fn the_file_sets_options_missing_on_the_command_line() {
         let file = "log = \"json\"\numask = 0o77\nuser = \"b\"\nlog-repeats = 9\nthreads = 2\n\
                     max-buffered = 6\nmetrics = \"tcp:1\"";
         let (log, options) = (toml::from_str(file).unwrap(), toml::from_str(file).unwrap());
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn the_driver_is_that_of_the_command_line_of_the_file_or_of_the_program() {
+    fn the_command_line_overrides_the_driver_of_the_file() {
         let command = Arguments::augment_args(Command::new("x"));
         let driver = |line: &[&str], file: &str| {
             let line = ["x"].iter().chain(line);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_of_all_loops_together_are_those_of_the_process() {
+    fn the_limits_of_the_process_are_divided_among_its_loops() {
         let options: Options =
             toml::from_str("max-connections = 7\nmax-buffered = 2").expect("options");
         let limits = [0, 1, 2].map(|number| options.load_limits(LoadLimits::default(), number, 3));

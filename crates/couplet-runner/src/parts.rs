@@ -55,7 +55,7 @@ struct Part {
 
 /// The end of a part.
 enum End {
-    /// It has not been asked for.
+    /// Not requested yet.
     Kept(Option<Deferred<()>>),
     Awaited,
     /// The part runs until it is stopped.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::exit::{Exit, plain};
 
-/// A locked pid file. It is emptied when the program ends, and the lock ends with the process.
+/// A locked pid file, which is emptied when the program ends. The lock ends with the process.
 pub(crate) struct PidFile {
     file: Arc<File>,
     path: PathBuf,
@@ -85,7 +85,7 @@ fn write(mut file: &File, text: &str) -> std::io::Result<()> {
 }
 
 impl Drop for PidFile {
-    /// Empties the file. It isn't removed: another process may be about to lock it.
+    /// Empties the file, but keeps it: another process may be about to lock it.
     fn drop(&mut self) {
         if self.is_ours
             && let Err(error) = write(&self.file, "")

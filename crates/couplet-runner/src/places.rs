@@ -223,7 +223,7 @@ impl Default for Common {
 }
 
 impl Common {
-    /// For a program with so many loops.
+    /// The state for a program with this number of loops.
     pub(crate) fn new(loops: usize) -> Arc<Common> {
         Arc::new(Common { loops, ..Common::default() })
     }
@@ -285,8 +285,8 @@ impl Sockets {
     }
 }
 
-/// All open endpoints, whose files are read again, such as certificates, except for those of these
-/// services, which are built anew.
+/// All open endpoints, whose files, such as certificates, are read again. The services in `except`
+/// are left out: a reload builds them anew.
 pub(crate) fn kept_endpoints(except: &[&str]) -> Vec<Arc<dyn ServerEndpoint>> {
     let open = SOCKETS.with(Sockets::open);
     let kept = open.iter().filter(|(place, _)| !except.contains(&&*place.service));
@@ -374,8 +374,8 @@ pub(crate) fn give_away() {
     });
 }
 
-/// The services have started: ports in this loop may accept, and those to come in any loop, unless
-/// another process does. Returns whether the other loops have to be told to [`resume`].
+/// The services have started: ports in this loop and later ports in any loop may accept, unless
+/// another process does. Returns whether the other loops must [`resume`] too.
 pub(crate) fn begin(reactor: &Reactor) -> bool {
     let common = SOCKETS.with(Sockets::common);
     common.is_starting.store(false, Ordering::Release);

@@ -61,12 +61,12 @@ pub(crate) struct Key {
 pub(crate) enum Which {
     /// The one with this number of those that read the whole.
     Whole(usize),
-    /// That of the table with this name.
+    /// The service of the table with this name.
     Table(String),
 }
 
 impl Which {
-    /// The name for its places: that of its table.
+    /// Name used in places: the table's.
     pub(crate) fn service(&self) -> &str {
         match self {
             Which::Whole(_) => "",

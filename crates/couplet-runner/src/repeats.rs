@@ -1,5 +1,5 @@
-//! Limits warnings and errors that repeat: of those from one place in the code, so many are logged
-//! within ten seconds, and the others are counted.
+//! Limits warnings and errors that repeat: a number of them from one place in the code is logged within
+//! ten seconds, and the others are counted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(10);
 /// A place in the code: a file and a line.
 type Place = (&'static str, u32);
 
-/// A filter that lets so many warnings or errors of each place pass within a period.
+/// A filter that passes a limited number of warnings or errors of each place within a period.
 #[derive(Clone)]
 pub(crate) struct Repeats {
     most: Option<u32>,

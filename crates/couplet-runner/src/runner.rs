@@ -40,7 +40,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// A program without services. The name is that of the command, and of the supervisor.
+    /// A program without services; the name is for its command and its supervisor.
     pub fn new(name: &'static str) -> Runner {
         Runner {
             name,
@@ -74,7 +74,7 @@ impl Runner {
         self
     }
 
-    /// Adds a service. Its configuration is the whole file, apart from the runner's own tables; a
+    /// Adds a service, whose configuration is the whole file, apart from the runner's own tables; a
     /// key that `C` does not have is an error. `build` makes the service, and opens nothing: that
     /// is for the service's start. Called at the start, for each reload that changes the
     /// configuration, and for `--check`.
@@ -88,9 +88,9 @@ impl Runner {
     }
 
     /// Adds a kind of service: the configuration says how many there are. Each has a table, such as
-    /// `[services.front]` with `kind = "echo"`; its other keys are those of `C`, and `restart`, which is
+    /// `[services.front]` with `kind = "echo"`, with the keys of `C`, and with `restart`, which is
     /// `"permanent"` (the default), `"transient"` or `"temporary"`. `build` also gets the name of the
-    /// table, which should be that of the service.
+    /// table, and should give it to the service.
     #[must_use]
     pub fn kind<C: DeserializeOwned + 'static>(
         mut self,
@@ -177,11 +177,11 @@ impl Runner {
     /// Takes connections of this kind over when the program is restarted: `build` makes the protocol of
     /// a connection that [`Protocol::hand_over`](couplet::Protocol::hand_over) has given up in the
     /// process before, or whose state [`Transport::keep`](couplet::Transport::keep) has kept in a process
-    /// that died, from its state and the peer's address. Its first call is `connection_made`. An
-    /// error closes the connection.
+    /// that died, from its state and the peer's address. The protocol's first call is
+    /// `connection_made`. An error closes the connection.
     ///
     /// Called in the main loop, after the services have started. All connections of a loop move within
-    /// one turn, and are served once those of all loops have arrived.
+    /// one turn, and are served once the connections of all loops have arrived.
     ///
     /// ```no_run
     /// use couplet::{HandOver, Protocol, Transport};
@@ -271,9 +271,9 @@ impl Runner {
         self
     }
 
-    /// Serves the program's own metrics at `/metrics`, behind those of the runner: `encode` returns them
-    /// in the text of OpenMetrics, as libraries encode a registry. It is called in the main loop, for
-    /// each scrape, if the option `metrics` is set.
+    /// Serves the program's own metrics at `/metrics`, behind the runner's: `encode` returns them in
+    /// the text of OpenMetrics, as libraries encode a registry. Called in the main loop, for each
+    /// scrape, if the option `metrics` is set.
     ///
     /// ```no_run
     /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -307,7 +307,7 @@ impl Runner {
 
     /// The command line.
     fn command(&self) -> Command {
-        // The arguments bring words about themselves, which those of the program replace.
+        // The program's descriptions replace the descriptions of the arguments.
         let command = Arguments::augment_args(Command::new(self.name));
         let command = command.about(self.about).long_about(None::<&str>);
         match self.version {

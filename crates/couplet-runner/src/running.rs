@@ -40,11 +40,11 @@ pub(crate) struct Program {
     pub(crate) version: &'static str,
     pub(crate) services: Services,
     pub(crate) arguments: Arguments,
-    /// The options of the command line alone.
+    /// The options of the command line, without the configuration's.
     pub(crate) command_line: Options,
     /// The limits of each loop if no option sets one.
     pub(crate) limits: LoadLimits,
-    /// The options of each loop, without those of the configuration.
+    /// The options of each loop, without the configuration's.
     pub(crate) loop_options: LoopOptions,
     /// The table `[runner]` of the configuration at the start.
     pub(crate) runner_table: Options,
@@ -159,7 +159,7 @@ fn exit(failure: &Failure) -> Exit {
 /// A program that runs in a loop.
 pub(crate) struct Running {
     pub(crate) program: Program,
-    /// That of the main loop.
+    /// The main loop's.
     pub(crate) reactor: Reactor,
     pub(crate) loops: Loops,
     pub(crate) supervisor: Supervisor,
@@ -192,7 +192,7 @@ impl Drop for Reads {
 /// The phase of a program.
 #[derive(Clone, Copy, PartialEq)]
 enum Phase {
-    /// Its services start, for the first time.
+    /// The services start for the first time.
     Starting,
     Serving,
     /// A reload is in progress.
@@ -413,7 +413,7 @@ impl Running {
         let older = self.older.take();
         match self.phase.get() {
             Phase::Starting => self.phase.set(Phase::Serving),
-            // The older process has given this one up, or has died meanwhile.
+            // The older process has given this one up, or has died.
             Phase::Ending => return,
             _ => {}
         }
@@ -445,7 +445,7 @@ impl Running {
             systemd::stopping();
             let successor = self.successor.take().filter(|_| before == Phase::Restarting);
             if let Some(process) = successor {
-                // It may have ended.
+                // The process may have ended.
                 let _ = process.terminate(restart::GRACE);
             }
         }
@@ -587,7 +587,7 @@ impl Running {
     }
 
     /// Hands everything to a new process that can serve; returns its number. If that fails, this one
-    /// serves on.
+    /// continues to serve.
     async fn leave_to(&self, successor: Successor) -> couplet::Result<u32> {
         if self.phase.get() != Phase::Restarting {
             let ended = Failure::msg("the program ends");
@@ -646,7 +646,7 @@ impl Running {
             }
             Err(failure) => {
                 self.settle();
-                // It may have been ended meanwhile.
+                // The program may be ending by now.
                 if self.phase.get() == Phase::Restarting {
                     self.phase.set(Phase::Serving);
                 }

@@ -45,7 +45,7 @@ impl StoreRoom {
         systemd::store_size().map(StoreRoom::of)
     }
 
-    /// The room of a store for so many descriptors: a connection takes two.
+    /// The room of a store for this number of descriptors: a connection takes two.
     fn of(descriptors: usize) -> StoreRoom {
         StoreRoom(Arc::new(AtomicUsize::new(descriptors / 2)))
     }
@@ -73,7 +73,7 @@ impl Store {
         record: &[u8],
     ) -> io::Result<()> {
         let file = new_file()?;
-        // The file's number is unique while the store has it, also among those of other processes.
+        // The file's number is unique while the store has the file, even among other processes' files.
         let name = format!("{PREFIX}{}", fstat(&file)?.st_ino);
         write_record(&file, record)?;
         systemd::store(&name, &[socket.as_fd(), file.as_fd()])?;
@@ -116,7 +116,8 @@ pub(crate) struct Stored(
 );
 
 impl Stored {
-    /// Takes them from systemd, before children could inherit them. They stay in the store.
+    /// Takes the connections from systemd, before children could inherit them. The store keeps them
+    /// too.
     pub(crate) fn take() -> Stored {
         let mut stored = Stored::default();
         for (name, descriptor) in take_passed(PREFIX) {

@@ -192,7 +192,7 @@ mod tests {
         manager.set_nonblocking(true).expect("an option");
         let (mut text, mut read) = ([0; 100], 0);
         for round in 0..2 {
-            // Each sender has a queue of its own, too, which would fill earlier.
+            // Each sender also has its own queue, which would fill earlier.
             let fill = || {
                 let sender = UnixDatagram::unbound()?;
                 sender.set_nonblocking(true)?;

@@ -16,7 +16,7 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 use crate::places::{self, Placed};
 
-/// An endpoint to listen on, such as `"tcp:8000"`. Parsed when the configuration is read. Its socket
+/// An endpoint to listen on, such as `"tcp:8000"`. Parsed when the configuration is read. The socket
 /// stays open while the program is restarted, or the service's configuration changes.
 ///
 /// ```
@@ -36,7 +36,7 @@ pub struct Listen {
     placed: Option<Arc<Placed>>,
 }
 
-/// A UDP address to receive at, such as `"udp:9000"`. Parsed when the configuration is read. Its socket
+/// A UDP address to receive at, such as `"udp:9000"`. Parsed when the configuration is read. The socket
 /// stays open while the program is restarted, or the service's configuration changes.
 ///
 /// ```

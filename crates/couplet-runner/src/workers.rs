@@ -41,13 +41,13 @@ thread_local! {
 /// The permission of the main loop to end.
 enum Leave {
     Withheld,
-    /// A part of the program has stopped this loop. It turns until the program stops.
+    /// A part of the program has stopped this loop, which turns until the program stops.
     Awaited(Resolver<()>),
     Granted,
 }
 
 impl Workers {
-    /// Starts a loop in a thread of its own, and waits until it turns. `set_up` is called in it.
+    /// Starts a loop in a new thread, calls `set_up` there, and waits until the loop turns.
     pub(crate) fn start(
         &mut self,
         options: LoopOptions,
@@ -166,7 +166,7 @@ mod tests {
         let worker = workers.remotes().next().unwrap();
         let stopped = worker.clone();
         l.run(move |_| Ok(stopped.call(Reactor::stop)?)).unwrap();
-        // It turns until the main loop lets it end.
+        // The further loop turns until the main loop lets it end.
         let (send, receive) = mpsc::channel();
         worker.call(move |_| send.send(()).unwrap()).unwrap();
         receive.recv().unwrap();

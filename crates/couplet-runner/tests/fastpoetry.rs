@@ -14,7 +14,7 @@ use couplet_testkit::needed::built;
 use couplet_testkit::processes::{Killed, lines_and_host};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The example, which cargo builds beside the tests.
+/// The example, which cargo builds with the tests.
 fn fastpoetry(arguments: &[&str]) -> Command {
     let mut command = Command::new(built("../examples/fastpoetry"));
     command.args(arguments);

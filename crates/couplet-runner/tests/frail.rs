@@ -114,7 +114,7 @@ fn the_program() {
     }
     let code = runner.run(cli.runner);
     let known = [ExitCode::SUCCESS, ExitCode::from(1)];
-    // Code 101 is that of a test that fails.
+    // A test that fails has code 101.
     process::exit(known.iter().position(|it| *it == code).map_or(3, |code| code as i32));
 }
 
@@ -189,7 +189,7 @@ fn a_program_that_builds_its_services_with_tokio_passes_a_check_and_starts() {
     }
 }
 
-/// Clients that stay, of the main loop and of the other one: at least so many of each.
+/// Clients that stay, of the main loop and of the other one: at least `least` of each.
 fn clients_of_both(port: &str, least: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
     let (mut main, mut others) = (Vec::new(), Vec::new());
     while main.len() < least || others.len() < least {

@@ -203,7 +203,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The values of the table. `None` if one is too large for a value of its own.
+    /// The values of the table. `None` if a number is too large for `toml::Value`.
     pub(crate) fn contents(&self) -> Option<toml::Table> {
         toml::Table::deserialize(self.deserializer()).ok()
     }

@@ -40,7 +40,7 @@ enum Plan {
     Run,
     /// The part of loop 1 fails to start.
     FailToStart,
-    /// The part of loop 1 fails to start, and that of loop 2 starts until that is cancelled.
+    /// The part of loop 1 fails to start, and the part of loop 2 starts until that is cancelled.
     FailBesideAStart,
     /// The part of loop 1 fails soon, after its first start.
     Fail,
@@ -48,7 +48,7 @@ enum Plan {
     HangInStart,
     /// The parts stop until that is cancelled.
     HangInStop,
-    /// The part of loop 1 is restricted, and that of loop 2 panics when it is asked.
+    /// The part of loop 1 is restricted, and the part of loop 2 panics when it is asked.
     Ail,
     /// The part of loop 1 is restricted once it was asked three times.
     Tire,
@@ -256,7 +256,7 @@ fn a_start_waits_until_the_parts_have_stopped_and_so_does_another_stop() {
 }
 
 #[test]
-fn the_end_of_the_service_is_that_of_its_first_part_that_ends() {
+fn the_service_ends_with_its_first_part() {
     let mut parts = Parts::new(Plan::Fail);
     parts.start().unwrap();
     let end = parts.child.take_end().unwrap();
@@ -320,7 +320,7 @@ fn a_cancelled_stop_is_cancelled_in_each_loop() {
 }
 
 #[test]
-fn the_times_of_the_child_are_those_of_each_part() {
+fn each_part_has_the_times_of_the_child() {
     let short = Duration::from_millis(20);
     for (plan, starts) in [(Plan::HangInStart, false), (Plan::HangInStop, true)] {
         let shorten = move |child: Child| child.start_within(short).stop_within(short);
@@ -332,7 +332,7 @@ fn the_times_of_the_child_are_those_of_each_part() {
 }
 
 #[test]
-fn the_health_is_that_of_the_worst_part_and_renewed_while_it_runs() {
+fn the_health_follows_the_worst_part_while_it_runs() {
     let mut parts = Parts::new(Plan::Ail);
     parts.start().unwrap();
     let Health::Failed(words) = parts.child.health() else { panic!("{:?}", parts.child.health()) };

@@ -108,7 +108,7 @@ impl Endpoints {
         self
     }
 
-    /// Returns those of the services to start that are not open yet.
+    /// Returns the endpoints of the services to start that are not open yet.
     ///
     /// # Errors
     ///

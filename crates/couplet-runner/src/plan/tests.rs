@@ -113,7 +113,7 @@ fn services_are_the_same_if_their_tables_are() {
 }
 
 #[test]
-fn a_service_of_the_whole_file_is_the_same_whatever_the_tables_of_the_runner_say() {
+fn the_tables_of_the_runner_leave_a_service_of_the_whole_file_unchanged() {
     let mut services = Services::default();
     services.add(|tick: Tick, _: &Reactor| {
         Ok(Child::new(TimerService::new("tick", tick.every.0, || ())))
@@ -129,7 +129,7 @@ fn a_service_of_the_whole_file_is_the_same_whatever_the_tables_of_the_runner_say
 }
 
 #[test]
-fn the_supervisor_is_as_its_table_says() {
+fn the_supervisor_follows_its_table() {
     let table = plan("[supervisor]\nstrategy = \"rest-for-one\"\nrestarts = 3\nwithin = 7.5\nback-off = 0\nmost-back-off = 1").unwrap();
     let shown = format!("{:?}", table.supervisor.supervisor("x"));
     for part in ["RestForOne", "3", "7.5s", "0ns", "1s"] {
@@ -161,7 +161,7 @@ fn two_services_of_one_name_are_refused_before_any_starts() {
 }
 
 #[test]
-fn the_words_of_a_restart_are_those_of_the_supervisor() {
+fn each_word_of_the_key_restart_has_its_policy() {
     for (word, wanted) in [
         ("permanent", Restart::Permanent),
         ("transient", Restart::Transient),

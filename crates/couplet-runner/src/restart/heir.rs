@@ -38,7 +38,7 @@ impl Heir {
         deferred
     }
 
-    /// Tells the older process that this one can't start, if nothing has been received.
+    /// Reports to the older process that this one can't start, if nothing has been received.
     pub(crate) fn refuse(&self, words: &str) {
         if self.has_connected.get() {
             return;
@@ -71,7 +71,7 @@ impl Heir {
     }
 }
 
-/// What this process inherits, apart from the sockets, which wait at their places.
+/// The inheritance of this process, apart from the sockets, which wait at their places.
 pub(crate) struct Inheritance {
     pub(crate) generations: Generations,
     pub(crate) pid_file: Option<OwnedFd>,
@@ -93,8 +93,8 @@ struct OlderCell {
 }
 
 impl Older {
-    /// Tells the older process that this one can serve. The Deferred fires when this one is alone: the
-    /// older one has given everything, or has died.
+    /// Reports to the older process that this one can serve. The Deferred fires when this one is alone:
+    /// the older one has given everything, or has died.
     pub(crate) fn ready(&self) -> Deferred<()> {
         if self.is_alone() {
             return Deferred::succeed(());
@@ -105,7 +105,7 @@ impl Older {
         deferred
     }
 
-    /// Tells the older process that this one can't start.
+    /// Reports to the older process that this one can't start.
     pub(crate) fn fail(&self, words: &str) {
         wire::send_reply(&self.0.transport, Reply::Failed(words.to_owned()));
     }
@@ -130,7 +130,7 @@ impl Older {
         }
     }
 
-    /// Tells the older process that this one has taken over.
+    /// Reports to the older process that this one has taken over.
     pub(crate) fn confirm(&self) {
         wire::send_reply(&self.0.transport, Reply::Done);
     }
@@ -173,9 +173,9 @@ impl Older {
 
 /// Whether this process is alone.
 enum Alone {
-    /// It starts.
+    /// This process starts.
     NotYet,
-    /// It serves, and waits for the older one to finish.
+    /// This process serves, and waits for the older one to finish.
     Waits(Resolver<()>),
     Yes,
 }

@@ -1,7 +1,7 @@
-//! Restarts: the program's file, as it now is, is executed with the sockets of all ports. When its
-//! services have started, this process accepts no more and reads no datagrams, lets its connections
-//! finish, and ends. No connect is refused meanwhile, and each datagram reaches one of the two; if the
-//! new process fails, nothing has changed.
+//! Restarts: the program's present file is executed with the sockets of all ports. When its services
+//! have started, this process accepts no more and reads no datagrams, lets its connections finish,
+//! and ends. No connect is refused during the change, and each datagram reaches one of the two; if
+//! the new process fails, nothing has changed.
 
 mod generations;
 mod heir;
@@ -35,7 +35,7 @@ use crate::files;
 use crate::running::Running;
 use crate::{places, systemd};
 
-/// The variable that tells a new process who has started it: its parent, by number.
+/// The variable that names the parent of a new process, by its number.
 const STARTED_BY: &str = "COUPLET_RESTARTED_BY";
 
 /// The descriptor over which a new process inherits.
@@ -70,7 +70,7 @@ impl Executable {
         Ok(Executable { path: path_of(&name)?, name, arguments: arguments.collect() })
     }
 
-    /// The path for the next start. A link in that of the folder may lead elsewhere by now.
+    /// The path for the next start. A link in the folder's path may lead elsewhere by now.
     fn next_path(&self, directory: Option<&Directory>) -> PathBuf {
         match directory {
             Some(directory) if has_folder(&self.name) => directory.start_in().join(&self.name),
@@ -78,8 +78,8 @@ impl Executable {
         }
     }
 
-    /// The next process is fed by the link. It reports for the program, so it gets the variables of
-    /// systemd for that, which other children do not.
+    /// The command of the next process, which inherits over the link. That process reports for the
+    /// program, so it gets systemd's variables for reports, which other children do not.
     fn command(&self, link: OwnedFd, directory: Option<&Directory>) -> Command {
         let command = Command::new(self.next_path(directory));
         let command = match directory {
@@ -113,7 +113,8 @@ fn has_folder(name: &Path) -> bool {
 pub(crate) async fn start(running: &Running) -> couplet::Result<Successor> {
     wait_for_older(running).await?;
     let (reactor, program) = (&running.reactor, &running.program);
-    // The start would wait for a dead mount. It needs no right to read, so no error counts here.
+    // A dead mount would block the start, so a thread reads the file first. Starting needs no right to
+    // read, so errors do not count.
     let path = program.executable.next_path(program.directory.as_ref());
     let touch = move || {
         files::touch(&path);
@@ -218,7 +219,7 @@ impl Successor {
             let forgotten = self.link.ask(Request::Forget, Vec::new());
             match reactor.timeout(GRACE, forgotten).await {
                 Ok(_) => {}
-                // It has taken over meanwhile.
+                // The new process has taken over by now.
                 Err(refused) if refused.is::<Refused>() => {
                     self.link.close();
                     return Ok(leaving.len());
@@ -283,8 +284,8 @@ struct Child;
 
 impl ProcessProtocol for Child {}
 
-/// The connection to the new process. It is open until the connections have moved, or one of the two
-/// has ended.
+/// The connection to the new process, open until the connections have moved, or one of the two
+/// processes has ended.
 #[derive(Clone)]
 struct Link(Rc<RefCell<LinkState>>);
 

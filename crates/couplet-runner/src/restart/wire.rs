@@ -14,7 +14,7 @@ use crate::places::Place;
 /// The version of these requests. A process that speaks another refuses the [`Hello`](Request::Hello).
 pub(super) const VERSION: u32 = 1;
 
-/// The longest string: a connection may have so many unread and unsent bytes.
+/// The longest string, which limits the unread and unsent bytes of a connection.
 pub(super) const MOST: usize = 64 << 20;
 /// The longest reason.
 const MOST_WORDS: usize = 64 << 10;
@@ -30,8 +30,8 @@ pub(super) struct Envelope {
 pub(super) enum Request {
     /// The first: who asks. The new process becomes this generation.
     Hello { version: u32, generation: u32 },
-    /// An older process that still runs, or the one that asks. Its descriptor is readable when it has
-    /// ended.
+    /// An older process that still runs, or the one that asks. The descriptor is readable when that
+    /// process has ended.
     Generation { number: u32, pid: u32 },
     /// The socket of a port.
     Socket(Place),

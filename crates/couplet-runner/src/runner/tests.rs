@@ -1,5 +1,5 @@
-//! Whole programs in memory and in virtual time, with a script beside them: orders over the control
-//! socket, health and metrics over HTTP, and clients of their services.
+//! Whole programs in memory and in virtual time, each with a script: orders over the control socket,
+//! health and metrics over HTTP, and clients of their services.
 
 use std::cell::Cell;
 use std::fs;
@@ -274,8 +274,8 @@ fn read_log(log: &Log, folder: &Path) -> String {
     fs::read_to_string(folder.join("log")).expect("a log")
 }
 
-/// Runs the program with this configuration and these arguments, and a script beside it, behind which
-/// it is stopped. Returns the script's value.
+/// Runs the program with this configuration and these arguments, together with a script; the end of
+/// the script stops the program. Returns the script's value.
 #[track_caller]
 fn run<T: 'static>(
     text: &str,
@@ -293,8 +293,8 @@ fn try_run<T: 'static>(
     arguments: &[&str],
     script: impl AsyncFnOnce(Site) -> Result<T> + 'static,
 ) -> (Option<T>, Ended) {
-    /// With a single subscriber, `tracing` would ask that of the thread which is the first to log at a
-    /// place whether any thread logs there.
+    /// With a single subscriber, `tracing` would ask only the subscriber of the thread that is the
+    /// first to log at a place whether any thread logs there.
     static SECOND: LazyLock<Dispatch> =
         LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
     LazyLock::force(&SECOND);

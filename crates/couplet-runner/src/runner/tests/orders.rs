@@ -123,7 +123,7 @@ fn log_changes_the_events_that_are_logged() {
             let logged = site.log().matches("connection made").count();
             assert_eq!(logged > before, is_logged, "{filter}: {}", site.log());
         }
-        // A reload that changes other things leaves it alone.
+        // A reload that changes other things keeps the filter.
         site.order("log info").await?;
         site.reload(&(echo("a", 8001, "") + &task("b", "") + &process(""))).await?;
         assert!(site.log().contains("reloaded: 0 services changed, 1 added"), "{}", site.log());

@@ -102,7 +102,7 @@ fn a_reload_while_another_is_in_progress_follows_it() {
     let (_, ended) = run(&text, &["-v"], async |site: Site| {
         let reader = site.connect(8002).await?;
         site.write(&(task("b", "") + &process("")));
-        // It waits until the reader of the poem is closed.
+        // The first reload waits until the reader of the poem is closed.
         let asked = site.reactor.clone();
         let first = site.reactor.spawn(async move {
             let mut client = asked.connect_stream("unix:/ctl").await?;
