@@ -36,7 +36,7 @@ fn blocks() -> (Vec<u8>, Vec<u8>) {
     (first.concat(), vec![0x82, 0x86, 0xc0, 0xbf, 0xbe])
 }
 
-/// The block of a browser: literals in Huffman codes for the path alone, nine fields kept.
+/// The block of a browser: literals in Huffman codes only for the path, nine fields kept.
 fn browser() -> (Vec<u8>, Vec<u8>) {
     let kept = [
         (":authority", "www.example.com"),

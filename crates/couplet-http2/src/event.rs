@@ -45,9 +45,9 @@ pub enum Event {
         /// Whether the response is complete, without a body.
         ends: bool,
     },
-    /// Bytes of a body; several frames in one receive are joined. They count against
-    /// [`Options::connection_window`](crate::Options::connection_window) until
-    /// [`Connection::release`](crate::Connection::release).
+    /// Bytes of a body, joined from several frames in one receive. Until
+    /// [`Connection::release`](crate::Connection::release), the bytes count against
+    /// [`Options::connection_window`](crate::Options::connection_window).
     Data {
         /// Number of the stream.
         stream: u32,

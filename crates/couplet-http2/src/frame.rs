@@ -84,7 +84,7 @@ fn head(length: usize, kind: u8, flags: u8, stream: u32) -> [u8; HEAD] {
 
 /// A payload that is not copied into the [`Output`].
 pub trait Payload {
-    /// Its length in bytes, at most [`MAX_SENT`].
+    /// Length of the payload in bytes, at most [`MAX_SENT`].
     fn length(&self) -> usize;
 }
 
@@ -208,7 +208,7 @@ impl<P: Payload> Output<P> {
         }
     }
 
-    /// Number of bytes without those of [`Payload`]s.
+    /// Number of bytes without the [`Payload`]s.
     #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len()

@@ -91,8 +91,8 @@ struct Place(u32, u32);
 
 /// The head of a request: RFC 9113, 8.3.1.
 ///
-/// It is valid: it has a method and, unless it is a plain CONNECT, a scheme and a path; names are
-/// lower-case tokens, values have no NUL, CR or LF, and no field is about connections.
+/// Every head is valid: it has a method and, unless it is a plain CONNECT, a scheme and a path;
+/// names are lower-case tokens, values have no NUL, CR or LF, and no field is about connections.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Head {
     fields: Fields,

@@ -92,9 +92,9 @@ impl ReceiveWindow {
     }
 }
 
-/// How the streams of a connection share its receive window. Those that are not read have first
-/// windows that fit into half of it, and those that are read share the other half. So uploads that
-/// are not read, or not read on, leave room for others.
+/// How the streams of a connection share its receive window. The first windows of unread streams
+/// fit into half of it, and streams that are read share the other half. So uploads that are not
+/// read, or no longer, leave room for others.
 #[derive(Clone, Copy, Debug)]
 pub struct Shares {
     first: u32,
@@ -106,7 +106,7 @@ pub struct Shares {
 const MIN_FIRST_WINDOW: u32 = 1024;
 
 impl Shares {
-    /// Shares a connection's window among so many streams. `most` is the largest window of one.
+    /// Shares a connection's window among this number of streams. `most` is the largest window of one.
     pub fn new(connection: u32, streams: u32, most: u32) -> Shares {
         let shared = connection / 2;
         let first = (shared / streams.max(1)).max(MIN_FIRST_WINDOW).min(most);
@@ -125,11 +125,11 @@ impl Shares {
     }
 
     /// The window of a stream that is read: beyond the first window, half of the shared bytes that
-    /// others leave. So streams that are read get equal shares in the end, whatever those that are
-    /// not read keep, and there is always a share for one more.
+    /// others leave. So streams that are read get equal shares in the end, whatever unread streams
+    /// keep, and there is always a share for one more.
     ///
     /// `first` is the first window that the peer knows of. `claims` are the bytes that each other
-    /// stream may take: those that the peer may still send on it, and those that are not read.
+    /// stream may take: the peer may still send them, or they are unread.
     pub fn wider(self, first: i64, claims: impl Iterator<Item = i64>) -> i64 {
         let shares: i64 = claims.map(|claim| (claim - first).max(0)).sum();
         let left = (i64::from(self.shared) - shares).max(0);

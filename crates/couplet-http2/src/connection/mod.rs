@@ -91,7 +91,7 @@ pub struct Connection {
     streams: Streams,
     send: SendWindow,
     receive: ReceiveWindow,
-    /// Those of the receive window.
+    /// The streams' shares of the receive window.
     shares: Shares,
     /// The peer's SETTINGS_INITIAL_WINDOW_SIZE.
     peer_window: i64,
@@ -135,13 +135,13 @@ impl From<Copied<'_>> for Bytes {
 }
 
 impl Connection {
-    /// Creates a server's connection before the client's preface. Its output begins with our
+    /// Creates a server's connection before the client's preface. The output begins with our
     /// SETTINGS.
     pub fn server(options: Options) -> Connection {
         Connection::new(Role::Server, options)
     }
 
-    /// Creates a client's connection. Its output begins with the preface and our SETTINGS. One
+    /// Creates a client's connection. The output begins with the preface and our SETTINGS. One
     /// [request](Connection::request) may follow immediately, and others once the server's settings
     /// have arrived.
     pub fn client(options: Options) -> Connection {
@@ -156,7 +156,7 @@ impl Connection {
         let Options { connection_window, max_streams, stream_window, .. } = options;
         let shares = match role {
             Role::Server => Shares::new(connection_window, max_streams, stream_window),
-            // The peer chooses what a server receives.
+            // A client chooses its responses by its requests, and needs no shares.
             Role::Client => Shares::fixed(stream_window),
         };
         let mut connection = Connection {

@@ -32,7 +32,7 @@ pub(super) enum Pseudo<'a> {
 
 impl Connection {
     /// Opens a stream with a request, which is the whole request if it `ends`, and returns the
-    /// number of the stream. Its answer is [`Event::Response`], perhaps behind
+    /// number of the stream. The answer is [`Event::Response`], perhaps behind
     /// [`Event::Informational`].
     ///
     /// Fields are sent as in [`respond`](Connection::respond); the fields Host and TE are left out
@@ -310,7 +310,7 @@ impl Connection {
         let Some(stream) = self.streams.get_mut(id) else { return };
         let ending = std::mem::replace(&mut stream.outbound, Outbound::Ended);
         if let Outbound::Ending(Some(fields)) = ending {
-            // They were checked when they were queued.
+            // The trailers were checked when they were queued.
             let _ = self.write_block(id, Pseudo::None, &fields, true);
         }
         self.end_outbound(id);

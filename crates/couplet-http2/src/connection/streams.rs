@@ -16,15 +16,15 @@ pub(super) struct Stream {
     pub(super) send: SendWindow,
     pub(super) receive: ReceiveWindow,
     pub(super) unsent: Unsent,
-    /// It has a place in `Connection::turns`.
+    /// The stream has a place in `Connection::turns`.
     pub(super) has_turn: bool,
-    /// Its producer waits for `Event::Writable`.
+    /// The stream's producer waits for `Event::Writable`.
     pub(super) is_paused: bool,
 }
 
 impl Stream {
-    /// The bytes that the stream may take of the connection's window: those that the peer may still
-    /// send, and those that the user has.
+    /// The bytes that the stream may take of the connection's window: the peer may still send them, or
+    /// the user has them.
     pub(super) fn claim(&self) -> i64 {
         match self.inbound {
             Inbound::Awaited(_) | Inbound::Open(_) => self.receive.size(),
@@ -53,7 +53,7 @@ pub(super) enum Inbound {
 /// The method of a request, as far as it decides about the body of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
-    /// Its response has no body, and the length of another one: RFC 9110, 9.3.2.
+    /// The response has no body, and the length of another one: RFC 9110, 9.3.2.
     Head,
     Other,
 }
@@ -64,7 +64,7 @@ pub(super) enum Outbound {
     /// A response without its head.
     Awaited,
     Begun,
-    /// It ends after the unsent bytes, perhaps with trailers.
+    /// The message ends after the unsent bytes, perhaps with trailers.
     Ending(Option<Fields>),
     Ended,
 }
@@ -194,7 +194,7 @@ impl Streams {
         match self.closed.iter().rev().find(|(closed, _)| *closed == id) {
             Some((_, Closing::Reset)) => Stage::Ignored,
             Some((_, Closing::Ended)) => Stage::Ended,
-            // A client skips no number of its own.
+            // A client skips none of its numbers.
             None if self.role == Role::Client && !id.is_multiple_of(2) => Stage::Ignored,
             None => Stage::Unknown,
         }

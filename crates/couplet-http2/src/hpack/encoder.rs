@@ -35,9 +35,9 @@ pub(crate) struct Encoder {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
     Keep,
-    /// Its values differ from message to message.
+    /// The field's values differ from message to message.
     Once,
-    /// It is secret.
+    /// The field is secret.
     Never,
 }
 

@@ -70,7 +70,7 @@ pub const STATIC: [(&str, &str); 61] = [
     ("www-authenticate", ""),
 ];
 
-/// A field as a table holds it. Its checks were made when it was inserted.
+/// A field as a table holds it, checked when it was inserted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<'a> {
     pub(super) kind: Kind,

@@ -199,7 +199,7 @@ fn padding_and_ignored_data_are_released_immediately() {
     for _ in 0..3 {
         fine(&mut connection, &padded);
     }
-    // A byte of each frame is held; its padding and the length of that are released.
+    // A byte of each frame is held; the padding and its length are released.
     assert_eq!(sent(&mut connection), frames(&window_update(1, 600)));
     connection.reset(1, Code::CANCEL);
     for _ in 0..33 {
@@ -255,7 +255,7 @@ struct Uploads {
 }
 
 impl Uploads {
-    /// Sends a request with so many bytes, which are released as they arrive or never. Returns how
+    /// Sends a request with `length` bytes, which are released as they arrive or never. Returns how
     /// many the client may send.
     fn upload(&mut self, stream: u32, length: usize, is_read: bool) -> usize {
         fine(&mut self.connection, &post(stream));
@@ -297,7 +297,7 @@ fn c175c_uploads_that_are_not_read_leave_room_for_others() {
     }
     assert_eq!(uploads.upload(253, 1 << 20, true), 1 << 20);
     assert!(uploads.windows[&253] > 128 << 10, "{:?}", uploads.windows);
-    // It keeps its share, and there is one for the last stream.
+    // Stream 253 keeps its share, and there is one for the last stream.
     assert_eq!(uploads.upload(255, 8 << 20, true), 8 << 20);
 }
 
@@ -308,7 +308,7 @@ fn c175c_an_upload_that_has_ended_keeps_its_share_until_it_is_read() {
     let streams = || (1..).step_by(2).take(40);
     let mut unread = Vec::new();
     for stream in streams() {
-        // It is read until its window is wide, and then no longer.
+        // The stream is read until its window is wide, and then no longer.
         assert_eq!(uploads.upload(stream, 1 << 20, true), 1 << 20);
         unread.push(uploads.go_on(stream, 1 << 20, false));
         fine(&mut uploads.connection, &frame(DATA, END_STREAM, stream, []));

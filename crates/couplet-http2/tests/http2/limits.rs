@@ -166,7 +166,7 @@ fn max_resets_bounds_resets_that_the_client_provokes() {
     fine(&mut connection, &[get(1), window_update(1, 0), frame(HEADERS, WHOLE, 3, [])].concat());
     let error = broken(&mut connection, &[post(5), frame(HEADERS, END_HEADERS, 5, [])].concat());
     assert_eq!(error.code, Code::ENHANCE_YOUR_CALM);
-    // Ours don't count.
+    // Our resets don't count.
     let mut connection = server(Options::default().max_resets(0));
     for stream in [1, 3, 5] {
         fine(&mut connection, &get(stream));

@@ -228,7 +228,7 @@ fn our_client_asks_nghttpd() {
         &["--header-table-size=0"],
         &["--trailer=a: b"],
     ] {
-        // A free port; another program could take it meanwhile.
+        // A free port, which another program could take first.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         drop(listener);

@@ -109,7 +109,7 @@ fn section_4_frames() {
         ("4.3 an unknown type within a block", flat(&[&begun(), &frame(0xb, 0, 1, [])]), BAD),
     ];
     check(cases);
-    // Fed whole, as the head alone decides.
+    // Fed whole, as only the head decides.
     for (name, input) in [
         ("4.2 DATA beyond SETTINGS_MAX_FRAME_SIZE", flat(&[&post(1), &frame(DATA, 0, 1, large)])),
         ("4.2 HEADERS beyond it", frame(HEADERS, WHOLE, 1, large)),

@@ -23,7 +23,7 @@ pub(crate) fn serve() -> u16 {
     let port = listener.local_addr().expect("an address").port();
     thread::spawn(move || {
         for socket in listener.incoming() {
-            // A client that resets its connection ends it alone.
+            // A client that resets its connection ends only this thread.
             thread::spawn(move || socket.and_then(|socket| talk(&socket)));
         }
     });
@@ -124,7 +124,7 @@ fn begin(connection: &mut Connection, stream: u32, asked: &Asked, ends: bool) {
     }
 }
 
-/// Answers a complete request. Errors mean that its stream was reset meanwhile.
+/// Answers a complete request. Errors mean that its stream was reset.
 fn answer(connection: &mut Connection, stream: u32, asked: &Asked) {
     let path = text(asked.head.path().unwrap_or_default());
     let method = text(asked.head.method());
