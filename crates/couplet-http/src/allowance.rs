@@ -34,9 +34,9 @@ impl Allowance {
     /// reserved, which shrinks as the connection's share fills up. Replaces any earlier
     /// reservation. The reservation ends when the body returns a frame or the response ends.
     ///
-    /// While the body is being polled it grants at least 2 KiB, or `most` if that is less. At other
-    /// times it returns 0 once the share is used up: the body then reserves when it is polled. It
-    /// also returns 0 on any thread but the loop's, and after the response.
+    /// While the body is being polled, at least 2 KiB are granted, or `most` if that is less. At other
+    /// times the result is 0 once the share is used up: the body then reserves when it is polled. The
+    /// result is also 0 on any thread but the loop's, and after the response.
     pub fn reserve(&self, most: usize) -> usize {
         let exchange = self.0.get().and_then(Weak::upgrade);
         exchange.map_or(0, |exchange| exchange.reserve(most))

@@ -30,7 +30,7 @@ use couplet_core::driver::FilePart;
 use couplet_core::hooks::LoopOwned;
 use couplet_core::{DelayedCall, Failure, Reactor};
 
-/// The body of a request or response. It is received on demand: unread bytes stay with the peer.
+/// The body of a request or response, received on demand: unread bytes stay with the peer.
 pub struct Body(Kind);
 
 enum Kind {
@@ -164,11 +164,11 @@ enum LastPiece {
 enum BodyReader {
     #[default]
     Busy,
-    /// It waits for more.
+    /// The reader waits for more.
     Waiting(Waker),
-    /// It fails once it has read the bytes that have arrived.
+    /// The reader fails once it has read the bytes that have arrived.
     TimedOut,
-    /// It has read the whole body.
+    /// The reader has read the whole body.
     Done,
 }
 
@@ -478,7 +478,7 @@ pub(super) enum BodyEnd {
 }
 
 pin_project_lite::pin_project! {
-    /// The body of a response. Its exchange ends when the body and its last piece are dropped.
+    /// The body of a response, whose exchange ends when the body and its last piece are dropped.
     pub(super) struct ResponseBody<B> {
         #[pin]
         body: Option<B>,
@@ -601,8 +601,8 @@ impl Buf for Piece {
     }
 }
 
-/// Checks a frame, or the end of the body, against the declared length. Its sender would pass off
-/// a short body as complete and truncate a long one: RFC 9110, 8.6.
+/// Checks a frame, or the end of the body, against the declared length. The sender of the response
+/// would pass off a short body as complete and truncate a long one: RFC 9110, 8.6.
 fn check_declared_length<E: Into<Failure>>(
     frame: Option<Result<Frame<Content>, E>>,
     end: &mut BodyEnd,

@@ -1,4 +1,4 @@
-//! [`ClientLeft`]: tells a handler that its client has left. Twisted's `Request.notifyFinish`.
+//! [`ClientLeft`]: notifies a handler when its client leaves. Twisted's `Request.notifyFinish`.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,8 +11,8 @@ use couplet_core::defer::DeferredEvent;
 use couplet_core::hooks::LoopOwned;
 use couplet_core::{Deferred, Reactor};
 
-/// Tells a handler that its client has ended its side of the connection, or that the connection is
-/// lost. A request carries it as an extension if
+/// Notifies a handler that its client has ended its side of the connection, or that the connection
+/// is lost. A request carries it as an extension if
 /// [`HttpOptions::client_left`](super::HttpOptions::client_left) is set.
 ///
 /// A client of HTTP/1.1 that has ended its side may still wait for its response, for

@@ -66,7 +66,7 @@ where
     let stopping = StopOnDrop(Monitor::new(&stream, &server.server_share));
     let mut is_http2 = preselected_http2(&stream, server.server_share.options());
     let mut io = Io::new(stream, &stopping.0);
-    // An `async fn` would keep its arguments beside the values made of them.
+    // An `async fn` would keep its arguments as well as the values made of them.
     async move {
         let monitor = &stopping.0;
         loop {

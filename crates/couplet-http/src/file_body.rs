@@ -18,9 +18,9 @@ const FRAME: usize = 64 * 1024;
 /// A response body made of bytes and ranges of files.
 ///
 /// The server sends the ranges by [`send_file_range`](couplet_core::Transport::send_file_range): they
-/// are read as the client takes them, and the connection is reset if a file changes meanwhile. A wrapper, such
-/// as a tower layer that compresses, gets frames of at most 64 KiB, and an error if a file changes.
-/// Either way the loop waits for a disk if the bytes are not in memory.
+/// are read as the client takes them, and the connection is reset if a file changes before that. A
+/// wrapper, such as a tower layer that compresses, gets frames of at most 64 KiB, and an error if a
+/// file changes. Either way the loop waits for a disk if the bytes are not in memory.
 ///
 /// ```
 /// # fn page() -> std::io::Result<()> {
@@ -73,7 +73,7 @@ impl FileBody {
         }
     }
 
-    /// Takes the next bytes; reads those of a file.
+    /// Takes the next bytes, and reads them if they are in a file.
     fn next_bytes(&mut self) -> Option<io::Result<Bytes>> {
         let mut part = match self.pieces.pop_front()? {
             Content::Bytes(bytes) => return Some(Ok(bytes)),

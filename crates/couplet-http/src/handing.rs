@@ -49,7 +49,7 @@ impl Continued {
     ///
     /// # Errors
     ///
-    /// If the state is not that of such a connection.
+    /// If the state does not belong to such a connection.
     pub fn new(state: &[u8]) -> Result<Continued> {
         Ok(Continued(std::str::from_utf8(state)?.to_owned()))
     }

@@ -225,7 +225,7 @@ impl<S, B> Stage<S, S::Future>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>>,
 {
-    /// Calls the service. Its error or panic is answered with 500.
+    /// Calls the service, and answers its error or panic with 500.
     fn poll_answer(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

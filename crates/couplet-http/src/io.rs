@@ -1,4 +1,4 @@
-//! [`Io`]: adapts a stream to hyper's I/O traits. It is `Send`, so that the user of an upgraded
+//! [`Io`]: adapts a stream to hyper's I/O traits. `Io` is `Send`, so that the user of an upgraded
 //! connection may keep it.
 
 use std::io::{self, IoSlice};
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_that_are_taken_in_part_go_on_where_they_were_cut() {
+    fn partly_taken_pieces_continue_at_the_cut() {
         let long: Vec<u8> = (0..=255).collect();
         let pieces: [&[u8]; 5] = [b"HTTP/1.1 200 OK", b"", &long, b"x", b"the end"];
         for counts in [&[1][..], &[3], &[7, 1], &[1000], &[15, 0], &[16, 0, 255, 0], &[0, 5, 0, 0]]
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_behind_written_pieces_is_that_of_the_next_call() {
+    fn an_error_behind_written_pieces_fails_the_next_call() {
         let pieces = [IoSlice::new(b"ab"), IoSlice::new(b"cd")];
         let broken = || Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         let first = write_pieces(&pieces, |piece| match piece {

@@ -1,9 +1,10 @@
 //! HTTP/1.1 by [hyper](https://hyper.rs) and HTTP/2, for any tower service, such as axum's `Router`.
 //! Feature `http`.
 //!
-//! hyper parses and frames HTTP/1.1, and both versions for the client; servers have an HTTP/2 of
-//! their own. The loop owns the connections, their timeouts, their memory and their shutdown. [`serve_http`](HttpExt::serve_http) starts a server on any endpoint: TCP, UNIX
-//! sockets, `haproxy:` behind a proxy, or `tls:`, which offers both versions by ALPN.
+//! hyper parses and frames HTTP/1.1, and both versions for the client; servers have their own
+//! HTTP/2. The loop owns the connections, their timeouts, their memory and their shutdown.
+//! [`serve_http`](HttpExt::serve_http) starts a server on any endpoint: TCP, UNIX sockets, `haproxy:`
+//! behind a proxy, or `tls:`, which offers both versions by ALPN.
 //!
 //! ```
 //! use couplet::http::{Body, HttpExt, Request, Response};
@@ -31,7 +32,7 @@
 //!   router that requires `Send`, wrap it in [`local`].
 //! - Refuses requests that RFC 9112 and RFC 9113 forbid a server to process, and logs the reason at
 //!   debug level.
-//! - Limits every wait for the client, and the memory held meanwhile: [`HttpOptions`].
+//! - Limits every wait for the client, and the memory held during it: [`HttpOptions`].
 //! - Answers complete requests from a client that has closed its sending side.
 //! - Answers 500 if the service fails or panics, and logs the error.
 //! - Lets requests finish during a [drain](Reactor::drain): HTTP/1.1 sends `connection: close`,
@@ -47,10 +48,10 @@
 //!
 //! # Services that need tokio
 //!
-//! A loop alone is enough for hyper, tower and axum's routers. A service that calls `tokio::spawn`,
-//! as axum's WebSockets do, or `tokio::time` needs a runtime on the same thread: `serve` runs a
-//! loop inside the caller's runtime (features `http` and `tokio`), and the module `embed` does so
-//! for any program.
+//! hyper, tower and axum's routers need only a loop. A service that calls `tokio::spawn`, as axum's
+//! WebSockets do, or `tokio::time` needs a runtime on the same thread: `serve` runs a loop inside
+//! the caller's runtime (features `http` and `tokio`), and the module `embed` does so for any
+//! program.
 
 #![forbid(unsafe_code)]
 

@@ -82,7 +82,7 @@ struct Contents {
     // Bound: one for each request in flight with a body: one in HTTP/1.1,
     // `HttpOptions::max_streams` in HTTP/2.
     bodies: Vec<MonitoredBody>,
-    // Bound: MAX_LENT_PIECES (32), the oldest goes.
+    // Bound: MAX_LENT_PIECES (32), then the oldest are dropped.
     lent: VecDeque<Bytes>,
     /// The parts of files among the pieces that hyper holds, in their order.
     // Bound: the pieces in hyper's queue, at most 16.
@@ -121,11 +121,11 @@ enum ClientEnd {
     /// No request has waited for the service yet.
     Unwatched,
     Awaited,
-    /// It has arrived. The service may work until then.
+    /// The end has arrived; the service may work until this time.
     Limited(Instant),
-    /// It has arrived, and the client takes no output: the service has this time once it does.
+    /// The end has arrived, and the client takes no output: the service has this time once it does.
     Stopped(Duration),
-    /// It has arrived, and the service has no limit.
+    /// The end has arrived, and the service has no limit.
     Unlimited,
     /// The service's time is up.
     Overdue,
@@ -363,7 +363,7 @@ impl Monitor {
         self.transport().set_half_close_timeout(self.options().half_close_timeout);
     }
 
-    /// Records a new request. Its response is complete when the exchange is dropped.
+    /// Records a new request, whose response is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
         self.phase.set(Phase::Idle);
         self.has_begun.set(true);
@@ -653,8 +653,8 @@ impl Monitor {
         [offered, waits, body, self.service_due()].into_iter().flatten().min()
     }
 
-    /// Whether an HTTP/2 response waits for a flow-control window. Its bytes have not reached the
-    /// transport, which tracks whether the client takes all other output.
+    /// Whether an HTTP/2 response waits for a flow-control window, with bytes that have not reached the
+    /// transport. The transport tracks whether the client takes all other output.
     fn is_offering(&self) -> bool {
         self.offered.get() > 0 && !self.is_http1() && !self.is_blocked()
     }
@@ -844,7 +844,7 @@ impl Exchange {
                 self.hold(bytes.len());
                 self.lend(bytes);
             }
-            // It is not in memory.
+            // A part of a file is not in memory.
             Content::File(part) if self.monitor.is_http1() => {
                 let mut contents = self.monitor.contents.borrow_mut();
                 contents.get_or_insert_default().files.push_back(part.clone());

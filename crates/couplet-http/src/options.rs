@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::handing::Continued;
 use couplet_core::HandOver;
 
-/// Limits and timeouts of an HTTP server. They apply to each connection unless stated otherwise.
+/// Limits and timeouts of an HTTP server, for each connection unless stated otherwise.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     pub(super) versions: Versions,
@@ -110,8 +110,8 @@ impl HttpOptions {
     /// Time in which the client does not take the response does not count: see
     /// [`write_timeout`](Self::write_timeout). `None` sets no limit.
     ///
-    /// It holds for HTTP/1.1, and in both versions for the handlers of WebSockets. A connection with
-    /// another upgraded protocol ends once it has moved no byte for this long. A handler can ask
+    /// The limit holds for HTTP/1.1, and in both versions for the handlers of WebSockets. A connection
+    /// with another upgraded protocol ends once it has moved no byte for this long. A handler can ask
     /// earlier: see [`ClientLeft`](super::ClientLeft).
     #[must_use]
     pub fn half_close_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {

@@ -95,7 +95,7 @@ enum ClaimState {
     #[default]
     NotQueued,
     Queued,
-    /// It is the claim's turn.
+    /// The claim has its turn.
     Granted,
 }
 
@@ -198,7 +198,7 @@ impl ConnectionShare {
         !queue.is_granted() && !queue.is_empty()
     }
 
-    /// Removes a claim whose response is complete or dropped. Its pieces may still be held.
+    /// Removes a claim whose response is complete or dropped, although its pieces may still be held.
     pub(super) fn remove_claim(&self, claim: &Claim) {
         let (Some(entry), Some(queue)) = (claim.entry.get(), self.queue.get()) else { return };
         match entry.state.replace(ClaimState::NotQueued) {
@@ -361,7 +361,7 @@ mod tests {
             let has_turn = |claim: &Claim| share.poll_turn(claim, &cx, || ()).is_ready();
             share.hold(&holder, 64 * 1024);
             assert_eq!([&first, &second].map(has_turn), [false; 2]);
-            // Its response is dropped while it waits, or when it is woken, before it is polled.
+            // The first response is dropped while it waits, or after it was woken, before it is polled.
             if is_granted {
                 share.release(&holder, 64 * 1024);
                 share.remove_claim(&first);
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_ends_gives_back_what_it_held_of_the_servers_share() {
+    fn a_connection_that_ends_returns_its_part_of_the_servers_share() {
         let held = hold(Nothing);
         let server_share = ServerShare::new(HttpOptions::default().max_unsent_of_all(64 * 1024));
         let share = ConnectionShare::new(&held.connection.transport(), &server_share);
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_takes_a_quarter_of_what_is_left() {
+    fn a_fetch_takes_a_quarter_of_the_rest() {
         let held = hold(Nothing);
         let server_share = ServerShare::new(HttpOptions::default().max_unsent(64 * 1024));
         let share = ConnectionShare::new(&held.connection.transport(), &server_share);

@@ -5,9 +5,9 @@ use std::str;
 use couplet_core::hooks::ascii_host;
 use http::Uri;
 
-/// Parses a URL, or a reference to be resolved, which may have any characters: those of its host are
-/// converted as for a lookup (IDNA), others are percent-encoded, and the fragment is dropped. `None`
-/// if the result is no URL.
+/// Parses a URL, or a reference to be resolved, which may have any characters: its host is converted
+/// as for a lookup (IDNA), the rest is percent-encoded, and the fragment is dropped. `None` if the
+/// result is no URL.
 ///
 /// ```
 /// use couplet::http::parse_url;

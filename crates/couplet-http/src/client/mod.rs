@@ -28,8 +28,8 @@ use pool::{Lease, LeasedConnection, Origin, Pool, Scheme};
 use couplet_core::layers::tls::ClientTls;
 use couplet_core::{Failure, Reactor};
 
-/// An HTTP client for a loop: HTTP/1.1 and, if ALPN selects it, HTTP/2. It is cheap to clone, and
-/// clones share their connections.
+/// An HTTP client for a loop: HTTP/1.1 and, if ALPN selects it, HTTP/2. Clones are cheap, and share
+/// their connections.
 ///
 /// ```
 /// use couplet::http::{Body, Client, HttpExt, Request, Response};

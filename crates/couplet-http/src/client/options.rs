@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limits_of_a_client_are_those_of_its_documentation() {
+    fn the_default_limits_match_the_documentation() {
         let secs = Duration::from_secs;
         let options = ClientOptions::default();
         assert_eq!(options.connect_timeout, secs(30));

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn consumed_bytes_are_those_of_the_reports() {
+    fn consumed_bytes_are_the_sum_of_the_reports() {
         let (bell, mut rings) = (Bell::default(), Vec::new());
         bell.work(1);
         bell.report(2, 10);

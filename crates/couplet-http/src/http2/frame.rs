@@ -1,4 +1,4 @@
-//! Frames and error codes: RFC 9113, 4, 6 and 7. Most of them are those of `couplet-http2`.
+//! Frames and error codes: RFC 9113, 4, 6 and 7. Most of them come from `couplet-http2`.
 
 pub(crate) use couplet_http2::Code as Reason;
 pub(crate) use couplet_http2::frame::PREFACE;
@@ -39,7 +39,7 @@ impl From<couplet_http2::Error> for ConnectionError {
     }
 }
 
-/// What follows a frame on its side of the stream.
+/// Whether a frame ends its side of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
     More,
@@ -48,7 +48,7 @@ pub(super) enum Then {
 }
 
 impl Then {
-    /// What follows DATA or HEADERS.
+    /// Reads the flag END_STREAM of DATA or HEADERS.
     pub(super) fn of(frame: &FrameHead) -> Then {
         if frame.has(flag::END_STREAM) { Then::End } else { Then::More }
     }

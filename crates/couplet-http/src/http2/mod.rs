@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The [`machine`] has no I/O, clock or lock. The [`session`] polls the futures of all requests in
-//! the connection's task, and writes the frames of a turn together. It takes a piece from a
-//! response only while the client's windows are open and the transport has room.
+//! the connection's task, and writes the frames of a turn together. A piece is taken from a response
+//! only while the client's windows are open and the transport has room.
 
 mod bell;
 mod frame;

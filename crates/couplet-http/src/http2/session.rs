@@ -53,7 +53,7 @@ where
     /// Streams whose response may have a piece to send.
     // Bound: one for each stream, `HttpOptions::max_streams`.
     sending: VecDeque<Key>,
-    // Bound: that of `Bell`.
+    // Bound: as in `Bell`.
     rings: Vec<Ring>,
     has_read_end: bool,
     /// Whether bytes were received since the last output, which acknowledges them.
@@ -96,11 +96,11 @@ where
 /// Progress of a response's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OutputState {
-    /// It waits for the service.
+    /// The body waits for the service.
     Waiting,
-    /// It is in `Session::sending`.
+    /// The body is in `Session::sending`.
     Queued,
-    /// It waits for the window of its stream.
+    /// The body waits for the window of its stream.
     NoWindow,
 }
 
@@ -228,7 +228,7 @@ where
     fn process_input(&mut self) -> Result<()> {
         let processed = self.process_events();
         if let Err(error) = &processed {
-            // The service sees what was complete before the error.
+            // The service sees the events that were complete before the error.
             self.run_woken();
             self.monitor.log_debug("an HTTP/2 connection failed", error);
             self.machine.fail(error);

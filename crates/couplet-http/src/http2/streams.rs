@@ -21,8 +21,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// The bytes that the stream may take of the connection's window: those that the client may still
-    /// send, and those that are not read.
+    /// The bytes that the stream may take of the connection's window: the client may still send them,
+    /// or they are unread.
     pub(super) fn claim(&self) -> i64 {
         match self.request {
             RequestState::Open => self.receive.size(),
@@ -36,7 +36,7 @@ impl Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestState {
     Open,
-    /// The body's reader is gone.
+    /// The body's reader was dropped.
     Unread,
     /// END_STREAM has arrived.
     Ended,
@@ -71,7 +71,7 @@ pub(super) struct Streams {
     order: VecDeque<(u32, Key)>,
     /// The highest number of a request.
     last: u32,
-    // Bound: `max_reset`, the oldest goes.
+    // Bound: `max_reset`, then the oldest are dropped.
     reset: VecDeque<u32>,
     max_reset: usize,
 }
@@ -109,7 +109,7 @@ impl Streams {
     }
 
     pub(super) fn state(&self, id: u32) -> StreamStage {
-        // Even numbers are those of a server's pushes.
+        // Even numbers belong to a server's pushes.
         if id > self.last || id.is_multiple_of(2) {
             return StreamStage::Idle;
         }

@@ -1,4 +1,4 @@
-//! The machine by itself: split input, random input, and its bounds.
+//! The machine without a session: split input, random input, and its bounds.
 
 use couplet_core::testing::every_split;
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! [`Tunnel`]: the stream of a CONNECT as a byte stream, RFC 9113, 8.5, and RFC 8441.
 //!
-//! Users get it by hyper's [`OnUpgrade`], which hyper alone can create. So a connection of hyper's
+//! Users get it by hyper's [`OnUpgrade`], which only hyper can create. So a connection of hyper's
 //! HTTP/1.1 receives a request to upgrade, on I/O that is the tunnel; its OnUpgrade serves the
 //! request of HTTP/2.
 

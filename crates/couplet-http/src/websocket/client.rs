@@ -41,7 +41,7 @@ const MAX_HEADERS: usize = 100;
 pub struct WebSocketRequest {
     url: String,
     over: Option<Arc<dyn ClientEndpoint>>,
-    // Bound: those of one handshake, which the user adds.
+    // Bound: as the user adds them, for one handshake.
     headers: Vec<(String, String)>,
     options: WebSocketOptions,
 }

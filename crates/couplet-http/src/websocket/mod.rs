@@ -94,8 +94,8 @@ use socket::Socket;
 use couplet_core::Reactor;
 use couplet_core::{Address, Transport};
 
-/// A WebSocket; see the [module](self). It is also a `Stream` of messages, as defined by
-/// `futures-core`.
+/// A WebSocket, which is also a `Stream` of messages, as defined by `futures-core`; see the
+/// [module](self).
 pub struct WebSocket {
     /// `None` while it is being dropped.
     socket: Option<Box<Socket>>,

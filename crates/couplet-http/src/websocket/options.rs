@@ -12,7 +12,7 @@ pub struct WebSocketOptions {
     pub(super) write_timeout: Duration,
     pub(super) close_timeout: Duration,
     pub(super) handshake_timeout: Duration,
-    // Bound: those that the user names.
+    // Bound: as the user names them.
     pub(super) protocols: Vec<String>,
 }
 

@@ -285,7 +285,7 @@ async fn open(
 enum Handled {
     Returned(Result<()>),
     Panicked(String),
-    /// Its client had left, and its time was up.
+    /// The client had left, and the handler's time was up.
     Overdue,
 }
 

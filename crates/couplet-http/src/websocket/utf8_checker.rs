@@ -10,9 +10,9 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 /// Number of payload bytes unmasked at a time.
 const PIECE: usize = 1024;
 
-/// Follows the peer's frames beside the state machine, which checks only the text of whole frames,
-/// so that a slow or long text is refused at its first invalid byte. All other errors are left to
-/// the state machine, so the result does not depend on how the bytes are split.
+/// Follows the peer's frames alongside the state machine, which checks only the text of whole
+/// frames, so that a slow or long text is refused at its first invalid byte. All other errors are
+/// left to the state machine, so the result does not depend on how the bytes are split.
 pub(super) struct Utf8Checker {
     /// Our role: a server's peer masks its frames.
     role: Role,
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_else_is_wrong_is_left_to_the_state_machine() {
+    fn other_faults_are_left_to_the_state_machine() {
         let masked = |kind, is_final| frame(kind, is_final, b"\xff...");
         let mut unmasked = Vec::new();
         let header = FrameHeader { opcode: TEXT, ..FrameHeader::default() };
@@ -280,7 +280,7 @@ mod tests {
     proptest! {
         /// The reference is the standard library's verdict on each prefix of the text.
         #[test]
-        fn what_cannot_become_a_text_is_refused_at_once(
+        fn a_text_is_refused_at_its_first_invalid_byte(
             mut parts in prop::collection::vec(
                 prop_oneof![
                     4 => "[a-zä☃😀]{0,9}".prop_map(String::into_bytes),

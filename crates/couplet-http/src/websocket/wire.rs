@@ -221,7 +221,7 @@ impl Wire {
     }
 
     /// Returns four bytes that neither the peer nor a page that chooses the payload can predict:
-    /// RFC 6455, 5.3. They come from the loop's world, so that a simulation can repeat them.
+    /// RFC 6455, 5.3. The loop's world supplies the bytes, so that a simulation can repeat them.
     fn mask(&self) -> [u8; 4] {
         let [a, b, c, d, ..] = self.reactor().random().to_le_bytes();
         [a, b, c, d]

@@ -14,7 +14,7 @@ use crate::logged::logged_at;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs a program beside a server, and returns the log lines about connections, except their begin
+/// Runs a program with a server, and returns the log lines about connections, except their begin
 /// and end.
 fn told(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) -> Vec<String> {
     let ((), lines) = logged_at(Level::DEBUG, || beside(HttpOptions::default(), program));
@@ -65,7 +65,7 @@ const ENDLESS: &[(&str, &str, &str, u16, &str)] = &[
 ];
 
 #[test]
-fn c172_what_never_ends_is_cut_off_answered_and_logged() {
+fn c172_endless_input_is_cut_off_answered_and_logged() {
     for (name, beginning, piece, status, why) in ENDLESS {
         let beginning = beginning.replace("CHUNKED||", CHUNKED);
         let lines = told(async move |reactor| {

@@ -12,7 +12,7 @@ use crate::kit::{beside, beside_files, get, opened, said};
 use crate::logged::access_lines;
 use crate::needed::Folder;
 
-/// The access lines of a program beside a server, from their method to their bytes.
+/// The access lines of a program with a server, from their method to their bytes.
 fn access(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) -> Vec<String> {
     access_of(|| beside(HttpOptions::default(), program))
 }
@@ -73,7 +73,7 @@ fn a_request_whose_client_left_before_the_answer_has_no_status() {
 }
 
 #[test]
-fn a_response_whose_client_left_counts_what_the_connection_took() {
+fn a_response_whose_client_left_counts_the_bytes_taken() {
     const LENGTH: usize = 5_000_000;
     let folder = Folder::new();
     let path = folder.write("large", vec![b'x'; LENGTH]);

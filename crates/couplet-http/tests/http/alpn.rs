@@ -49,7 +49,7 @@ const BOTH: &[(&str, Option<&str>)] = &[
 ];
 
 #[test]
-fn c178a_a_server_over_tls_offers_what_it_speaks() {
+fn c178a_a_server_over_tls_offers_its_versions() {
     let tls = "tls:0:interface=127.0.0.1:cert=FILE";
     let options = HttpOptions::default;
     offered(tls, options(), BOTH);

@@ -16,7 +16,7 @@ use crate::kit::{any, ended, run};
 use crate::needed::{Folder, SelfSigned};
 
 /// Three hosts, all of them this one. For each there is a server on all addresses, on ports from
-/// [`FIRST`], with a certificate that is valid for this host alone.
+/// [`FIRST`], with a certificate that is valid only for this host.
 const HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 const FIRST: u16 = 8441;
 const PROXY: u16 = 3128;

@@ -191,7 +191,7 @@ fn redirections_are_followed_but_not_for_ever() {
 }
 
 #[test]
-fn limits_and_errors_say_what_is_wrong() {
+fn errors_name_the_url_the_server_or_the_limit() {
     beside(HttpOptions::default(), async |reactor| {
         let client =
             Client::with_options(&reactor, ClientOptions::default().timeout(Some(secs(5))));
@@ -259,7 +259,7 @@ fn nonsense_for_an_answer_is_an_error() {
     });
 }
 
-/// Runs a program beside an HTTPS server on port 8443, with client options that trust it.
+/// Runs a program with an HTTPS server on port 8443, and client options that trust it.
 fn secured(program: impl AsyncFnOnce(Reactor, ClientOptions) -> couplet::Result<()> + 'static) {
     secured_by(
         service_fn(async |request: Request<Body>| {

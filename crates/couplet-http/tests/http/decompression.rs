@@ -48,7 +48,7 @@ fn long(lines: usize) -> String {
     (0..lines).map(|n| format!("{n} {POEM}")).collect()
 }
 
-/// Runs a program beside a server of texts with the requested number of lines, compressed as
+/// Runs a program with a server of texts with the requested number of lines, compressed as
 /// negotiated. The header `x-asked` repeats the request's `accept-encoding`.
 fn compressed(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
     let answer = service_fn(async |request: Request<Body>| {
@@ -79,7 +79,7 @@ impl Scripted {
     }
 }
 
-/// Runs a program beside a server that gives these answers, one to each request.
+/// Runs a program with a server that gives these answers, one to each request.
 fn answering(
     answers: Vec<Scripted>,
     program: impl AsyncFnOnce(Reactor, Client) -> Result<()> + 'static,
@@ -170,7 +170,7 @@ fn answers_over_http2_are_decoded() {
 }
 
 #[test]
-fn a_body_is_decoded_however_it_is_split_and_its_connection_goes_on() {
+fn a_body_is_decoded_at_every_split_and_its_connection_is_reused() {
     for (coding, hex) in POEMS {
         let mut answers = Vec::new();
         every_split(&bytes_of(hex), |pieces| answers.push(Scripted::new(coding, pieces)));
@@ -211,7 +211,7 @@ fn a_body_that_ends_too_early_is_an_error_and_an_empty_one_is_empty() {
 }
 
 #[test]
-fn a_connection_that_stops_or_breaks_is_told_from_a_body_that_is_corrupt() {
+fn broken_connections_and_corrupt_bodies_are_different_errors() {
     let begins = async |mut stream: Stream| {
         let line = stream.read_line().await?.unwrap_or_default();
         while !stream.read_line().await?.unwrap_or_default().is_empty() {}
@@ -335,7 +335,7 @@ fn zstd_may_use_a_window_of_eight_mebibytes_and_no_more() {
 }
 
 #[test]
-fn what_has_no_body_or_no_coding_that_is_known_is_left_alone() {
+fn answers_without_a_body_or_a_known_coding_stay_unchanged() {
     let gzip = bytes_of(POEMS[0].1);
     let same = [
         "200 OK\r\nContent-Encoding: identity",

@@ -1,5 +1,5 @@
-//! A seed determines one trace, with HTTP/1.1, HTTP/2, TLS, WebSockets and tokio in the world. Each
-//! source of nondeterminism is controlled, alone and together, in this process and in another.
+//! A seed determines one trace, with HTTP/1.1, HTTP/2, TLS, WebSockets and tokio in the world. The
+//! sources of nondeterminism are controlled, each and all together, in this process and in another.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -155,7 +155,7 @@ fn said_twice(world: impl Fn(&mut Sim, Notes) -> Result<()> + Sync) -> [Vec<Stri
 }
 
 #[test]
-fn the_date_of_an_answer_is_that_of_its_host() {
+fn the_date_of_an_answer_comes_from_its_host() {
     let [first, second] = said_twice(|sim, notes| {
         let server = sim.host("server", |reactor| {
             reactor.serve_http("tcp:80", any(Router::new()))?;

@@ -33,7 +33,7 @@ impl To {
     }
 }
 
-/// Runs a program beside a server over TLS that answers with "hello".
+/// Runs a program with a server over TLS that answers with "hello".
 fn beside_tls(program: impl AsyncFnOnce(Reactor, To) -> Result<()> + 'static) {
     let folder = Folder::new();
     let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
@@ -109,7 +109,7 @@ fn c105b_silent_clients_over_tls_hold_a_drain_for_its_patience() {
         [("http/1.1", drain, 1), ("h2", drain, 1), ("h2", drain.patience(3 * SECOND), 3)]
     {
         beside_tls(async move |reactor, to| {
-            // It reads nothing, and answers neither the end of the stream nor a GOAWAY.
+            // This client reads nothing, and answers neither the end of the stream nor a GOAWAY.
             let mut idle = to.connect(&reactor, alpn).await?;
             ask(&mut idle, alpn).await?;
             reactor.sleep(SECOND).await?;

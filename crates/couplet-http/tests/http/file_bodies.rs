@@ -1,4 +1,4 @@
-//! Bodies that are sent from files, by both versions, and read by whoever wraps them.
+//! Bodies that are sent from files, by both versions, and read by wrappers.
 
 use std::convert::Infallible;
 use std::error::Error;

@@ -80,7 +80,7 @@ async fn read(reactor: Reactor, request: Request<Body>) -> usize {
     length.and_then(|length| length.parse().ok()).expect("a length")
 }
 
-/// Each case, beside a service.
+/// Each case, with a service.
 async fn check(reactor: Reactor) -> Result<()> {
     for (length, moment) in LENGTHS.into_iter().flat_map(|it| MOMENTS.map(|moment| (it, moment))) {
         for (name, first, second) in SENT {

@@ -1,4 +1,4 @@
-//! The client beside HTTP/2 servers that write frames by hand: truncated bodies, refused requests,
+//! The client against HTTP/2 servers that write frames by hand: truncated bodies, refused requests,
 //! and connections that send GOAWAY.
 
 use std::cell::Cell;
@@ -96,7 +96,7 @@ fn goodbye(last: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())
 }
 
-/// Runs a client beside a server that runs `server` on each connection.
+/// Runs a client against a server that runs `server` on each connection.
 fn framed(
     server: impl AsyncFn(Wire) -> Result<()> + 'static,
     program: impl AsyncFnOnce(Reactor, Client) -> Result<()> + 'static,
@@ -155,7 +155,7 @@ fn resetting(code: u32) -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 
 }
 
 #[test]
-fn c176b_a_body_without_end_stream_is_cut_whatever_ended_it() {
+fn c176b_every_body_without_end_stream_is_cut_off() {
     // Each kind of end, with and without Content-Length, before the first byte of the body and
     // within it. Without a code: by a GOAWAY that leaves the stream out.
     for (length, sent, code) in [
@@ -437,7 +437,7 @@ fn c176_each_redirection_may_be_repeated_once() {
     });
 }
 
-/// A server that counts its connections. It ends every odd answer after the next one is complete.
+/// A server that counts its connections, and ends every odd answer after the next one is complete.
 fn lagging() -> (Rc<Cell<usize>>, impl AsyncFn(Wire) -> Result<()> + 'static) {
     let (accepted, count) = counter();
     let server = async move |mut wire: Wire| {

@@ -1,4 +1,4 @@
-//! Requests of one HTTP/2 connection beside each other: panics, windows, 100 (Continue) and tunnels.
+//! Concurrent requests of one HTTP/2 connection: panics, windows, 100 (Continue) and tunnels.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -106,7 +106,7 @@ fn an_answer_that_panics_fails_the_body_that_another_task_reads() {
 
 #[test]
 fn bodies_that_are_not_read_give_the_connections_window_back() {
-    // Its answer ends the request, or the client resets it before it is read.
+    // The answer ends the request, or the client resets the request before it is read.
     for (path, reset) in [("/deaf", false), ("/slow", true)] {
         beside(HttpOptions::default().connection_window(1 << 20), async move |reactor| {
             let mut stream = opened(&reactor, hello()).await?;

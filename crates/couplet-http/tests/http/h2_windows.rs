@@ -165,7 +165,7 @@ impl Uploader {
         has_received
     }
 
-    /// Sends what the windows allow, and returns the number of bytes.
+    /// Sends as much as the windows allow, and returns the number of bytes.
     fn send(&mut self) -> usize {
         let mut sent = 0;
         for stream in self.uploads.keys().copied().collect::<Vec<_>>() {
@@ -229,7 +229,7 @@ fn c175c_uploads_that_are_not_read_do_not_stop_another() {
     }
 }
 
-/// How much the client may send at once: before the service reads, and then.
+/// How much the client may send: before the service reads, and then.
 #[test]
 fn c175c_the_window_of_a_stream_grows_once_it_is_read() {
     const K: i64 = 1024;

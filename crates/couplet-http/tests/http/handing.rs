@@ -25,7 +25,7 @@ const AT: &str = "tcp:0:interface=127.0.0.1";
 const LAST: &str = "POST /last HTTP/1.1\r\nHost: couplet.test\r\nConnection: close\r\n\
     Content-Length: 3\r\n\r\nend";
 
-/// A loop with a server. Its answers have its name and the path; `/slow` waits for the event.
+/// A loop with a server, whose answers have its name and the path; `/slow` waits for the event.
 struct Side {
     l: Loop,
     port: u16,
@@ -79,7 +79,7 @@ impl Side {
         client.set_nonblocking(true).expect("an option");
         let before = self.l.snapshot().connections.len();
         self.until("a connection", |side| side.l.snapshot().connections.len() > before);
-        // Its task begins in the next turn.
+        // The connection's task begins in the next turn.
         self.turn();
         client
     }
@@ -187,7 +187,7 @@ fn c51d_a_kept_connection_moves_before_and_between_requests() {
             let answer = new.read(&mut client, false);
             assert!(answer.ends_with(&format!("new {path} .")), "{answer}");
         }
-        // It can move on, and back.
+        // The connection can move back.
         new.give_to(&mut old);
         client.write_all(LAST.as_bytes()).expect("room");
         let answer = old.read(&mut client, true);

@@ -1,4 +1,4 @@
-//! The client beside HTTP/1.1 servers that close too early, send too much, or send something else.
+//! The client against HTTP/1.1 servers that close too early, send too much, or send something else.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -200,7 +200,7 @@ fn c176b_bytes_beyond_the_body_are_an_error_and_never_an_answer() {
 
 #[test]
 fn c176b_an_answer_without_a_body_may_be_followed_by_one() {
-    // Some servers wrongly answer HEAD with a body. It stays unread, and its connection is closed.
+    // Some servers wrongly answer HEAD with a body, which stays unread; its connection is closed.
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     answering(&[head, "HTTP/1.1 204 No Content\r\n\r\nevil", WHOLE], async |reactor, client| {
         let answer = client.send(Request::head(URL).body("")?).await?;

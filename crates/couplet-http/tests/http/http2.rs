@@ -306,7 +306,7 @@ fn a_drain_lets_open_streams_finish_and_takes_no_more() {
 }
 
 #[test]
-fn an_idle_connection_is_told_to_go_away() {
+fn an_idle_connection_gets_a_goaway() {
     beside(HttpOptions::default().keep_alive(20 * SECOND), async |reactor| {
         let begun = reactor.now();
         // This client reads, but answers no ping.

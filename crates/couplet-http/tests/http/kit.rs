@@ -139,7 +139,7 @@ pub(crate) const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websoc
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
 
-/// Runs a program beside a server.
+/// Runs a program with a server.
 pub(crate) fn beside<T: 'static>(
     options: HttpOptions,
     program: impl AsyncFnOnce(Reactor) -> Result<T> + 'static,
@@ -147,7 +147,7 @@ pub(crate) fn beside<T: 'static>(
     beside_service(options, answer, program)
 }
 
-/// Runs a program beside a server with this service.
+/// Runs a program with a server of this service.
 pub(crate) fn beside_service<B, T: 'static>(
     options: HttpOptions,
     answer: impl AsyncFn(Reactor, Request<Body>) -> Result<Response<B>, Infallible> + Clone + 'static,
@@ -205,7 +205,7 @@ pub(crate) async fn heard(stream: &mut Stream, reactor: &Reactor, quiet: Duratio
 }
 
 /// Checks the answers of an HTTP/2 server from their first byte on: no window gets back more bytes
-/// than the client sent, apart from that of a stream that grows to `stream_window`.
+/// than the client sent, except the window of a stream that grows to `stream_window`.
 #[track_caller]
 fn check_windows(mut answers: &[u8], sent: u64) {
     const SETTINGS: u8 = 4;
@@ -266,7 +266,7 @@ pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: couplet.test\r\n\r\n")
 }
 
-/// Runs a program beside a server that runs `server` on each connection.
+/// Runs a program with a server that runs `server` on each connection.
 pub(crate) fn scripted<T: 'static>(
     server: impl AsyncFn(Stream) -> Result<()> + 'static,
     program: impl AsyncFnOnce(Reactor) -> Result<T> + 'static,

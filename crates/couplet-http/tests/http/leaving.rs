@@ -1,5 +1,5 @@
-//! Clients that leave: after which time nothing of them is left, by the way of leaving and by the
-//! state of the service.
+//! Clients that leave: the time until nothing of them is left, by the way of leaving and by the state
+//! of the service.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -36,13 +36,13 @@ enum Speaks {
     Http2,
     WebSocket,
     WebSocketOverHttp2,
-    /// A protocol of the service's own, after an upgrade.
+    /// The service's own protocol, after an upgrade.
     Tunnel,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaves {
-    /// By a FIN, or over TLS by a close_notify. The client goes on reading.
+    /// By a FIN, or over TLS by a close_notify. The client still reads.
     Ends,
     /// Over TLS: by a FIN without a close_notify. The client still reads.
     Truncates,
@@ -57,13 +57,13 @@ enum Leaves {
 /// The service's state when the client leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Serves {
-    /// It has not answered.
+    /// The service has not answered.
     Nothing,
-    /// It has not answered, nor read the request's body.
+    /// The service has neither answered nor read the request's body.
     Upload,
-    /// It has sent a part of a body, and waits.
+    /// The service has sent a part of a body, and waits.
     Half,
-    /// It sends an event each second.
+    /// The service sends an event each second.
     Events,
     /// A WebSocket's handler waits for the next message.
     Receives,
@@ -155,7 +155,7 @@ async fn hold_tunnel(
 ) -> Result<()> {
     let _guard = guard;
     let _io = upgrading.await?;
-    // It does not react to the end of the client's stream.
+    // The tunnel ignores the end of the client's stream.
     forever(&over).await;
     Ok(())
 }
@@ -227,7 +227,7 @@ impl Place {
     }
 }
 
-/// The seconds until the service and until its connection are gone; `None` if that takes [`LONG`].
+/// The seconds until the service and until its connection have ended; `None` if that takes [`LONG`].
 type Times = [Option<f64>; 2];
 
 fn times(
@@ -278,7 +278,7 @@ fn times(
         let mut gone = None;
         while reactor.now() < begun + LONG && (gone.is_none() || dropped.get().is_none()) {
             if let Some(client) = &mut client {
-                // It reads everything.
+                // The client reads everything.
                 let mut buffer = [0; 4096];
                 let reading = async { Ok(client.read(&mut buffer).await) };
                 let _ = reactor.timeout(STEP / 100, reading).await;
@@ -434,7 +434,7 @@ fn c58b_the_clock_of_the_service_stops_while_the_client_takes_no_output() {
 }
 
 #[test]
-fn c58b_the_clock_of_the_service_goes_on_where_it_stopped() {
+fn c58b_the_clock_of_the_service_resumes_where_it_stopped() {
     const SIZE: usize = 2_000_000;
     let service = async |reactor: Reactor, _: Request<Body>| {
         let big = async move {

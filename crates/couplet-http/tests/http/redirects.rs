@@ -36,7 +36,7 @@ async fn answer(request: Request<Body>) -> Result<Response<String>, Infallible> 
     Ok(answer)
 }
 
-/// Runs a program beside the service on several origins.
+/// Runs a program with the service on several origins.
 fn abroad(program: impl AsyncFnOnce(Client) -> Result<()> + 'static) {
     secured_by(service_fn(answer), async move |reactor, options| {
         let ports =

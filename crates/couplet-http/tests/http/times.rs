@@ -71,7 +71,7 @@ fn c174_a_body_that_stops_fails_where_it_is_read() {
 }
 
 #[test]
-fn an_idle_connection_goes_on_where_it_was() {
+fn an_idle_connection_serves_later_requests() {
     beside(HttpOptions::default(), async |reactor| {
         let mut stream = reactor.connect_stream(TO).await?;
         for (pause, cut) in [(1, 0), (6, 0), (20, 5), (60, 30), (5, 1)] {
@@ -101,7 +101,7 @@ fn half_a_head_that_waits_is_not_lost() {
 }
 
 #[test]
-fn the_date_of_an_answer_is_that_of_its_second() {
+fn the_date_of_an_answer_is_the_current_second() {
     beside(HttpOptions::default(), async |reactor| {
         let mut stream = reactor.connect_stream(TO).await?;
         for millis in [700, 400, 900, 100, 500, 800] {
@@ -162,8 +162,8 @@ fn upload() -> String {
     format!("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: {MUCH}\r\n\r\n")
 }
 
-/// RFC 9112, 9.6: the server reads on for a time, since a close with unread input would be a reset,
-/// which destroys the answer.
+/// RFC 9112, 9.6: the server keeps reading for a time, since a close with unread input would be a
+/// reset, which destroys the answer.
 #[test]
 fn c15b_a_refusal_reaches_a_client_that_reads_after_its_upload() {
     for pause in [0, 100] {

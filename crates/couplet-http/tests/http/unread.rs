@@ -267,7 +267,7 @@ async fn twenty(reactor: &Reactor, asked: &[u8]) -> Result<(Vec<Stream>, Vec<usi
 }
 
 #[test]
-fn c175a_the_connections_of_a_server_share_what_it_holds() {
+fn c175a_the_connections_of_a_server_share_its_limit() {
     let options = HttpOptions::default().max_unsent(4 * PIECE).max_unsent_of_all(16 * PIECE);
     beside_service(options.allowance(true), fetching, async |reactor| {
         let asked = [open_wide(), gets(odd(50), "/file")].concat();
@@ -275,7 +275,7 @@ fn c175a_the_connections_of_a_server_share_what_it_holds() {
         let (first, rest) = (&shown[..4], &shown[12..]);
         assert!(first.iter().all(|n| (2 * PIECE..8 * PIECE).contains(n)), "{shown:?}");
         assert!(rest.iter().all(|n| (PIECE..2 * PIECE).contains(n)), "{shown:?}");
-        // The last client gets its answers nevertheless.
+        // The last client still gets its answers.
         let mut last = streams.pop().expect("there are twenty");
         heard_of(&mut last, 10_000_000).await?;
         // Once the others are closed, it has a share again.

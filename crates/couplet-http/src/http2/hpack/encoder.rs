@@ -55,8 +55,8 @@ fn encode_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Returns the index of a name in the static table: RFC 7541, Appendix A. Names of requests alone are
-/// left out.
+/// Returns the index of a name in the static table: RFC 7541, Appendix A. Names that only requests
+/// have are left out.
 fn static_index(name: &str) -> Option<usize> {
     Some(match name {
         "accept-ranges" => 18,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn indexes_are_those_of_the_static_table() {
+    fn indexes_match_the_static_table() {
         for (n, (name, value)) in STATIC.iter().enumerate() {
             assert!(static_index(name).is_none_or(|index| index == n + 1), "{name}");
             if *name == ":status" {

@@ -2,8 +2,8 @@
 //!
 //! The [`Decoder`] has the dynamic table of requests. Responses are encoded without state: no
 //! dynamic table, which the client learns from the first block, and no Huffman codes. Their heads
-//! are small, and a table would cost each connection memory. The static table and the Huffman codes are
-//! those of `couplet-http2`.
+//! are small, and a table would cost each connection memory. The static table and the Huffman codes
+//! come from `couplet-http2`.
 
 mod decoder;
 mod encoder;

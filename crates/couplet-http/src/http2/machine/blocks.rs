@@ -12,7 +12,7 @@ use couplet_http2::window::{ReceiveWindow, SendWindow};
 /// ENHANCE_YOUR_CALM.
 const MAX_BLOCK_FACTOR: usize = 4;
 
-/// What a frame costs in its block of fields, in bytes.
+/// Cost of a frame in its block of fields, in bytes.
 const FRAME_COST: usize = 32;
 
 /// A block of fields, up to END_HEADERS.

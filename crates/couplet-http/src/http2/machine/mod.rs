@@ -76,7 +76,7 @@ pub(super) enum Event {
     /// The end of a body, with trailers.
     // Bound: `max_head`, as for every list of fields.
     Trailers { key: Key, trailers: HeaderMap },
-    /// The stream was reset, by the client or because of its error. It is closed.
+    /// The stream was reset, by the client or because of the client's error, and is closed.
     Reset { key: Key, reason: Reason },
     /// The stream may send again.
     Window { key: Key },
@@ -87,7 +87,7 @@ pub(super) enum Event {
 /// The head of a response.
 pub(super) struct ResponseHead<'a> {
     pub(super) status: StatusCode,
-    // Bound: those that the service set.
+    // Bound: as the service set them.
     pub(super) headers: &'a HeaderMap,
     /// Sent unless the headers have a Date.
     pub(super) date: Option<HeaderValue>,
@@ -131,7 +131,7 @@ pub(super) struct Machine {
     /// Number of these bytes that were processed.
     taken: usize,
     // Bound: the answers to one read, and the heads of `HttpOptions::max_streams` responses; nothing
-    // is read while the transport is full. Bodies: those of one turn.
+    // is read while the transport is full. Bodies: one turn's.
     out: Output,
     decoder: Decoder,
     streams: Streams,

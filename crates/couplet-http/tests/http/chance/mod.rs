@@ -39,7 +39,7 @@ fn built(root: &Path) -> std::path::PathBuf {
 
 #[test]
 #[ignore = "compiles tokio; run it alone"]
-fn what_tokio_decides_by_chance_comes_from_the_seed() {
+fn random_choices_of_tokio_come_from_the_seed() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chance");
     let program = built(&folder);
     let said = [(), ()].map(|()| {

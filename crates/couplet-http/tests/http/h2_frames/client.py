@@ -251,7 +251,7 @@ def _(client, count):
 
 @task("far-beyond")
 def _(client, count):
-    """So many streams that the server closes the connection."""
+    """Enough streams that the server closes the connection."""
     wire, held = beyond(client, count)
     wire.write(b"".join(wire.more))
     ended = wire.end()

@@ -1,8 +1,8 @@
-//! HTTP/2 beside the Python packages h2, hyperframe and hpack, over sockets: every rule of RFC 9113
+//! HTTP/2 against the Python packages h2, hyperframe and hpack, over sockets: every rule of RFC 9113
 //! for a client's frames (`cases.py`), and h2 as a client (`client.py`), also with 10,000 streams.
 //!
-//! They need a Python that `venv.sh` of the test kit sets up in the target folder. Without one, the tests
-//! print that they are skipped; in CI they fail.
+//! The tests need a Python that `venv.sh` of the test kit sets up in the target folder. Without one,
+//! they print that they are skipped; in CI they fail.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! The Autobahn test suite, as client and as server.
 //!
-//! It needs Python 2.7, with which `autobahn.sh` installs the rest. Without one, the tests print
-//! that they are skipped. Cases 12 and 13 are excluded: compression is not implemented.
+//! The tests need Python 2.7, with which `autobahn.sh` installs the rest. Without it, they print that
+//! they are skipped. Cases 12 and 13 are excluded: compression is not implemented.
 
 use std::collections::BTreeMap;
 use std::fs::File;

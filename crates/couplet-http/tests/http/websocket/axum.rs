@@ -14,7 +14,7 @@ use super::http2::{Tasks, ask, rest, write};
 use super::kit::{CLOSE, FIN, TEXT, close, masked, plain};
 use crate::curl::example;
 
-/// Runs a program beside a router, on a loop inside tokio.
+/// Runs a program with a router, on a loop inside tokio.
 fn beside(router: Router, program: impl AsyncFnOnce(Reactor, SocketAddr) -> Result<()>) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let ended = LocalSet::new().block_on(&runtime, async {

@@ -29,7 +29,7 @@ async fn to_the_end(mut socket: WebSocket, seen: &Seen) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program beside a server that receives to the end.
+/// Runs a program with a server that receives to the end.
 fn beside_receiver(program: impl AsyncFnOnce(Reactor, Seen) -> Result<()> + 'static) {
     let (seen, noted) = twice(Seen::default());
     let handle = async move |socket| to_the_end(socket, &noted).await;
@@ -54,7 +54,7 @@ fn a_client_closes_and_the_server_ends_the_connection() {
 }
 
 #[test]
-fn a_server_closes_and_what_the_client_has_sent_is_received() {
+fn a_server_that_closes_receives_messages_before_the_answer() {
     let (seen, noted) = twice(Seen::default());
     let handle = async move |mut socket: WebSocket| {
         socket.begin_close(code::TRY_AGAIN_LATER, "busy")?;
@@ -136,7 +136,7 @@ fn code_of(handle: impl AsyncFn(WebSocket) -> Result<()> + 'static) -> Option<u1
 }
 
 #[test]
-fn the_code_tells_how_a_handler_ended() {
+fn the_close_code_depends_on_the_end_of_the_handler() {
     assert_eq!(code_of(async |_| Ok(())), Some(1000));
     assert_eq!(code_of(async |_| Err(Failure::msg("no database"))), Some(1011));
     let panics = async |mut socket: WebSocket| {
@@ -270,7 +270,7 @@ fn c105b_a_peer_that_ignores_our_close_holds_a_drain_for_its_patience() {
 }
 
 #[test]
-fn a_drain_says_1001_and_receives_what_was_sent_before() {
+fn a_drain_sends_1001_and_receives_messages_before_the_answer() {
     let (seen, noted) = twice(Seen::default());
     run(async move |reactor| {
         let handle = async move |socket| to_the_end(socket, &noted).await;

@@ -84,7 +84,7 @@ fn refusal(answer: impl Fn(&str) -> String + 'static) -> String {
 }
 
 #[test]
-fn a_client_says_what_the_server_answered() {
+fn errors_of_a_client_name_the_servers_answer() {
     let wrong = |from: &'static str, to: &'static str| {
         refusal(move |head| accepting(head, "").replace(from, to))
     };
@@ -134,7 +134,7 @@ fn c176c_a_request_that_cant_be_sent_says_why() {
 }
 
 #[test]
-fn the_handshake_of_a_client_has_what_it_was_given() {
+fn the_handshake_of_a_client_has_its_options_and_headers() {
     let (heads, seen) = twice(std::rc::Rc::new(std::cell::RefCell::new(Vec::new())));
     let server = async move |stream: Stream| {
         let mut raw = Raw::new(stream);

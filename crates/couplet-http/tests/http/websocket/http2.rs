@@ -236,7 +236,7 @@ fn c175a_websockets_that_send_in_the_same_turn_give_their_share_back() {
                 assert!(sent_on(id, &got) == plain(FIN | BINARY, &message), "{id}: {got:?}");
             }
         }
-        // They are open and idle.
+        // Both WebSockets are open and idle.
         reactor.sleep(secs(10)).await?;
         assert_eq!(waiting(&reactor, &stream).await?, 0);
         Ok(())

@@ -54,7 +54,7 @@ pub(crate) fn serve(
     )
 }
 
-/// Runs a program beside a server.
+/// Runs a program with a server.
 pub(crate) fn beside<T: 'static>(
     options: WebSocketOptions,
     handle: impl AsyncFn(WebSocket) -> Result<()> + 'static,

@@ -59,7 +59,7 @@ fn codes(frames: &[Frame]) -> Vec<Option<u16>> {
 }
 
 #[test]
-fn what_breaks_the_protocol_is_answered_with_1002() {
+fn protocol_violations_are_answered_with_1002() {
     let cases = [
         ("an unmasked frame", plain(FIN | TEXT, "a")),
         ("a reserved bit", masked(FIN | 0x40 | TEXT, "a")),
@@ -91,7 +91,7 @@ fn a_masked_frame_of_a_server_is_answered_with_1002() {
 }
 
 #[test]
-fn what_is_not_utf8_is_answered_with_1007() {
+fn invalid_utf8_is_answered_with_1007() {
     for frames in [
         masked(FIN | TEXT, b"\xff"),
         masked(FIN | TEXT, b"a\xc3"),
@@ -107,7 +107,7 @@ fn what_is_not_utf8_is_answered_with_1007() {
 
 /// RFC 6455, 8.1: the check does not wait for the whole frame.
 #[test]
-fn what_is_not_utf8_is_answered_before_the_rest_comes() {
+fn invalid_utf8_is_answered_before_the_rest_arrives() {
     let before = masked(FIN | TEXT, "fine");
     let begun = masked(FIN | TEXT, [&b"so far \xff"[..], &[b'x'; 9000]].concat());
     for cut in [6 + 8, 5000] {
@@ -144,7 +144,7 @@ fn a_frame_past_the_limit_is_answered_before_it_comes() {
         let (answers, _) = answered(options(), [frames, masked(FIN | CLOSE, "")].concat());
         assert_eq!(codes(&answers)[0] == Some(1009), !is_fine);
     }
-    // The head of a frame alone, with a length beyond any memory.
+    // Only the head of a frame, with a length beyond any memory.
     let head = [&[FIN | BINARY, 0xff][..], &[0x7f; 12]].concat();
     let (answers, error) = answered(WebSocketOptions::default(), head);
     assert_eq!(codes(&answers), [Some(1009)]);
@@ -152,7 +152,7 @@ fn a_frame_past_the_limit_is_answered_before_it_comes() {
 }
 
 #[test]
-fn what_came_before_the_fault_is_received() {
+fn messages_before_a_violation_are_received() {
     let frames = [masked(FIN | TEXT, "a"), masked(FIN | TEXT, "b"), plain(FIN | TEXT, "c")];
     let (answers, error) = answered(WebSocketOptions::default(), frames.concat());
     assert_eq!(codes(&answers), [None, None, Some(1002)]);

@@ -7,7 +7,7 @@ from websockets.sync.server import serve
 
 
 def say(*words):
-    """Prints a line by one write: those of two threads do not mix."""
+    """Prints a line by one write, so that lines of two threads do not mix."""
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
 

@@ -1,7 +1,7 @@
 //! Python's `websockets`, as client and as server.
 //!
-//! It needs a Python that `venv.sh` of the test kit sets up in the target folder. Without one, the tests
-//! print that they are skipped; in CI they fail.
+//! The tests need a Python that `venv.sh` of the test kit sets up in the target folder. Without one,
+//! they print that they are skipped; in CI they fail.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

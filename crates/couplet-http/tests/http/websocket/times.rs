@@ -80,7 +80,7 @@ fn without_an_interval_there_are_no_pings() {
 }
 
 #[test]
-fn a_handler_that_is_away_for_long_gives_nobody_up() {
+fn a_busy_handler_does_not_give_up_its_client() {
     let handle = async |mut socket: WebSocket| {
         let reactor = socket.transport().reactor().clone();
         while let Some(message) = socket.recv().await {
