@@ -32,7 +32,7 @@ export function setClass(node, name, wanted) {
   if (node.classList.contains(name) !== wanted) node.classList.toggle(name, wanted);
 }
 
-/** Makes the children of `parent` those of `items`, and keeps elements, and so focus, by key. */
+/** Makes the elements of `items` the children of `parent`, and keeps elements, and so focus, by key. */
 export function reconcile(parent, items, keyOf, create, update) {
   const kept = parent.kept ??= new Map();
   const wanted = new Map(items.map((item) => [keyOf(item), item]));

@@ -4,9 +4,9 @@
 // Unknown fields become plain columns after the known ones.
 
 /**
- * Known views in the order of their tabs, which is that of the server and of the terminal:
+ * Known views in the order of their tabs, which the server and the terminal share:
  * `[name, singular, columns, sentence when empty]`. A column is the kind of a field, and a label if it isn't the field's name. Times are Unix times, shown as the
- * seconds that passed since, or that are left until. Hidden fields are shown in the details alone.
+ * seconds that passed since, or that are left until. Hidden fields are shown only in the details.
  */
 const KNOWN = [
   ["connections", "connection", {
@@ -190,7 +190,7 @@ const COMPARE = {
   ">": (a, b) => a > b, "<": (a, b) => a < b, ">=": (a, b) => a >= b, "<=": (a, b) => a <= b, "=": (a, b) => a === b,
 };
 
-/** A number with an optional unit in its base unit, or `NaN`. A capital M alone is a million. */
+/** A number with an optional unit in its base unit, or `NaN`. A lone capital M is a million. */
 export function quantity(text) {
   const [, digits, unit] = /^([-−]?\d*\.?\d+)\s*([a-zµ]*)(?:\/s)?$/iu.exec(text) ?? [];
   const factor = !unit ? 1 : unit === "M" ? 1e6 : Object.hasOwn(UNITS, unit.toLowerCase()) ? UNITS[unit.toLowerCase()] : NaN;

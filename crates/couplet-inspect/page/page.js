@@ -11,11 +11,11 @@ import { Player } from "./player.js";
 import { Live, Store } from "./store.js";
 import { Table } from "./table.js";
 
-/** Loops beyond which each shows its state and busy share alone, unless it hangs. */
+/** Loops beyond which each shows only its state and busy share, unless it hangs. */
 const MANY = 8;
 /** Lines of a flag that are shown, one for each loop that raises it. */
 const LINES = 4;
-/** Milliseconds after which a hidden page asks for flags and loops alone. */
+/** Milliseconds after which a hidden page asks only for flags and loops. */
 const HIDDEN = 30_000;
 
 const by = (id) => document.getElementById(id);
@@ -190,7 +190,7 @@ function flagAge({ since, isMark }, now) {
 
 // Loops
 
-/** Numbers of a loop with their units; those of the second list are shown only if they aren't zero. */
+/** Numbers of a loop with their units; the second list is shown only where it isn't zero. */
 const RATES = [["turns", "/s"], ["events", "/s"], ["connections", ""], ["tasks", ""], ["calls", ""], ["jobs", ""]];
 const TROUBLE = [["unhandled", ""], ["shed", ""]];
 

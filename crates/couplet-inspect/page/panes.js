@@ -41,7 +41,7 @@ export function plot(svg, history, index, now, most = 0) {
 /** Links of a row that are shown, at most. */
 const MOST_LINKS = 40;
 
-/** The pane of one row: its reason, history, fields and links. It stays after the row's end. */
+/** The pane of one row: its reason, history, fields and links. The pane stays after the row's end. */
 export class Details {
   constructor(root, store, close) {
     Object.assign(this, { root, store, row: null, missing: null });

@@ -6,7 +6,7 @@ import { parse, Replay } from "./replay.js";
 
 /** Events before and after the cursor that the view of events has. */
 const AROUND = 250;
-/** Those of the list beside the other views. */
+/** The same for the list next to the other views. */
 const NEARBY = 25;
 /** Pixels of a lane, and the most spans of one. */
 const LANE = 16, SPANS = 4000;
@@ -59,7 +59,7 @@ export class Player {
   }
 
   /**
-   * Reads a recording while the page stays alive. Null if another one is opened meanwhile. Throws an
+   * Reads a recording while the page stays alive. Null if another one is opened first. Throws an
    * error in words.
    */
   async read(buffer) {

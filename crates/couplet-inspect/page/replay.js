@@ -39,7 +39,7 @@ const OPENS = of(Kind.Accepted, Kind.Connected, Kind.Built);
 const CALLBACKS = new Map([
   [Kind.Built, "connection made"], [Kind.Received, "data received"], [Kind.Room, "room for output"], [Kind.Ended, "end of input"],
 ]);
-/** Kinds after which a callback of a connection goes on. */
+/** Kinds after which a callback of a connection continues. */
 const INSIDE = of(Kind.Call, Kind.Returned, Kind.Recorded, Kind.Reading, Kind.Woken, Kind.Late);
 
 const HAS_BYTES = of(Kind.Received, Kind.Wrote, Kind.Blocked, Kind.Recorded);
@@ -604,12 +604,12 @@ export class Replay {
     const { times, kinds, length, slept } = this.tracks[number], next = last + 1;
     if (length === 0 || (last >= 0 && times[last] >= time)) return null;
     if (next < length) return kinds[next] === Kind.Waited && times[next] - slept(next) < time ? times[next] - slept(next) : null;
-    // Its last record is followed by a wait, unless a call goes on.
+    // A wait follows the loop's last record, unless a call is in progress.
     const { calls, callback } = this.stateAfter(number, last);
     return calls.length === 0 && !callback ? times[last] : null;
   }
 
-  /** The turns and events of a loop in the second before a time, and its busy share of what is recorded of that second. */
+  /** The turns and events of a loop in the second before a time, and its busy share of the recorded part of that second. */
   paceOf(number, time) {
     const track = this.tracks[number], { times, kinds, length, slept } = track;
     const from = Math.max(time - 1, this.beginOf(track)), last = lastUntil(times, length, time), since = this.waitsSince(number, last, time);
@@ -626,7 +626,7 @@ export class Replay {
     return { turns, events, busy, waits: since !== null };
   }
 
-  /** The loops at a moment; rates are those of the second before. */
+  /** The loops at a moment, with the rates of the second before. */
   loopRows(moment, time) {
     return this.loops.map((loop, number) => {
       const { waits, ...pace } = this.paceOf(number, time);
@@ -656,7 +656,7 @@ export class Replay {
     });
   }
 
-  /** The state at a moment as a message, like those of a server. */
+  /** The state at a moment as a message, like a server's. */
   message(count, around, only = null, withTime = false) {
     const moment = this.at(count), time = this.timeAt(count), { state = {} } = this.header;
     const connections = [...moment.connections.values()].map((connection) => this.connectionRow(connection, time));

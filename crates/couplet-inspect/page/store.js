@@ -136,7 +136,7 @@ export class Store {
     // Null: the server doesn't send them.
     this.flags = null;
     this.time = null;
-    // While frozen, times don't pass: the state is that of the last message.
+    // While frozen, times don't pass: the state stays as of the last message.
     this.frozen = false;
     this.replaying = false;
     this.version = 0;
@@ -168,7 +168,7 @@ export class Store {
       this.busy.get(loop.id).record(now, [Number(loop.busy) || 0]);
     }
     const views = message.views ?? {}, counts = message.counts ?? {};
-    // A view without rows so far may be in the counts alone.
+    // A view without rows so far may be only in the counts.
     for (const name of new Set([...Object.keys(counts), ...Object.keys(views)])) this.view(name).sent = true;
     for (const view of this.views.values()) {
       const changes = Object.hasOwn(views, view.name) ? views[view.name] ?? {} : {};

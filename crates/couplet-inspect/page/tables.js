@@ -55,7 +55,7 @@ class Kept {
 }
 
 export class Tables {
-  /** `state` is that of the end, if the recording has one. */
+  /** `state` is the final state, if the recording has one. */
   constructor({ loops, state, made }) {
     const views = Object.entries(state?.views ?? {}).filter(([, rows]) => Array.isArray(rows));
     this.loops = loops.map(({ frames, id }) => {

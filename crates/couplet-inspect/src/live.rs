@@ -94,7 +94,7 @@ async fn before<T>(deferred: &mut Deferred<()>, future: impl Future<Output = T>)
 }
 
 impl Reader {
-    /// Applies a request. True if the page must get a message at once.
+    /// Applies a request. True if the page must get a message immediately.
     fn apply(&mut self, request: Request) -> bool {
         if let Some(every) = request.every.filter(|every| every.is_finite()) {
             self.every = Duration::from_secs_f64(every.clamp(EVERY.0, EVERY.1));

@@ -105,7 +105,7 @@ pub enum RecordingError {
     Length {
         /// The bytes of records that the header announces.
         expected: usize,
-        /// The bytes of records that follow it.
+        /// The bytes of records in the file.
         found: usize,
     },
     /// The contents of its chunks do not fit its events.

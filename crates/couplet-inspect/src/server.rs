@@ -146,7 +146,7 @@ fn view<'a>(path: &'a str, request: &Request<Body>) -> Option<&'a str> {
     }
 }
 
-/// Whether a query has the token. The time of the comparison depends only on the length.
+/// Whether a query has the token. The time of the comparison depends only on its length.
 fn is_allowed(query: &str, token: &str) -> bool {
     let given = query.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
     let differences = given.bytes().zip(token.bytes()).map(|(ours, theirs)| ours ^ theirs);

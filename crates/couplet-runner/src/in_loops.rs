@@ -71,7 +71,7 @@ enum Stage {
 }
 
 /// A start of all parts: the questions to the loops. `None` once the start is cancelled; parts that
-/// start nevertheless are stopped.
+/// still start are stopped.
 // Bound: one for each loop.
 struct Start(RefCell<Option<Vec<Question>>>);
 

@@ -50,7 +50,7 @@
 //! | key | meaning | default |
 //! | --- | --- | --- |
 //! | `strategy` | `"one-for-one"`, `"one-for-all"` or `"rest-for-one"` | `"one-for-one"` |
-//! | `restarts`, `within` | restarts that are allowed, within this number of seconds | 1, 5 |
+//! | `restarts`, `within` | number of restarts that are allowed, and the seconds within which they count | 1, 5 |
 //! | `back-off`, `most-back-off` | seconds before a first restart, and at most | 0.1, 30 |
 //! | `not-ready-for` | seconds for which a program that ends serves as before, but isn't ready | 0 |
 //! | `drain` | seconds for which connections may finish when the program ends | 5 |
@@ -163,7 +163,7 @@
 //!
 //! # Restarts
 //!
-//! SIGUSR2, or the order `restart`, starts the present file of the program as a new process, which gets
+//! SIGUSR2, or the order `restart`, starts the program's current file as a new process, which gets
 //! the sockets of all ports, by their places in the configuration: endpoints that are a [`Listen`], a
 //! [`ListenUdp`], or [`placed`], and the runner's own. Once the new services have started, the old
 //! process accepts no more, and leaves datagrams to the new one, but can still send.

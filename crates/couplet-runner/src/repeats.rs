@@ -1,5 +1,5 @@
-//! Limits warnings and errors that repeat: a number of them from one place in the code is logged within
-//! ten seconds, and the others are counted.
+//! Limits warnings and errors that repeat: of each place in the code, the first ones within ten seconds
+//! are logged, and the others are counted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

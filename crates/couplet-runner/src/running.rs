@@ -623,7 +623,7 @@ impl Running {
         }
     }
 
-    /// Has the supervisor end at once, and let the connections of all loops finish. The new process
+    /// Has the supervisor end immediately, and let the connections of all loops finish. The new process
     /// answers orders.
     fn let_connections_finish(&self) {
         if let Some(port) = &*self.control.borrow() {

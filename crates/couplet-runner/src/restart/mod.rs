@@ -1,4 +1,4 @@
-//! Restarts: the program's present file is executed with the sockets of all ports. When its services
+//! Restarts: the program's current file is executed with the sockets of all ports. When its services
 //! have started, this process accepts no more and reads no datagrams, lets its connections finish,
 //! and ends. No connect is refused during the change, and each datagram reaches one of the two; if
 //! the new process fails, nothing has changed.
@@ -234,7 +234,7 @@ impl Successor {
         Ok(leaving.len())
     }
 
-    /// Ends the new process at once, and waits for that.
+    /// Kills the new process, and waits for its end.
     async fn kill(&self, reactor: &Reactor) {
         // The process may have ended.
         let _ = self.process.signal_process(ProcessSignal::KILL);
@@ -310,7 +310,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Closes the connection at once: the new process has everything, and its end stays open.
+    /// Closes the connection immediately: the new process has everything, and its end stays open.
     fn close(&self) {
         if let LinkState::Open(transport) = &*self.0.borrow() {
             transport.abort_connection();

@@ -131,7 +131,7 @@ fn a_port_that_lets_clients_wait_is_shown_as_paused() {
         let (second, third) = (site.connect(8001).await?, site.connect(8001).await?);
         assert!(first.is_served().await && second.is_served().await);
         assert!(!third.is_served().await);
-        // The program answers questions nevertheless.
+        // The program still answers questions.
         assert_eq!((site.get(7000, "/readyz").await?.0, site.value(paused).await?), (200, 1.0));
         assert!(site.order("status").await?.contains("port        tcp:127.0.0.1:8001"));
         drop(first);
