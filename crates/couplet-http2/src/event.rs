@@ -45,7 +45,7 @@ pub enum Event {
         /// Whether the response is complete, without a body.
         ends: bool,
     },
-    /// Bytes of a body, joined from several frames in one receive. Until
+    /// Bytes of a body; several frames in one receive are joined. Until
     /// [`Connection::release`](crate::Connection::release), the bytes count against
     /// [`Options::connection_window`](crate::Options::connection_window).
     Data {
