@@ -77,7 +77,7 @@ fn ended(text: &str, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn its_errors_say_what_to_mend() {
+fn errors_name_the_place_and_the_reason() {
     for (text, arguments, code, wanted) in [
         ("lisen = \"tcp:0\"", &[][..], 2, "b.toml:1:1: unknown key lisen; did you mean listen?"),
         ("listen = \"tcp:0\"\npoem = \"nope.txt\"", &[], 2, "b.toml: No such file"),

@@ -60,7 +60,7 @@ fn c178a_a_server_over_tls_offers_its_versions() {
 }
 
 #[test]
-fn c178a_wrapped_endpoints_offer_it_too() {
+fn c178a_wrapped_endpoints_offer_the_versions_too() {
     for tls in [
         "throttle:tls:0:interface=127.0.0.1:cert=FILE:read=1M",
         "log:tls:0:interface=127.0.0.1:cert=FILE",

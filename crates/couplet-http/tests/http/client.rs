@@ -247,7 +247,7 @@ fn a_body_that_stops_fails_where_it_is_read() {
 }
 
 #[test]
-fn nonsense_for_an_answer_is_an_error() {
+fn an_invalid_answer_is_an_error() {
     let nonsense = async |mut stream: Stream| {
         stream.read_line().await?;
         Ok(stream.write_all("SSH-2.0-OpenSSH_9.2\r\n").await?)
@@ -357,7 +357,7 @@ fn c176c_a_proxy_passes_connections_on_and_gets_whole_urls() {
 }
 
 #[test]
-fn c176a_requests_to_a_server_of_http1_wait_for_one_attempt_alone() {
+fn c176a_requests_to_a_server_of_http1_wait_only_for_the_first_attempt() {
     run(async move |reactor| {
         let (_folder, at, options) = trusted("http/1.1");
         let version = async |request: Request<Body>| {

@@ -370,7 +370,7 @@ fn answers_without_a_body_or_a_known_coding_stay_unchanged() {
 }
 
 #[test]
-fn the_head_of_an_answer_without_a_body_stays_as_it_is() {
+fn the_head_of_an_answer_without_a_body_stays_unchanged() {
     let heads = [
         ("HEAD", "200 OK\r\nContent-Length: 71"),
         ("GET", "204 No Content"),

@@ -69,7 +69,7 @@ async fn panics(
 }
 
 #[test]
-fn a_panic_resets_its_stream_alone() {
+fn a_panic_resets_only_its_stream() {
     beside_service(HttpOptions::default(), panics, async |reactor| {
         let resets = [3, 5, 7].map(|stream| reset(stream, CANCEL)).concat();
         let asked = [get(1, "/fine"), get(3, "/poll"), get(5, "/drop"), get(7, "/future")].concat();

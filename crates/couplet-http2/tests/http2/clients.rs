@@ -206,7 +206,7 @@ fn responses_are_events_however_their_bytes_are_cut() {
 
 /// The stream 1 is a GET, 3 a HEAD, 5 an upload.
 #[test]
-fn a_malformed_response_resets_its_stream_alone() {
+fn a_malformed_response_resets_only_its_stream() {
     let short = [(":status", "200"), ("content-length", "5")];
     let cases: &[(&str, Vec<u8>, u32)] = &[
         ("8.3.2 no status", response(1, WHOLE, &[("a", "b")]), 1),

@@ -50,7 +50,7 @@ fn a_host_stands_in_for_an_authority() {
 }
 
 #[test]
-fn a_connect_has_an_authority_alone_and_an_extended_one_a_protocol() {
+fn a_connect_has_only_an_authority_and_an_extended_one_a_protocol() {
     let mut connection = server(Options::default().connect_protocol(true));
     let plain = block(&[(":method", "CONNECT"), (":authority", "a:1")]);
     let seen = fine(&mut connection, &frame(HEADERS, END_HEADERS, 1, plain));

@@ -96,7 +96,7 @@ fn a_program_may_choose_the_token_or_have_none() {
 
 #[test]
 #[cfg(unix)]
-fn c181_a_unix_socket_is_for_the_user_of_the_process_alone() {
+fn c181_a_unix_socket_is_only_for_the_user_of_the_process() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 

@@ -25,7 +25,7 @@ fn hung(state: &Value) -> Option<Value> {
 }
 
 #[test]
-fn c179_it_answers_while_a_callback_hangs_and_shows_the_callback_each_time() {
+fn c179_the_inspector_answers_while_a_callback_hangs_and_shows_it() {
     let (let_go, waits) = mpsc::channel();
     let (program, address) = Program::start(move |reactor| {
         let mut waits = Some(waits);

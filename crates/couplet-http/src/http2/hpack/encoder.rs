@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_is_encoded_as_its_header_is() {
+    fn a_length_is_encoded_like_its_header() {
         for length in [0, 9, 10, 12_345, u64::MAX] {
             let (mut short, mut long) = (Vec::new(), Vec::new());
             encode_length(&mut short, length);

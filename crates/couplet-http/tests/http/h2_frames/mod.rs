@@ -125,7 +125,7 @@ fn streams_beyond_the_limit_are_refused_and_harm_no_other() {
 }
 
 #[test]
-fn ten_thousand_streams_beyond_the_limit_end_their_connection_alone() {
+fn ten_thousand_streams_beyond_the_limit_end_only_their_connection() {
     let Some((said, most)) = most_memory("far-beyond", "10000") else { return };
     // After 1,024 refusals, the server closes the connection.
     let wanted = "connection ENHANCE_YOUR_CALM answered 0 refused 1024 other 0 \

@@ -297,7 +297,7 @@ fn a_drain_sends_1001_and_receives_messages_before_the_answer() {
 }
 
 #[test]
-fn c31_a_stop_says_1001_without_waiting() {
+fn c31_a_stop_sends_1001_without_waiting() {
     let (driver, network) = Memory::new(Manner::Readiness, 0);
     let mut l = Loop::with_driver(driver, LoopOptions::default());
     let reactor = l.reactor();

@@ -244,7 +244,7 @@ fn c175a_websockets_that_send_in_the_same_turn_give_their_share_back() {
 }
 
 #[test]
-fn a_drain_says_1001_here_too() {
+fn a_drain_sends_1001_over_http2() {
     run(async move |reactor| {
         let port = serve(&reactor, AT, options(), echo)?;
         let (mut client, ended) = client(&reactor).await?;
@@ -283,7 +283,7 @@ fn a_connect_that_is_no_handshake_is_refused() {
 }
 
 #[test]
-fn c175a_websockets_whose_client_reads_nothing_share_what_their_connection_holds() {
+fn c175a_websockets_whose_client_reads_nothing_share_the_limit_of_their_connection() {
     let flood = async |mut socket: WebSocket| {
         loop {
             socket.send(vec![b'x'; 16 * 1024]).await?;
