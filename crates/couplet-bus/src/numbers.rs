@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn c233_a_number_replaces_that_of_another_publisher() {
+    fn c233_a_republished_message_gets_a_new_number() {
         let mut left = Vec::new();
         let again = numbered("bob 7");
         let published = Sent::default().publish(

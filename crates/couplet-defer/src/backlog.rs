@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_backlog_writes_what_was_queued_and_ends_its_thread() {
+    fn a_dropped_backlog_writes_its_queue_and_ends_its_thread() {
         let (backlog, reader) = backlog();
         let clone = backlog.clone();
         backlog.push("1\n");

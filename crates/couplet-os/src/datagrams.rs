@@ -710,7 +710,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_arrives_with_addresses_tos_and_what_was_cut() {
+    fn a_batch_arrives_with_addresses_tos_and_truncation() {
         for ip in ["127.0.0.1", "::1"] {
             let ((a, from), (b, address)) = (bound(ip), bound(ip));
             let flags = match from.is_ipv4() {
@@ -782,7 +782,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_as_segments_arrives_as_datagrams_or_joined_where_that_is_turned_on() {
+    fn segments_arrive_as_datagrams_or_joined_with_gro() {
         for joined in [false, true] {
             let ((a, _), (b, address)) = (bound("127.0.0.1"), bound("127.0.0.1"));
             if joined {

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_epoll_has_the_registrations_and_leaves_the_shared_one_alone() {
+    fn a_renewed_epoll_has_the_registrations_and_does_not_change_the_shared_one() {
         let shared = epoll();
         let ours = shared.try_clone().expect("a duplicate");
         let (reader, mut writer) = io::pipe().expect("a pipe");

@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_an_error_whatever_other_threads_open_and_close() {
+    fn spawning_a_missing_program_fails_while_other_threads_open_and_close_descriptors() {
         let is_over = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn umask_limits_and_session_are_those_of_the_setup() {
+    fn umask_limits_and_session_follow_the_setup() {
         let setup = || Setup {
             umask: Some(0o027),
             // Not a limit on descriptors, which valgrind counts itself.

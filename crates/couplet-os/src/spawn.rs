@@ -186,7 +186,7 @@ mod tests {
 
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[test]
-    fn a_child_has_the_named_descriptors_alone() {
+    fn a_child_has_only_the_named_descriptors() {
         let (reader, writer) = io::pipe().expect("a pipe");
         // SAFETY: the call takes two numbers, and touches no memory of ours.
         let kept = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_DUPFD, 20) };

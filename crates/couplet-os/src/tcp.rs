@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_answers_while_it_takes_half_of_what_it_sends_and_its_window_has_room() {
+    fn a_peer_answers_while_it_takes_half_as_much_as_it_sends_and_its_window_is_open() {
         let (mut server, mut client) = pair();
         let most = 65_536;
         client.write_all(&[0; 2000]).expect("room");

@@ -19,7 +19,7 @@ extern "C" fn counts(_: c_int) {
 }
 
 #[test]
-fn a_program_with_a_handler_of_its_own_keeps_it_and_has_no_backtraces() {
+fn a_program_with_a_sigurg_handler_keeps_it_and_has_no_backtraces() {
     // SAFETY: the handler only counts.
     let before = unsafe { libc::signal(libc::SIGURG, counts as *const () as libc::sighandler_t) };
     assert_ne!(before, libc::SIG_ERR);

@@ -59,7 +59,7 @@ fn hash_maps_of_a_fresh_thread_have_the_order_of_the_seed() {
 }
 
 #[test]
-fn clocks_stand_on_a_thread_that_simulates_and_go_on_elsewhere() {
+fn clocks_stop_only_on_simulating_threads() {
     let before = (Instant::now(), SystemTime::now());
     let inside = thread::spawn(|| {
         enter(1);
@@ -74,7 +74,7 @@ fn clocks_stand_on_a_thread_that_simulates_and_go_on_elsewhere() {
 }
 
 #[test]
-fn the_functions_of_c_answer_alike() {
+fn the_other_c_functions_return_simulated_time_and_entropy() {
     let asked = || {
         let mut time = libc::timeval { tv_sec: 0, tv_usec: 0 };
         let (mut seconds, mut entropy) = (0, [0; 24]);
@@ -104,7 +104,7 @@ fn the_functions_of_c_answer_alike() {
 
 /// Looks up the name as the getrandom crate does.
 #[test]
-fn who_looks_the_name_up_finds_the_trap() {
+fn dlsym_finds_the_trap() {
     // SAFETY: a name that ends with a zero byte.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"getrandom".as_ptr()) };
     assert_eq!(found as usize, trap::getrandom as *const () as usize);

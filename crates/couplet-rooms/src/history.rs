@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn c191_a_client_gets_what_it_missed_or_a_gap() {
+    fn c191_a_returning_client_gets_the_missed_messages_or_a_gap() {
         let (history, _) = history(&RoomOptions::default().history(3, 100, SECOND * 100), 5);
         assert_eq!(numbers(&history, 5), Some(vec![]));
         assert_eq!(numbers(&history, 3), Some(vec![4, 5]));

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_depends_on_its_key_alone() {
+    fn a_stream_depends_only_on_its_key() {
         let draws = |seed, key: &[u64]| {
             let mut stream = RandomStream::new(seed, Purpose::Flow, key);
             [stream.next(), stream.next(), stream.next()]

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deferred_is_in_the_tables_of_its_own_host() {
+    fn a_deferred_is_only_in_the_tables_of_its_host() {
         let of = |histories: usize| {
             let limits = TableLimits::default();
             let recorder =

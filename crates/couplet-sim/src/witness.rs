@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_nobody_wrote_are_noticed() {
+    fn bytes_that_the_peer_did_not_write_are_noticed() {
         let text = broken(|watched, transport| watched.data_received(transport, b"invented"));
         assert!(text.contains("received bytes that its peer did not write next"), "{text}");
     }

@@ -52,7 +52,7 @@ fn hash_maps_clocks_and_entropy_come_from_the_seed() {
 }
 
 #[test]
-fn the_systems_clocks_are_those_of_the_host() {
+fn the_systems_clocks_return_the_hosts_time() {
     let report = Trial::new(7, Weather::Calm).run_apart(&|sim| {
         let told = Rc::new(RefCell::new(None));
         let tells = told.clone();

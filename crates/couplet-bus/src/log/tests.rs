@@ -298,7 +298,7 @@ fn c223_the_queue_of_appends_is_bounded_and_large_messages_are_refused() {
 }
 
 #[test]
-fn c224_a_follower_gets_each_message_once_and_in_order_whatever_fails() {
+fn c224_a_follower_gets_each_message_once_and_in_order_despite_failures() {
     use Fault::{Lost, None, Unanswered};
     for faults in [
         &[Lost, Unanswered, None, Unanswered, Lost][..],

@@ -45,7 +45,7 @@ fn c201_a_subscription_ends_with_its_drop() {
 }
 
 #[test]
-fn c201_all_loops_get_messages_in_one_order_and_without_echo_only_those_of_others() {
+fn c201_all_loops_get_messages_in_one_order_and_without_echo_not_their_own() {
     let hub = Memory::new();
     let mut scenes = [Scene::hub(&hub), Scene::hub(&hub), Scene::hub(&hub.clone().echo(false))];
     let _all = scenes.each_ref().map(|scene| scene.subscribe("a"));

@@ -172,7 +172,7 @@ fn c216_an_error_of_a_subscription_or_a_message_is_an_event_and_takes_its_place(
 }
 
 #[test]
-fn c215_a_bus_without_echo_ignores_its_own_messages_alone() {
+fn c215_a_bus_without_echo_ignores_only_its_own_messages() {
     let (mut scene, wire) = open(options("redis://a.example").echo(false));
     let _subscription = scene.subscribe("a");
     scene.take(&wire);

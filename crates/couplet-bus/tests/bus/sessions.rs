@@ -166,7 +166,7 @@ fn c211_bytes_that_are_not_the_protocol_end_the_connection_with_an_error() {
 }
 
 #[test]
-fn c209_a_flush_confirms_what_was_published_before() {
+fn c209_a_flush_confirms_earlier_messages() {
     let (mut scene, wire) = Scene::open(|options| options);
     let _subscription = scene.subscribe("a");
     scene.publish("1");

@@ -156,7 +156,7 @@ fn c207a_a_learned_server_gets_the_password_only_with_a_certificate_for_the_give
 }
 
 #[test]
-fn c207a_a_server_without_tls_gets_no_password_whoever_names_it() {
+fn c207a_a_learned_server_without_tls_gets_no_password() {
     let mut scene = Scene::new();
     let plain = scene.server("plain", None, ["{}".to_owned(), "{}".to_owned()], false);
     let port = scene.server("named", Some("localhost"), [tls(&[]), tls(&[plain])], true);

@@ -98,7 +98,7 @@ fn memory_messages_for_a_loop_that_ends_are_lost_and_not_counted() {
 }
 
 #[test]
-fn memory_a_drain_delivers_what_was_published_before() {
+fn memory_a_drain_delivers_earlier_messages() {
     let hub = Memory::new();
     let memory = |l: &Loop| Bus::memory(&l.reactor(), &hub);
     let (mut drains, mut other) = (Node::new(memory), Node::new(memory));

@@ -16,7 +16,7 @@ const GROUPS: [(&str, Group); 2] = [
 
 /// Members that fired before, or while the group waits, keep no other from its cancel.
 #[test]
-fn c123_a_cancel_reaches_all_members_beside_those_that_have_ended() {
+fn c123_a_cancel_reaches_all_members_except_those_that_have_ended() {
     const MEMBERS: usize = 4;
     for (name, group) in GROUPS {
         for fired in 0..1 << MEMBERS {
@@ -81,7 +81,7 @@ fn c129_each_set_fires_the_waits_from_before_it() {
 
 /// Permits that return in any order let in as many waiters, and no more.
 #[test]
-fn c129_a_semaphore_whose_permits_return_in_any_order_has_them_again() {
+fn c129_a_semaphore_recovers_permits_returned_in_any_order() {
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let semaphore = DeferredSemaphore::new(3);
         for cycle in 0..2 {

@@ -52,7 +52,7 @@ fn c109_callbacks_run_at_once_and_in_order_each_seeing_the_result_before_it() {
 }
 
 #[test]
-fn c109_an_error_goes_to_the_errback_and_a_value_goes_on_from_there() {
+fn c109_an_errback_handles_an_error_and_its_value_continues_the_chain() {
     let (deferred, resolver) = Deferred::<&str>::new();
     let log = Log::default();
     let (skipped, errback, after) = (log.clone(), log.clone(), log.clone());
@@ -186,7 +186,7 @@ fn c108_firing_takes_the_resolver_and_dropping_it_unfired_fails_the_deferred() {
 }
 
 #[test]
-fn c128_whatever_a_function_does_becomes_one_deferred() {
+fn c128_a_value_an_error_a_panic_and_a_deferred_become_one_deferred() {
     fn value() -> couplet_defer::Result<u8> {
         Ok(1)
     }

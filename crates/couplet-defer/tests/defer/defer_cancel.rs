@@ -97,7 +97,7 @@ fn c116_a_cancel_goes_through_links_to_the_origin() {
 }
 
 #[test]
-fn c116_a_cancel_of_what_has_fired_is_nothing() {
+fn c116_cancelling_a_fired_deferred_does_nothing() {
     let log = Log::default();
     let called = log.clone();
     let (deferred, resolver) = Deferred::<u8>::with_canceller(move |_| called.say("called"));
@@ -113,7 +113,7 @@ fn c116_a_cancel_of_what_has_fired_is_nothing() {
 }
 
 #[test]
-fn c116_a_canceller_reaches_what_links_added_later_wait_for() {
+fn c116_a_canceller_cancels_inner_deferreds_of_links_added_later() {
     let (outer, fire_outer) = Deferred::<()>::new();
     let (second, fire_second) = Deferred::<()>::new();
     let (third, fire_third) = Deferred::<()>::new();
@@ -187,7 +187,7 @@ fn c116_a_cancel_reaches_the_last_round_of_a_loop_by_recursion() {
 }
 
 #[test]
-fn c116_a_cancel_inside_a_callback_of_the_same_deferred_is_nothing() {
+fn c116_a_cancel_inside_a_callback_of_the_same_deferred_does_nothing() {
     let (deferred, resolver) = Deferred::<u8>::new();
     let canceller: Rc<RefCell<Option<Canceller>>> = Rc::default();
     let own = canceller.clone();

@@ -146,7 +146,7 @@ fn c129_gets_that_have_fired_move_up_when_an_earlier_one_is_dropped() {
 }
 
 #[test]
-fn c129_an_item_that_returns_is_above_the_bounds_and_a_put_is_not() {
+fn c129_a_returned_item_may_exceed_the_bounds_and_a_put_may_not() {
     let queue = DeferredQueue::new().size(1).weight(5, |item: &u8| usize::from(*item));
     let waiting = queue.get();
     queue.put(9).unwrap();

@@ -80,7 +80,7 @@ fn c125a_a_polled_deferred_that_is_dropped_unfired_is_cancelled() {
 }
 
 #[test]
-fn c125a_a_task_dropped_while_it_awaits_cancels_what_it_awaited() {
+fn c125a_dropping_a_task_cancels_the_deferred_that_it_awaits() {
     let bell = Arc::new(Bell::default());
     let (deferred, resolver) = Deferred::<u8>::new();
     let (later, fire_later) = Deferred::<u8>::new();

@@ -32,7 +32,7 @@ fn c121_a_list_gives_results_in_the_order_of_its_members() {
 }
 
 #[test]
-fn c121_empty_ones_fire_at_once() {
+fn c121_empty_groups_fire_at_once() {
     assert!(given(list::<u8>([])).take().unwrap().is_empty());
     assert!(given(gather::<u8>([])).take().unwrap().is_empty());
     assert!(given(gather_consuming::<u8>([])).take().unwrap().is_empty());
@@ -108,7 +108,7 @@ fn c123_cancelling_a_group_cancels_every_member_in_order() {
 }
 
 #[test]
-fn c123_after_a_gather_fired_a_cancel_is_nothing() {
+fn c123_cancelling_a_fired_gather_does_nothing() {
     let (deferreds, mut fire) = members::<u8>(2);
     let whole = gather(deferreds);
     fire[0].take().unwrap().errback(Failure::msg("zero"));
@@ -248,7 +248,7 @@ fn c124a_a_member_that_has_fired_already_is_the_first() {
 }
 
 #[test]
-fn c124a_what_the_others_give_is_dropped_and_the_first_failure_reported_if_nobody_takes_it() {
+fn c124a_results_of_losers_are_dropped_and_an_unused_first_failure_is_reported() {
     let reports = unhandled_in(|| {
         let (loser, _never) = Deferred::<u8>::with_canceller(|resolver| {
             resolver.errback(Failure::msg("a loser's"));

@@ -76,7 +76,7 @@ fn c119a_histories_are_nested_to_a_limit() {
 }
 
 #[test]
-fn c119a_without_asking_there_is_no_history() {
+fn c119a_no_history_is_kept_by_default() {
     let (text, resolver) = Deferred::new();
     let number = text.add_callback(parse);
     assert!(number.history().is_none());
@@ -87,7 +87,7 @@ fn c119a_without_asking_there_is_no_history() {
 }
 
 #[test]
-fn c119a_a_history_tells_what_is_next_and_then_what_ran() {
+fn c119a_a_history_shows_the_next_callback_and_those_that_ran() {
     let _kept = Kept::of(8);
     let (text, resolver) = Deferred::new();
     let number = text.add_callback(parse).map(double).add_errback(zero);
@@ -116,7 +116,7 @@ fn c119a_a_history_tells_what_is_next_and_then_what_ran() {
 }
 
 #[test]
-fn c119a_what_fired_before_it_had_callbacks_has_a_history_too() {
+fn c119a_a_deferred_that_fired_before_it_had_callbacks_has_a_history() {
     let _kept = Kept::of(8);
     let number = Deferred::<&str>::fail(Failure::msg("no text")).add_callback(parse);
     assert_eq!(
@@ -138,7 +138,7 @@ fn c119a_what_fired_before_it_had_callbacks_has_a_history_too() {
 }
 
 #[test]
-fn c119a_a_panic_and_a_cancel_are_told() {
+fn c119a_a_history_shows_panics_and_cancels() {
     let _kept = Kept::of(8);
     let (pending, _resolver) = Deferred::<u16>::new();
     let caught = pending.add_both(|_| -> couplet_defer::Result<u16> { panic!("oh") });
@@ -189,7 +189,7 @@ fn c119a_a_deferred_that_is_waited_for_is_shown_below() {
 }
 
 #[test]
-fn c119a_one_that_failed_keeps_showing_where() {
+fn c119a_a_failed_inner_deferred_stays_in_the_history() {
     let _kept = Kept::of(8);
     let (whole, resolver) = waiting();
     resolver.callback("x");
@@ -261,7 +261,7 @@ fn c119a_an_unhandled_failure_is_reported_with_its_history() {
 }
 
 #[test]
-fn c119a_a_detached_chain_is_told_from_its_beginning_though_its_links_were_cut_out() {
+fn c119a_the_history_of_a_detached_chain_includes_links_that_were_cut_out() {
     let _kept = Kept::of(8);
     let told = reported(|| {
         let (outer, fire) = Deferred::<()>::new();

@@ -27,7 +27,7 @@ fn waiter(
 }
 
 #[test]
-fn c129_a_lock_hands_over_in_the_order_of_asking() {
+fn c129_a_lock_is_granted_in_the_order_of_the_acquires() {
     let (lock, log) = (DeferredLock::new(), Log::default());
     let mut held = Vec::new();
     for name in ["a", "b", "c", "d"] {
@@ -46,7 +46,7 @@ fn c129_a_lock_hands_over_in_the_order_of_asking() {
 }
 
 #[test]
-fn c129_who_asks_while_others_wait_stands_behind_them() {
+fn c129_an_acquire_queues_behind_earlier_waiters() {
     let (lock, log) = (DeferredLock::new(), Log::default());
     let first = lock.try_acquire().unwrap();
     let (asking, inside) = (lock.clone(), log.clone());
@@ -70,7 +70,7 @@ fn c129_who_asks_while_others_wait_stands_behind_them() {
 }
 
 #[test]
-fn c129_a_cancelled_waiter_leaves_the_line() {
+fn c129_a_cancelled_waiter_leaves_the_queue() {
     let (lock, log) = (DeferredLock::new(), Log::default());
     let first = lock.try_acquire();
     let (second, _) = waiter(&log, "second", lock.acquire());
@@ -87,7 +87,7 @@ fn c129_a_cancelled_waiter_leaves_the_line() {
 }
 
 #[test]
-fn c129_a_waiter_who_went_without_a_cancel_passes_the_lock_on() {
+fn c129_waiters_dropped_without_a_cancel_pass_the_lock_on() {
     let (lock, log) = (DeferredLock::new(), Log::default());
     let first = lock.try_acquire();
     lock.acquire().detach();
@@ -137,7 +137,7 @@ fn c129_run_gives_the_lock_back_when_its_work_panics() {
 }
 
 #[test]
-fn c129_a_cancel_of_run_leaves_the_line_or_cancels_the_work() {
+fn c129_cancelling_run_leaves_the_queue_or_cancels_the_work() {
     let lock = DeferredLock::new();
     let (work, resolver) = Deferred::<()>::new();
     let working = lock.run(|| work);
@@ -207,7 +207,7 @@ fn c129_any_number_of_hand_overs_runs_in_constant_stack() {
 }
 
 #[test]
-fn c129_a_queue_without_bounds_takes_all_and_one_with_bounds_says_no_at_once() {
+fn c129_an_unbounded_queue_takes_everything_and_a_full_one_refuses_at_once() {
     let open = DeferredQueue::new();
     for n in 0..10_000 {
         open.put(n).unwrap();
@@ -264,7 +264,7 @@ fn c129_a_cancelled_getter_loses_no_item_and_frees_its_place() {
 }
 
 #[test]
-fn c129_a_cancel_of_a_get_whose_queue_is_gone_is_harmless() {
+fn c129_cancelling_a_get_of_a_dropped_queue_is_harmless() {
     let canceller = {
         let queue = DeferredQueue::<u8>::new();
         let waiting = queue.get();
@@ -299,7 +299,7 @@ fn c129_a_callback_may_use_its_own_queue_and_lock() {
 }
 
 #[test]
-fn c129_a_failure_of_run_that_nobody_takes_is_reported_once() {
+fn c129_an_unhandled_failure_of_run_is_reported_once() {
     let reports = unhandled_in(|| {
         let lock = DeferredLock::new();
         lock.run(|| Deferred::<()>::fail(Failure::msg("no"))).detach();
@@ -328,7 +328,7 @@ fn c129_an_event_fires_its_waiters_in_order_and_later_ones_at_once() {
 }
 
 #[test]
-fn c129_a_cancelled_wait_for_an_event_ends_alone() {
+fn c129_cancelling_a_wait_for_an_event_ends_no_other_wait() {
     let event = DeferredEvent::new();
     let (first, second) = (event.wait(), event.wait());
     first.cancel();
@@ -339,7 +339,7 @@ fn c129_a_cancelled_wait_for_an_event_ends_alone() {
 }
 
 #[test]
-fn c129_a_set_fires_those_who_wait_even_if_one_of_them_clears_the_event_and_waits_again() {
+fn c129_a_set_fires_all_waiters_even_if_one_clears_the_event_and_waits_again() {
     let (event, log) = (DeferredEvent::new(), Log::default());
     for name in ["first", "second"] {
         let (inner, log) = (event.clone(), log.clone());
@@ -368,7 +368,7 @@ fn c129_a_callback_may_cancel_the_next_wait_for_its_event() {
 }
 
 #[test]
-fn c129_a_wait_for_an_event_that_is_gone_fails() {
+fn c129_a_wait_for_a_dropped_event_fails() {
     let event = DeferredEvent::new();
     let waiting = event.wait();
     drop(event);

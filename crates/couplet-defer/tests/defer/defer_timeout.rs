@@ -10,7 +10,7 @@ use couplet_testkit::defer_witness::{Clock, given};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn c120_when_the_time_is_over_it_is_cancelled_and_fails_with_timed_out() {
+fn c120_a_deferred_that_times_out_is_cancelled_and_fails_with_timed_out() {
     let clock = Clock::default();
     let (deferred, resolver) = Deferred::<u8>::new();
     let given = given(deferred.map(|n| n + 1).add_timeout(&clock, SECOND));
@@ -35,7 +35,7 @@ fn c120_a_result_in_time_stops_the_alarm() {
 }
 
 #[test]
-fn c120_it_covers_only_the_callbacks_added_before_it() {
+fn c120_a_timeout_covers_only_the_callbacks_added_before_it() {
     let clock = Clock::default();
     let (first, fire_first) = Deferred::<u8>::new();
     let (covered, fire_covered) = Deferred::<u8>::new();
@@ -52,7 +52,7 @@ fn c120_it_covers_only_the_callbacks_added_before_it() {
 }
 
 #[test]
-fn c120_it_cancels_the_inner_deferred_that_is_waited_for() {
+fn c120_a_timeout_cancels_the_inner_deferred_that_the_chain_waits_for() {
     let clock = Clock::default();
     let (inner, fire_inner) = Deferred::<u8>::new();
     let given = given(Deferred::succeed(()).then(|()| inner).add_timeout(&clock, SECOND));
@@ -62,7 +62,7 @@ fn c120_it_cancels_the_inner_deferred_that_is_waited_for() {
 }
 
 #[test]
-fn c120_a_cancel_by_somebody_else_stays_a_cancel() {
+fn c120_an_explicit_cancel_is_not_reported_as_a_timeout() {
     let clock = Clock::default();
     let (deferred, _resolver) = Deferred::<u8>::new();
     let deferred = deferred.add_timeout(&clock, SECOND);
@@ -98,7 +98,7 @@ fn c120_of_two_timeouts_the_one_that_rings_names_itself() {
 }
 
 #[test]
-fn c120_what_has_fired_sets_no_alarm() {
+fn c120_a_fired_deferred_sets_no_alarm() {
     let clock = Clock::default();
     assert_eq!(given(Deferred::succeed(1).add_timeout(&clock, SECOND)).take().unwrap(), 1);
     assert_eq!(clock.running(), 0);

@@ -167,7 +167,7 @@ fn a_lack_of_buffers_stops_a_receive_and_loses_nothing() {
 }
 
 #[test]
-fn a_cancelled_receive_ends_and_what_it_has_not_taken_is_left() {
+fn a_cancelled_receive_ends_and_leaves_later_bytes_in_the_socket() {
     let (mut ring, _writer) = ring(SMALL);
     let (ours, mut peer) = pair();
     let operation = ring.receive(1, ours.handle());
@@ -180,7 +180,7 @@ fn a_cancelled_receive_ends_and_what_it_has_not_taken_is_left() {
 }
 
 #[test]
-fn a_receive_that_is_stopped_reports_what_it_took_first() {
+fn a_stopped_receive_reports_its_bytes_before_its_end() {
     let (mut ring, _writer) = ring(SMALL);
     let (ours, mut peer) = pair();
     let unsubmitted = ring.receive(1, ours.handle());
@@ -205,7 +205,7 @@ fn a_receive_that_is_stopped_reports_what_it_took_first() {
 }
 
 #[test]
-fn a_send_is_finished_though_its_socket_is_full_and_gives_its_buffer_back() {
+fn a_send_to_a_full_socket_finishes_and_returns_its_buffer() {
     let (mut ring, _writer) = ring(SMALL);
     let (ours, mut peer) = pair();
     let bytes: Vec<u8> = (0..8 * 1024 * 1024_u32).map(|n| (n / 3) as u8).collect();
@@ -312,7 +312,7 @@ fn the_watched_descriptor_is_reported_until_it_is_drained() {
 }
 
 #[test]
-fn bytes_of_no_completion_are_none() {
+fn no_bytes_are_lent_without_a_receive_completion() {
     let (mut ring, _writer) = ring(SMALL);
     assert!(ring.lent().is_empty());
     let (ours, mut peer) = pair();

@@ -26,7 +26,7 @@ fn returns(scene: &mut Scene, start: Start) -> (Wire, Guest, Replay) {
 }
 
 #[test]
-fn c190_a_client_that_returns_gets_exactly_what_it_missed_and_then_the_next() {
+fn c190_a_returning_client_gets_exactly_the_missed_messages_and_then_new_ones() {
     let mut scene = Scene::new(with_history(100));
     let positions: Vec<Position> = (1..=9).map(|n| scene.publish(&digits([n]))).collect();
     assert_eq!(scene.rooms.position(&ROOM), Some(positions[8]));
@@ -60,7 +60,7 @@ fn c190_messages_published_around_a_return_come_once_and_in_order() {
 }
 
 #[test]
-fn c190_a_gap_is_reported_and_nothing_of_the_history_sent() {
+fn c190_a_gap_is_reported_and_no_history_is_sent() {
     let mut scene = Scene::new(with_history(3));
     let positions: Vec<Position> = (1..=9).map(|n| scene.publish(&digits([n]))).collect();
     let other = Scene::new(with_history(3)).publish("1");
@@ -84,7 +84,7 @@ fn c190_a_gap_is_reported_and_nothing_of_the_history_sent() {
 }
 
 #[test]
-fn c190_a_slow_reader_gets_its_history_whole_beside_a_small_queue() {
+fn c190_a_slow_reader_with_a_small_queue_gets_its_whole_history() {
     for policy in [WhenFull::DropNewest, WhenFull::DropOldest, WhenFull::Cut] {
         let mut scene = Scene::new(with_history(100).queue(2, 2).when_full(policy));
         let position = scene.publish("1");

@@ -234,7 +234,7 @@ fn run(seeds: u64, policy: WhenFull, number: impl Fn(&Kept) -> u64) -> u64 {
 }
 
 #[test]
-fn c190_in_storms_each_client_gets_every_message_or_is_told_of_a_gap() {
+fn c190_in_storms_each_client_gets_every_message_or_a_gap_report() {
     let returns = run(20, WhenFull::Cut, |kept| kept.returns.get());
     let gaps = run(1, WhenFull::Cut, |kept| kept.gaps.get());
     assert!(returns > 100 && gaps > 0, "{returns} returns, {gaps} gaps");

@@ -670,7 +670,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_leaves_nothing_however_it_ends() {
+    fn a_connect_leaks_nothing_however_it_ends() {
         let [a, b] = [Host(0), Host(1)];
         let silences = [Fault::OneWay(a, b), Fault::OneWay(b, a), Fault::BlackHole(b)];
         let ends = [CloseMode::Normal, CloseMode::Reset]

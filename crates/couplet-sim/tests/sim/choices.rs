@@ -173,7 +173,7 @@ fn drawn(seed: u64, weather: Weather) -> Vec<Planned> {
 }
 
 #[test]
-fn the_weather_draws_its_faults_from_the_seed_alone_before_the_run() {
+fn the_weather_draws_its_faults_only_from_the_seed_before_the_run() {
     let mut kinds = BTreeSet::new();
     for seed in 0..300 {
         let faults = drawn(seed, Weather::Storm);

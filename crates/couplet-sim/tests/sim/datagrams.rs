@@ -55,7 +55,7 @@ impl Pair {
 }
 
 #[test]
-fn by_default_each_arrives_once_whole_and_in_order() {
+fn by_default_each_datagram_arrives_once_whole_and_in_order() {
     for latency in [CALM.latency, Latency::Uniform(ms(1), ms(100))] {
         let mut pair = pair(CALM.latency(latency));
         assert_eq!(pair.send(200), (0..200).collect::<Vec<_>>());
@@ -63,7 +63,7 @@ fn by_default_each_arrives_once_whole_and_in_order() {
 }
 
 #[test]
-fn a_link_loses_as_many_as_it_says() {
+fn a_link_loses_datagrams_at_its_rate() {
     let mut pair = pair(CALM.loss(250));
     let got = pair.send(1000);
     assert!((700..800).contains(&got.len()), "{} of 1000", got.len());
@@ -71,7 +71,7 @@ fn a_link_loses_as_many_as_it_says() {
 }
 
 #[test]
-fn a_link_duplicates_as_many_as_it_says() {
+fn a_link_duplicates_datagrams_at_its_rate() {
     let mut pair = pair(CALM.duplicates(250));
     let mut got = pair.send(1000);
     assert!((1200..1300).contains(&got.len()), "{}", got.len());
@@ -81,7 +81,7 @@ fn a_link_duplicates_as_many_as_it_says() {
 }
 
 #[test]
-fn a_link_lets_some_be_overtaken() {
+fn a_link_reorders_some_datagrams() {
     let mut pair = pair(CALM.reordered(250));
     let got = pair.send(1000);
     let overtaken = (1..got.len()).filter(|n| got[n - 1] > got[*n]).count();
@@ -118,7 +118,7 @@ fn a_host_may_lose_datagrams_for_a_while() {
 }
 
 #[test]
-fn a_host_that_loses_datagrams_loses_those_of_no_other_and_none_of_its_own() {
+fn a_loss_fault_spares_other_hosts_and_loopback() {
     let mut pair = pair(CALM);
     let third = pair.sim.bare_host("c");
     pair.sim.fault(ms(0), s(3600), Fault::Loss(third, 1000));
@@ -129,7 +129,7 @@ fn a_host_that_loses_datagrams_loses_those_of_no_other_and_none_of_its_own() {
 }
 
 #[test]
-fn a_partition_loses_all_of_them() {
+fn a_partition_loses_all_datagrams() {
     let mut pair = pair(CALM);
     pair.sim.fault(ms(0), s(3600), Fault::OneWay(pair.b, pair.a));
     assert_eq!(pair.send(10).len(), 10, "this direction is open");
@@ -162,7 +162,7 @@ fn datagrams_to_a_far_host_do_not_hold_up_those_to_a_near_one() {
 }
 
 #[test]
-fn within_a_host_none_is_lost() {
+fn datagrams_within_a_host_are_never_lost() {
     let mut pair = pair(CALM.loss(1000));
     let here = pair.sim.datagrams(pair.a, 53).unwrap();
     pair.from.send_to(here.address(), b"myself").unwrap();
@@ -189,7 +189,7 @@ fn a_crash_closes_the_sockets_of_a_host() {
 }
 
 #[test]
-fn one_that_is_longer_than_the_mtu_is_lost_with_any_of_its_fragments() {
+fn a_datagram_longer_than_the_mtu_is_lost_with_any_of_its_fragments() {
     let arrived = |mtu: usize, length: usize| {
         let pair = pair(CALM.loss(200).mtu(mtu));
         let mut sim = pair.sim;
@@ -239,7 +239,7 @@ impl DatagramProtocol for Asks {
 }
 
 #[test]
-fn a_refusal_comes_back_from_another_host_in_a_pause_too_and_not_from_one_that_is_gone() {
+fn a_live_host_refuses_datagrams_to_a_paused_sender_and_a_crashed_host_does_not() {
     for (gone, pauses) in [(false, false), (false, true), (true, false)] {
         let mut sim = Sim::new(3);
         let (there, notes) = (sim.bare_host("there"), sim.notes());

@@ -278,7 +278,7 @@ fn an_acknowledgement_in_flight_at_the_end_of_a_throttle_arrives() {
 }
 
 #[test]
-fn keep_alive_notices_a_peer_that_has_gone_for_good() {
+fn keep_alive_notices_a_peer_that_crashed_for_good() {
     let (kind, took) = with_keep_alive(|sim, client, _| {
         sim.fault(sim.elapsed(), s(9999), Fault::Crash(client));
     });

@@ -58,7 +58,7 @@ fn a_panic_in_a_factory_breaks_the_world() {
 }
 
 #[test]
-fn a_failure_that_nobody_handles_breaks_the_world() {
+fn an_unhandled_failure_breaks_the_world() {
     let text = broken(|reactor| {
         reactor.connect("tcp:nobody:80", || Logger(Diary::default())).detach();
         Ok(())

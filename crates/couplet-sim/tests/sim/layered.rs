@@ -197,7 +197,7 @@ fn a_transparent_layer_that_changes_a_byte_is_noticed() {
 }
 
 #[test]
-fn what_comes_out_of_tls_is_compared_with_what_went_in() {
+fn bytes_before_and_after_tls_are_compared() {
     let over_tls = |how: How| {
         run(
             move |keeps, reactor| {
@@ -251,7 +251,7 @@ impl Protocol for Upgrades {
 }
 
 #[test]
-fn what_passes_through_a_layer_of_a_live_connection_is_compared() {
+fn bytes_through_a_layer_of_a_live_connection_are_compared() {
     let live = |how: How| {
         run(
             move |keeps, reactor| {

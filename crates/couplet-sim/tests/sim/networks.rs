@@ -175,7 +175,7 @@ fn a_bandwidth_counts_for_packets_that_wait_to_leave() {
 }
 
 #[test]
-fn each_end_of_a_road_has_a_throttle_of_its_own() {
+fn each_end_of_a_road_has_its_own_throttle() {
     let mut two = Two::new();
     let (here, there) = two.joined();
     two.sim.set_default_link(Link::constant(ms(10)).cut(Cut::Most(100)));
@@ -418,7 +418,7 @@ fn a_reset_reaches_both_ends() {
 }
 
 #[test]
-fn a_reset_fault_hits_one_connection_in_so_many() {
+fn a_reset_fault_hits_one_connection_in_n() {
     let mut two = Two::new();
     let pairs: Vec<_> = (0..300).map(|_| two.joined()).collect();
     two.fault(s(0), Fault::Reset(two.a, 3));

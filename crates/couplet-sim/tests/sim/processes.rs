@@ -150,7 +150,7 @@ fn c154c_a_simulated_process_exits_with_its_code_and_its_output_is_whole() {
 }
 
 #[test]
-fn c154c_the_standard_error_of_a_simulated_process_is_a_pipe_of_its_own() {
+fn c154c_the_standard_error_of_a_simulated_process_is_a_separate_pipe() {
     let speaks = |sim: &mut Sim| {
         sim.program("speaks", |program| {
             let said = program.reactor().connect("stdio:", || Says("aloud"));
@@ -212,7 +212,7 @@ fn c154c_a_simulated_process_that_stays_is_killed_exactly_after_the_grace() {
 type Heard = Rc<RefCell<Vec<String>>>;
 
 #[test]
-fn c154c_what_nobody_reads_any_more_is_dropped() {
+fn c154c_input_without_a_reader_is_dropped() {
     // A million bytes for a child that never reads; the child is killed, or its parent aborts the
     // pipe.
     for kills in [true, false] {
@@ -372,7 +372,7 @@ fn c154c_the_seed_determines_processes_too_and_endpoints_start_them() {
 }
 
 #[test]
-fn c154c_what_a_simulated_process_can_not_have_is_refused() {
+fn c154c_unsupported_options_of_a_simulated_process_are_refused() {
     let mut sim = world(1);
     sim.host("parent", |reactor| {
         let echo = || Command::new("echo");
@@ -416,7 +416,7 @@ fn c154c_what_a_simulated_process_can_not_have_is_refused() {
 }
 
 #[test]
-fn c154c_in_a_storm_a_process_says_what_it_should_or_ends_with_its_parent() {
+fn c154c_in_a_storm_a_process_answers_correctly_or_ends_with_its_parent() {
     couplet::sim::check(0..10, Weather::Storm, |sim| {
         let answered = Rc::new(Cell::new(0));
         sim.program("echo", echo);

@@ -326,7 +326,7 @@ impl Cut {
 const CUT: u16 = 7;
 
 #[test]
-fn a_server_counts_a_client_that_was_reset_after_any_byte_and_hears_nothing_of_it() {
+fn a_server_counts_a_client_reset_after_any_byte_and_gets_none_of_its_lines() {
     let (mut sim, tally, room) = (Sim::new(1), Rc::<Tally>::default(), Rc::<Room>::default());
     sim.set_default_link(Link::constant(ms(1)));
     let (serving, talking) = (room.clone(), tally.clone());

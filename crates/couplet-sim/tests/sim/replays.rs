@@ -101,7 +101,7 @@ fn noting(sim: &mut Sim, says: fn() -> String) -> Result<()> {
 }
 
 #[test]
-fn what_only_another_process_does_otherwise_is_found() {
+fn a_difference_between_processes_is_found() {
     let text = difference(|sim| noting(sim, || format!("process {}", std::process::id())));
     assert!(text.starts_with("seed 5, weather calm: the runs of two processes differ"), "{text}");
     let lines: Vec<&str> = text.lines().collect();
@@ -113,7 +113,7 @@ fn what_only_another_process_does_otherwise_is_found() {
 }
 
 #[test]
-fn a_static_that_counts_is_found() {
+fn a_static_counter_is_found() {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let says = || format!("run {}", RUNS.fetch_add(1, Ordering::Relaxed));
     let text = difference(move |sim| noting(sim, says));

@@ -194,7 +194,7 @@ fn connections_that_were_handed_over_outlive_a_kill_of_the_program_and_no_crash(
 }
 
 #[test]
-fn a_restart_of_a_program_that_does_not_run_is_none() {
+fn restarting_a_program_that_does_not_run_does_nothing() {
     let (mut sim, server, socket, diary) = served();
     sim.fault(s(1), s(5), Fault::Kill(server));
     sim.fault(s(2), s(0), Fault::Restart(server));

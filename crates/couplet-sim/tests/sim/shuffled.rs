@@ -55,7 +55,7 @@ fn tasks(reactor: &Reactor, log: &Log) {
 }
 
 #[test]
-fn c88_a_shuffled_world_tries_orders_and_a_plain_one_has_that_of_the_requests() {
+fn c88_a_shuffled_world_tries_orders_and_a_plain_one_keeps_the_order_of_the_requests() {
     for (program, plain) in [
         (timed_calls as fn(&Reactor, &Log), vec![0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20]),
         (tasks, vec![0, 1, 2, 3, 4]),

@@ -141,7 +141,7 @@ fn client_4_0_prints_each_poem_and_names_servers_without_one() {
 }
 
 #[test]
-fn clients_5_whisper_what_they_can_and_fail_with_what_they_cannot() {
+fn clients_5_whisper_poems_and_report_lines_that_cannot_be_whispered() {
     let gibberish = "no poem from POET: this is gibberish\n";
     let exclaims = "not whispered: there are too many exclamation marks\n";
     prints_each(
@@ -209,7 +209,7 @@ fn clients_6_and_7_print_the_poem_unchanged_when_the_transform_fails() {
 }
 
 #[test]
-fn a_client_without_a_server_or_with_no_address_says_what_it_needs() {
+fn clients_report_missing_names_and_addresses() {
     for (words, expected) in [
         (&["v9_9"][..], "Error: which one? blocking, select, "),
         (&["v2_0"], "Error: which servers? give their addresses, such as 127.0.0.1:10000\n"),

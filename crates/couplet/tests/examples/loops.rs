@@ -14,7 +14,7 @@ fn line(stream: &TcpStream) -> String {
 }
 
 #[test]
-fn a_loop_of_poll_sends_what_is_typed_to_every_connection_until_the_end_of_stdin() {
+fn a_poll_loop_sends_typed_lines_to_every_connection_until_the_end_of_stdin() {
     let mut program = Running::spawn(example("poll_loop").stdin(Stdio::piped()));
     let mut typing = program.child.stdin.take().expect("it is piped");
     let address = program.address();
@@ -37,7 +37,7 @@ fn a_loop_of_poll_sends_what_is_typed_to_every_connection_until_the_end_of_stdin
 }
 
 #[test]
-fn a_window_draws_what_a_visitor_says_and_greets_from_a_button() {
+fn a_window_draws_a_visitors_lines_and_greets_from_a_button() {
     let mut program = Running::start("gui_loop", &[]);
     let mut visitor = connect(&program.address());
     assert_eq!(program.line(), "[a visitor]");

@@ -3,7 +3,7 @@
 use super::{Running, example, prints, run, stderr, stdout};
 
 #[test]
-fn the_reactor_programs_print_what_they_teach() {
+fn the_reactor_programs_print_their_lessons() {
     prints(
         "reactors",
         &["another_driver"],
@@ -55,7 +55,7 @@ INFO the end
 }
 
 #[test]
-fn the_deferred_programs_print_what_they_teach() {
+fn the_deferred_programs_print_their_lessons() {
     prints(
         "deferreds",
         &["callback"],
@@ -231,7 +231,7 @@ done
 }
 
 #[test]
-fn the_seven_list_cases_give_what_they_say() {
+fn the_seven_list_cases_print_their_results() {
     prints(
         "lists",
         &["values"],
