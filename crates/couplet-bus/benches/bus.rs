@@ -1,9 +1,9 @@
-//! A message from a client of one node to 1000 clients of another one over NATS, beside nodes
-//! written by hand on tokio and async-nats; messages a second of publishers, and the memory of
-//! subscribers.
+//! A message from a client of one node to 1000 clients of another one over NATS, compared with
+//! nodes written by hand on tokio and async-nats; messages a second of publishers, and the memory
+//! of subscribers.
 //!
-//! `cargo bench -p couplet-bus --bench bus`; it needs nats-server. The nodes, the server and the
-//! clients are processes of their own, over loopback.
+//! `cargo bench -p couplet-bus --bench bus`; needs nats-server. The nodes, the server and the
+//! clients are separate processes, connected over loopback.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
@@ -151,7 +151,7 @@ impl Process {
         Process(Killed(child), port.expect("a port"))
     }
 
-    /// Its processor time.
+    /// The processor time of the process.
     fn busy(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.0.id());
         let stat = std::fs::read_to_string(path).expect("Linux");

@@ -41,8 +41,8 @@ impl Bus {
         Bus::of(Core::new(reactor, |core| Rc::new(MemoryBackend::new(core, reactor, memory))))
     }
 
-    /// A bus over NATS. It connects immediately, and again whenever the connection is lost, until
-    /// it is closed. Meanwhile messages are [queued](nats::Options::queue).
+    /// A bus over NATS, which connects immediately and reconnects whenever the connection is lost,
+    /// until it is closed. Without a connection, messages are [queued](nats::Options::queue).
     ///
     /// ```no_run
     /// use couplet::bus::{Bus, nats};
@@ -58,8 +58,8 @@ impl Bus {
         Bus::of(Core::new(reactor, |core| NatsClient::new(core, reactor, options, dialect)))
     }
 
-    /// A bus over the pub/sub of a [Redis](redis) server, version 6 or later. It connects as
-    /// [`Bus::nats`] does, and has no groups. [`Redis`](redis::Redis) runs commands over its
+    /// A bus over the pub/sub of a [Redis](redis) server, version 6 or later. The bus connects like
+    /// [`Bus::nats`], and has no groups. [`Redis`](redis::Redis) runs commands over the same
     /// connection.
     ///
     /// ```no_run
@@ -93,7 +93,7 @@ impl Bus {
         self.publish_message(&Message::new(subject, payload))
     }
 
-    /// Publishes a message to all subscriptions whose pattern matches, those of this bus included
+    /// Publishes a message to all subscriptions whose pattern matches, including this bus's own
     /// unless it has no echo. Without a connection, the message is queued.
     ///
     /// # Errors
@@ -214,7 +214,7 @@ impl Bus {
     /// Waits for a connection.
     pub(crate) async fn connected(&self) -> Result<()> {
         while self.health() != Health::Ready {
-            // It waits for a connection, which may be lost again by now.
+            // The flush waits for a connection, which may be lost again by now.
             self.flush().await?;
         }
         Ok(())
@@ -257,8 +257,8 @@ impl Bus {
     }
 }
 
-/// For a [`Supervisor`](couplet_core::services::Supervisor). Its start does not wait for a
-/// connection; its stop [drains](Bus::drain), and closes if it is cancelled.
+/// For a [`Supervisor`](couplet_core::services::Supervisor). The start does not wait for a
+/// connection; the stop [drains](Bus::drain) the bus, and closes it if cancelled.
 impl Service for Bus {
     fn name(&self) -> &str {
         "bus"
@@ -289,7 +289,7 @@ impl fmt::Debug for Bus {
     }
 }
 
-/// A subscription, which ends when it is dropped. It keeps the bus open.
+/// A subscription, which keeps the bus open and ends when it is dropped.
 #[must_use = "dropping it ends the subscription"]
 pub struct Subscription {
     bus: Bus,

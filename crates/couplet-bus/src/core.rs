@@ -98,7 +98,7 @@ pub(crate) struct Core {
     drains: Cell<usize>,
     /// Set when the bus is closed.
     closed: DeferredEvent,
-    /// Its row in the snapshots of its loop.
+    /// The bus's row in the snapshots of its loop.
     _row: Note,
 }
 

@@ -24,26 +24,26 @@
 //!
 //! # Without a connection
 //!
-//! A program that loses its bus still works for its own clients. Its messages are queued up to a
+//! A program that loses its bus still works for its own clients. The bus queues messages up to a
 //! [limit](nats::Options::queue); further ones are refused, counted and reported. [`Bus::health`]
 //! is `Degraded`, [events](Event) report each change, and [`Counts`] count. The bus reconnects with
 //! growing delays, restores the subscriptions, and sends the queued messages.
 //!
-//! A subscription misses the messages that others publish meanwhile: there is a gap before each
-//! [`Event::Connected`] but the first. Its size is unknown, except of
+//! A subscription misses the messages that others publish in that time: each [`Event::Connected`]
+//! but the first follows a gap. The size of the gap is known only for
 //! [numbered](Message::numbered) messages: see [`Event::Missed`]. A [`Log`] has no such gaps: its
 //! readers continue after their last message.
 //!
 //! # Slow subscribers
 //!
-//! A function that is subscribed gets each message as it arrives. A subscriber that takes its time
-//! uses [`Bus::messages`], whose queue has a [limit](Limit) of its own: a full queue drops
-//! messages, which is counted and reported, and delays no other subscriber.
+//! A subscribed function gets each message as it arrives. A slow subscriber uses
+//! [`Bus::messages`], whose queue has a separate [limit](Limit): a full queue drops messages,
+//! which is counted and reported, and delays no other subscriber.
 //!
 //! # Rooms on many machines
 //!
 //! With a bus without echo, the rooms (feature `rooms`) of many machines become one: each machine
-//! publishes the messages of its own members, and sends those of others to its members.
+//! publishes its members' messages, and passes the other machines' messages to its members.
 //!
 //! ```
 //! use couplet::bus::{Bus, Memory, Subscription, SubjectError};

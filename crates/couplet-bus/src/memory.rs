@@ -21,7 +21,7 @@ use crate::subject::{Pattern, SubjectError};
 use crate::wake;
 
 /// A message bus in the memory of this process, for the loops of one program, and for tests. Clones
-/// share it; the settings are those of the buses made from each clone.
+/// share the messages; settings apply to the buses made from the clone that they were set on.
 ///
 /// A publish looks at each subscription.
 ///

@@ -57,8 +57,8 @@ impl Message {
         self
     }
 
-    /// Numbers the message among those of its bus to its subject, in a header. So each subscription
-    /// without a group counts the numbered messages that it has missed, and reports them with the next
+    /// Numbers the message in a header, among the numbered messages of its bus to its subject. Each
+    /// subscription without a group counts those that it has missed, and reports them with the next
     /// one: [`Event::Missed`](crate::Event::Missed).
     #[must_use]
     pub fn numbered(mut self) -> Message {
@@ -81,7 +81,7 @@ impl Message {
         &self.payload
     }
 
-    /// The value of the first header with this name, in any case.
+    /// The value of the first header with this name; upper and lower case are the same.
     pub fn find_header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())

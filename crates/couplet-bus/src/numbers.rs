@@ -1,6 +1,7 @@
-//! Numbers of messages, by which a subscription finds out how many it has missed.
+//! Numbered messages: a subscription counts those that it has missed.
 //!
-//! A publisher numbers its messages to a subject: 1, 2, 3. Its name and the number are in a header.
+//! A publisher numbers its messages to a subject: 1, 2, 3. A header has the publisher's name and
+//! the number.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

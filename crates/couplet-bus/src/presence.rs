@@ -1,8 +1,8 @@
 //! [`Presence`]: the members of a group, who announce themselves on a bus.
 //!
-//! Each member has an id and publishes to `<subject>.<id>`: a hello when it joins, a sign of
-//! life in each interval, and a farewell. The first byte of a message is its kind, the rest the
-//! member's metadata.
+//! Each member has an id and publishes to `<subject>.<id>`: a hello when it joins, a heartbeat in
+//! each interval, and a farewell. The first byte of a message is its kind, the rest the member's
+//! metadata.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,16 +24,16 @@ const HELLO: u8 = b'+';
 const ALIVE: u8 = b'=';
 const BYE: u8 = b'-';
 
-/// Intervals without a sign of life after which a peer has left.
+/// Intervals without a heartbeat after which a peer has left.
 const MISSED: u32 = 3;
 
 /// Another member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
-    /// Its id, which is not used again.
+    /// The member's id, which is not used again.
     pub id: String,
-    /// Its metadata.
+    /// The member's metadata.
     pub meta: Bytes,
 }
 
@@ -41,11 +41,11 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PresenceEvent {
-    /// A peer is there.
+    /// A peer has joined.
     Joined(Peer),
     /// A peer has new metadata.
     Changed(Peer),
-    /// A peer has left, or gave no sign of life in three intervals.
+    /// A peer has left, or sent no heartbeat for three intervals.
     Left(Peer),
     /// A peer is ignored, because there are as many as the [limit](PresenceOptions::peers) allows.
     Ignored(Peer),
@@ -54,7 +54,7 @@ pub enum PresenceEvent {
 /// The settings of a [`Presence`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PresenceOptions {
-    /// The time between two signs of life; 5 s by default. All members must use the same.
+    /// The time between two heartbeats; 5 s by default. All members must use the same.
     pub interval: Duration,
     /// The maximum number of known peers; 65 536 by default.
     pub peers: usize,
@@ -66,10 +66,10 @@ impl Default for PresenceOptions {
     }
 }
 
-/// A membership, which ends when it is dropped. It keeps the bus open.
+/// A membership, which keeps the bus open and ends when it is dropped.
 ///
-/// While the bus has no connection, the known peers stay: nothing is known about them. They have
-/// three intervals to show up after the next connection.
+/// Known peers stay while the bus has no connection, because their state is unknown. After the
+/// next connection, each has three intervals to show up.
 ///
 /// ```
 /// use couplet::bus::{Bus, Memory, PresenceOptions};
@@ -101,9 +101,9 @@ struct Group {
     // Bound: `PresenceOptions::peers`, 65 536 by default.
     peers: RefCell<BTreeMap<String, Known>>,
     observer: RefCell<Option<Observer>>,
-    /// The next sign of life.
+    /// The next heartbeat.
     next: RefCell<Option<DelayedCall>>,
-    /// Whether the bus had no connection at the last one.
+    /// Whether the bus had no connection at the last heartbeat.
     was_away: Cell<bool>,
 }
 
@@ -186,7 +186,7 @@ impl Drop for Presence {
             next.cancel();
         }
         if self.group.is_connected() {
-            // The peers learn of it by the time otherwise.
+            // Otherwise the peers notice after three intervals.
             let _ = self.group.say(BYE);
         }
     }
@@ -203,7 +203,7 @@ impl Group {
         self.bus.publish(self.own.as_str(), payload)
     }
 
-    /// Schedules a sign of life, unless an earlier one is.
+    /// Schedules a heartbeat, unless an earlier one is scheduled.
     fn beat_after(self: &Rc<Self>, delay: Duration) {
         let reactor = self.bus.reactor();
         let due = reactor.now().checked_add(delay);
@@ -273,7 +273,7 @@ impl Group {
         }
     }
 
-    /// A peer gave a sign of life.
+    /// A peer sent a heartbeat.
     fn note(&self, id: &str, meta: Bytes) {
         let mut peers = self.peers.borrow_mut();
         let seen = self.bus.reactor().now();

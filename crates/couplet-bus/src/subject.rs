@@ -11,10 +11,10 @@ pub(crate) const MAX_SUBJECT: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubjectError {
-    /// It is empty, or one of its tokens is: `a..b`.
+    /// The text is empty, or one of its tokens is: `a..b`.
     #[error("{0:?} is not a subject: it has an empty token")]
     EmptyToken(String),
-    /// It contains white space or control characters.
+    /// The text contains white space or control characters.
     #[error("{0:?} is not a subject: it has a space or a control character")]
     BadCharacter(String),
     /// A subject of a message contains a wildcard; in a pattern, `>` is not the last token.
@@ -23,7 +23,7 @@ pub enum SubjectError {
     /// The pattern has a group, which the servers of this bus do not know.
     #[error("cannot join the group {0:?}: Redis does not share messages among subscribers")]
     NoGroups(String),
-    /// It has more than 1024 bytes.
+    /// The text has more than 1024 bytes.
     #[error("cannot use a subject of {0} bytes: at most 1024 are allowed")]
     TooLong(usize),
 }

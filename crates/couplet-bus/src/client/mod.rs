@@ -112,7 +112,7 @@ enum Link {
         is_full: bool,
         since: Instant,
     },
-    /// Ends when the server has confirmed what was sent; further messages wait for the next
+    /// Ends when the server has confirmed the sent messages; further ones wait for the next
     /// connection.
     Leaving {
         transport: Transport,

@@ -138,7 +138,7 @@ mod tests {
         let listed = || ["10.0.0.1", "b.example"].into_iter().filter_map(server).collect();
         servers.learn(listed(), &a);
         let learned = (0..3).map(|_| servers.next()).find(|one| one.host == "10.0.0.1");
-        // What a learned server lists was learned through the same name.
+        // A server listed by a learned one is checked against the same name.
         servers
             .learn(["10.0.0.2"].into_iter().filter_map(server).collect(), &learned.expect("one"));
         let mut names: Vec<String> = (0..3)

@@ -106,7 +106,7 @@ impl<D: Dialect> Session<D> {
                 Some(Heard::Leaving(why)) if client.has_other_servers() => {
                     self.leave(&client, transport, why.to_owned());
                 }
-                // There is no better server, so this one is used to its end.
+                // Without another server, this one is used until it stops.
                 Some(Heard::Leaving(_)) => {}
                 Some(Heard::Other) => {}
             }
@@ -124,7 +124,7 @@ impl<D: Dialect> Session<D> {
         ping_later(&client, transport);
     }
 
-    /// Ends the connection once the server has confirmed what was sent.
+    /// Ends the connection once the server has confirmed the sent messages.
     fn leave(&mut self, client: &Client<D>, transport: &Transport, why: String) {
         if !client.leave(transport) {
             return;

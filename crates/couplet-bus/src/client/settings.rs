@@ -65,9 +65,9 @@ macro_rules! setters {
         }
 
         /// Sets the first and the longest delay before an attempt to reconnect; 250 ms and 30 s by
-        /// default. It doubles after all servers have failed, and is shortened at random by up to a half,
-        /// so that clients that lost their server at the same time do not return at the same time. It
-        /// begins anew after a connection that was [steady](Self::steady_after).
+        /// default. The delay doubles after all servers have failed, and is shortened at random by up to
+        /// a half, so that clients that lost their server at the same time return at different times. A
+        /// [steady](Self::steady_after) connection resets the delay.
         #[must_use]
         pub fn back_off(
             mut self,

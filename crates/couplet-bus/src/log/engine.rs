@@ -8,8 +8,8 @@ use couplet_core::Deferred;
 
 use super::Position;
 
-/// One stream. It knows no retries: an operation waits for a connection, and fails when its
-/// connection is lost or its answer takes too long. The log tries again, and looks at the
+/// One stream, without retries: an operation waits for a connection, and fails when the
+/// connection is lost or the answer takes too long. The log tries again, and checks the
 /// [state](Self::state) before it reads again.
 pub(crate) trait Engine {
     /// The state of the stream, which is created unless it exists.

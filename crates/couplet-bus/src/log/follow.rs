@@ -35,7 +35,7 @@ pub enum Start {
 pub enum Entry {
     /// A message.
     Message {
-        /// Its position.
+        /// The position of the message.
         position: Position,
         /// When it was stored, as the time since 1970.
         time: Duration,
@@ -110,7 +110,7 @@ async fn follow(follower: Rc<Follower>, mut reader: Reader) -> Result<()> {
                     let entries = messages.into_iter().flat_map(|message| reader.take(message));
                     follower.pass_on(entries.collect()).await?;
                 }
-                // Its positions are others.
+                // The log has begun anew, with other positions.
                 Ok(_) => break,
                 Err(failure) => {
                     if shared.note(failure).is_err() {

@@ -67,7 +67,7 @@ pub enum LogError {
     /// The queue of appends is full.
     #[error("cannot append to the log: its queue is full")]
     Full,
-    /// It was tried again until the log's patience ended. An append may be stored nevertheless.
+    /// All retries failed until the log's patience ended. An append may be stored nevertheless.
     #[error("cannot use the log for {patience:?}: {why}")]
     Unavailable {
         /// The time in which it was tried.
@@ -149,9 +149,8 @@ struct Append {
 }
 
 impl Bus {
-    /// The log of this name, a [subject](crate::Pattern) without wildcards. It is created with
-    /// these limits when it is first used; the limits of one that exists stay. Its handles keep the
-    /// bus open.
+    /// The log of this name, a [subject](crate::Pattern) without wildcards. The first use creates
+    /// the log with these limits; an existing log keeps its own. Handles of a log keep the bus open.
     ///
     /// # Errors
     ///
@@ -182,10 +181,10 @@ impl Log {
 
     /// Stores a message, and fires with its position once the log has it.
     ///
-    /// It is sent again with the same id when a connection is lost or an answer takes too long, so
-    /// it is stored once. The appends of a log, of all its clones, are stored in the order of the
-    /// calls: one is sent after the confirmation of the one before, because a server may refuse one
-    /// and take the next.
+    /// The message is sent again when a connection is lost or an answer takes too long; the same id
+    /// ensures that it is stored once. Appends through all clones of a log are stored in the order
+    /// of the calls: each is sent after the previous one is confirmed, because a server may refuse
+    /// one and accept the next.
     ///
     /// Fails with [`LogError`], or with [`PublishError`] if the message is too large.
     #[track_caller]
@@ -220,7 +219,7 @@ impl Log {
     }
 
     /// Fires with the last messages, at most `most`. If they are large or many, the page has the
-    /// first of them, as that of [`read`](Self::read) does.
+    /// first of them, like a page of [`read`](Self::read).
     ///
     /// Fails with [`LogError`].
     pub fn last(&self, most: usize) -> Deferred<Page> {
@@ -240,7 +239,7 @@ impl Log {
     /// removed before they were read are an [`Entry::Gap`]; a log that has begun anew is an
     /// [`Entry::Reset`].
     ///
-    /// It ends with the bus. A busy loop reads later, and holds no more than one batch meanwhile.
+    /// Following ends with the bus. A busy loop reads later, and holds at most one batch.
     pub fn follow(&self, start: Start, receive: impl FnMut(Entry) + 'static) -> Following {
         Following::new(&self.shared, start, receive)
     }

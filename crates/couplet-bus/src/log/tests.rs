@@ -10,15 +10,15 @@ use crate::memory::Memory;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What happens to an operation.
+/// The fate of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
-    /// It does not reach the stream.
+    /// The request does not reach the stream.
     Lost,
-    /// Its answer gets lost.
+    /// The answer gets lost.
     Unanswered,
-    /// It gets no answer, and no failure.
+    /// Neither an answer nor a failure arrives.
     Silent,
 }
 
@@ -345,7 +345,7 @@ fn c224_followers_begin_where_they_say_and_end_with_their_drop() {
     let ending = kept.clone();
     let following = scene.log.follow(Start::Oldest, move |entry| {
         got.borrow_mut().push(line(&entry));
-        // It ends inside its call, with a batch of messages left.
+        // Dropped inside its call, with a batch of messages left.
         if twice.take().is_none() {
             ending.take();
         }
@@ -424,7 +424,7 @@ fn c226_a_log_that_begins_anew_is_an_entry() {
     assert_eq!(scene.got(), ["1 a", "2 b", "3 c"]);
     let old = scene.at(2);
     scene.change(|log| *log = MemoryLog::new(old.epoch ^ 1, LogLimits::default()));
-    // Its numbers are as high as before when the follower reads again.
+    // The new log has reached the old numbers when the follower reads again.
     scene.append(&["d", "e", "f", "g"]);
     assert_eq!(scene.got(), ["reset 1", "1 d", "2 e", "3 f", "4 g"]);
     let _other = scene.follow(Start::After(old));

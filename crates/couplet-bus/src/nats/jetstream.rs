@@ -27,7 +27,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Time after which the server removes a consumer that reads nothing: longer than any wait of a
 /// read.
 const INACTIVE: Duration = Duration::from_secs(120);
-/// Shortest time in which a stream recognizes a message, whatever the patience of a log.
+/// Shortest time for which a stream recognizes a repeated message, however impatient the log.
 const RECOGNIZED: Duration = Duration::from_secs(120);
 /// Most consumers that are kept for the next read at their place.
 const CURSORS: usize = 64;
@@ -42,7 +42,7 @@ enum JetStreamError {
     Refused { code: u32, description: String },
     #[error("the reply of JetStream is malformed: {0}")]
     BadReply(String),
-    #[error("the stream {stream} of JetStream is not one of {subject} alone")]
+    #[error("the stream {stream} of JetStream has other subjects than {subject}")]
     OtherSubjects { stream: String, subject: String },
     #[error("JetStream has no such consumer any more")]
     NoConsumer,
@@ -249,7 +249,7 @@ impl Stream {
         Ok(Cursor { consumer: reply.name, epoch, connection, next, pending })
     }
 
-    /// Reads at most `most` messages; without a `wait`, those that are there. Returns false if the
+    /// Reads at most `most` messages; without a `wait`, only stored ones. Returns false if the
     /// consumer can't be used again.
     async fn pull(
         &self,
@@ -276,13 +276,13 @@ impl Stream {
             let message = self.or_lost(next).await?;
             let Some(place) = message.reply().and_then(Place::parse) else {
                 return match message.status() {
-                    // There are no more, now or within the wait.
+                    // No more messages, now or within the wait.
                     Some(404 | 408) => {
                         cursor.pending = 0;
                         Ok(true)
                     }
                     Some(503) => Err(RequestError::NoResponders.into()),
-                    // The next message has no room, or the consumer is gone.
+                    // The next message has no room, or the consumer was removed.
                     _ if messages.is_empty() => Err(JetStreamError::NoConsumer.into()),
                     _ => Ok(false),
                 };

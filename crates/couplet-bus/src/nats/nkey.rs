@@ -19,10 +19,10 @@ const USER: u8 = 20 << 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NkeyError {
-    /// It is not the seed of a user: base32 that begins with `SU`.
+    /// Not the seed of a user, which is base32 and begins with `SU`.
     #[error("cannot use the nkey: it is not a user's seed, which begins with SU")]
     NotASeed,
-    /// Its checksum is wrong.
+    /// The checksum is wrong.
     #[error("cannot use the nkey: its checksum is wrong")]
     BadChecksum,
     /// The server has sent nothing to sign.

@@ -221,8 +221,8 @@ fn parse_line(line: &[u8]) -> Result<Line, ParseError> {
     Ok(Line::Done(op))
 }
 
-/// Parses the arguments of MSG: subject, number, perhaps a subject for replies, size; of HMSG, also
-/// the size of the headers before that of everything.
+/// Parses the arguments of MSG: subject, number, perhaps a subject for replies, size. HMSG has the
+/// size of the headers before the total size.
 fn head(arguments: &str, has_headers: bool) -> Option<Head> {
     let mut words = arguments.split([' ', '\t']).filter(|word| !word.is_empty());
     let (subject, id) = (words.next()?.to_owned(), words.next()?.parse().ok()?);

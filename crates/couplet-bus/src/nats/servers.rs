@@ -12,10 +12,10 @@ pub enum ServerError {
     /// No server was named.
     #[error("cannot use NATS: no server is named")]
     NoServer,
-    /// It is not of the form `nats://host:port`.
+    /// The address is not of the form `nats://host:port`.
     #[error("{0:?} is not a NATS server: write nats://host:port or host:port")]
     BadAddress(String),
-    /// It contains credentials.
+    /// The address contains credentials.
     #[error("the address of a NATS server contains credentials: give them to `Options::auth`")]
     Credentials,
 }

@@ -1,9 +1,9 @@
 //! Redis: a client of its pub/sub and its commands, over one connection with RESP3.
 //!
-//! Messages are published to the channel with the name of their subject. Other programs use the same
-//! channels: a message without headers and without a subject for replies is its payload, and so are
-//! their messages. Messages with headers, requests, and those of a bus without
-//! [echo](Options::echo) come in an envelope, a few lines of text before the payload:
+//! Messages are published to the channel with the name of their subject, which other programs may
+//! use as well: their messages are plain payloads, and so are ours without headers and without a
+//! subject for replies. Messages with headers, requests, and all messages of a bus without
+//! [echo](Options::echo) have an envelope, a few lines of text before the payload:
 //!
 //! ```text
 //! COUPLET/1 <sender or -> <subject for replies or ->

@@ -15,13 +15,13 @@ const PORT: u16 = 6379;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// It is not of the form `redis://host:port`.
+    /// The address is not of the form `redis://host:port`.
     #[error(
         "the address of the Redis server is invalid: write redis://HOST:PORT, \
          redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS"
     )]
     BadAddress,
-    /// It asks for TLS, which this program has not, or which cannot be set up.
+    /// The address asks for TLS, which this program lacks or cannot set up.
     #[error("cannot use TLS for Redis: {0}")]
     Tls(String),
 }
@@ -136,7 +136,7 @@ fn parse_login(text: &str) -> Option<Login> {
     let (user, password) = text.split_once(':').unwrap_or(("", text));
     let decode = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
     let (user, password) = (decode(user)?, decode(password)?);
-    // The user of servers that know one password alone.
+    // The user of servers with a single password.
     let user = if user.is_empty() { "default".to_owned() } else { user };
     Some(Login { user, password })
 }

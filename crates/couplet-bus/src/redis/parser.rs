@@ -2,7 +2,7 @@
 //! Source: <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 //!
 //! [`Parser`] finds the ends of replies and enforces the limits, in time linear in the bytes.
-//! `redis_protocol` then decodes whole replies: by itself it has no limits, recurses as deep as the
+//! `redis_protocol` then decodes whole replies: that decoder has no limits, recurses as deep as the
 //! input says, and begins anew with each piece of it.
 
 use bytes::{Bytes, BytesMut};

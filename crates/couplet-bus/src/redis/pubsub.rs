@@ -114,7 +114,7 @@ impl PubSub {
 impl Dialect for PubSub {
     const NAME: &'static str = "Redis";
     const PING: &'static [u8] = b"*1\r\n$4\r\nPING\r\n";
-    /// Its answer has the server's role.
+    /// The answer has the server's role.
     const CHECK: &'static [u8] = b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n";
     const ANSWERS_ALL: bool = true;
     type Options = Options;

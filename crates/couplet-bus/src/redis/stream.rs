@@ -1,7 +1,7 @@
 //! A log as a stream of Redis. Each operation is a script, which the server runs without interruption.
 //!
 //! The id of an entry is `<epoch>-<number>`. An entry has the time of its append in microseconds,
-//! and the payload. A hash beside the stream has the limits, and a key for each writer its newest
+//! and the payload. A hash holds the limits of the stream, and a key for each writer its newest
 //! append. Appends are announced on a channel: a command that blocks would delay the bus.
 
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ use crate::subject::SubjectError;
 
 /// Time for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Shortest time in which a stream recognizes a message, whatever the patience of a log.
+/// Shortest time for which a stream recognizes a repeated message, however impatient the log.
 const RECOGNIZED: Duration = Duration::from_secs(120);
 /// Longest one.
 const RECOGNIZED_MOST: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -32,7 +32,7 @@ const LARGEST: usize = 2;
 const MOST: usize = 10_000;
 
 /// Opens the stream, which is created if it does not exist, and removes at most 100 old messages.
-/// Its arguments: the epoch of a new stream, the maximum number of messages and their age in
+/// Arguments: the epoch of a new stream, the maximum number of messages and their age in
 /// microseconds.
 const OPEN: &str = "
 local stream, limits = KEYS[1], KEYS[2]
@@ -62,7 +62,7 @@ local epoch, number = string.match(last, '(%d+)-(%d+)')
 /// Returns the ids of the first entry, or nothing, and of the last.
 const STATE: &str = "return {first and first[1] or '', last}";
 
-/// Appends a message, unless the writer has appended this number. Its arguments: the number, the
+/// Appends a message, unless the writer has appended this number. Arguments: the number, the
 /// payload, the time in milliseconds to recognize it, and the channel to announce it.
 const APPEND: &str = "
 local known = redis.call('GET', KEYS[3])
@@ -79,8 +79,8 @@ redis.call('PUBLISH', ARGV[7], '')
 return id
 ";
 
-/// Returns the epoch, and the ids, times and payloads of the next messages. Its arguments: the
-/// first number, the maximum numbers of messages and of their bytes.
+/// Returns the epoch, and the ids, times and payloads of the next messages. Arguments: the first
+/// number, the maximum numbers of messages and of their bytes.
 const READ: &str = "
 local found, from, left, bytes = {epoch}, ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 while left > 0 do
@@ -109,8 +109,8 @@ struct Stream {
     bell: String,
     limits: LogLimits,
     max_payload: usize,
-    /// The subscription to the announcements, after the first wait. It ends when the bus is closed,
-    /// which may be started again.
+    /// The subscription to the announcements, made by the first wait, and again after the bus was
+    /// closed and restarted.
     ringing: RefCell<Option<Subscription>>,
     rung: Rc<DeferredEvent>,
 }
@@ -200,7 +200,7 @@ impl Stream {
             return self.read_now(from, most).await;
         }
         self.listen()?;
-        // It begins before the read, whose answer may be older than an announcement.
+        // The wait begins before the read, whose answer may be older than an announcement.
         let lost = self.bus.core.lost().add_callback(|()| Err(NotConfirmed.into()));
         let changed = first_of([self.rung.wait(), lost]);
         let changed = changed.add_timeout(self.bus.reactor(), wait).abort_on_drop();

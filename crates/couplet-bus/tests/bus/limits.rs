@@ -1,4 +1,4 @@
-//! The default of each limit, tried on both sides: what fits, and one more.
+//! The default of each limit, tried on both sides: the most that fits, and one more.
 
 use std::io;
 use std::time::Duration;

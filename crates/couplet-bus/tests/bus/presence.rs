@@ -112,7 +112,7 @@ fn c210_peers_stay_while_the_bus_has_no_connection() {
     }
     assert_eq!(metas(&presence), ["other"], "nothing is known about it");
     let wire = scene.accept();
-    assert_eq!(scene.take(&wire), "SUB nodes.* 1\r\n", "signs of life are not queued");
+    assert_eq!(scene.take(&wire), "SUB nodes.* 1\r\n", "heartbeats are not queued");
     scene.memory.advance(INTERVAL);
     assert_eq!(scene.take(&wire), hello);
     scene.memory.advance(INTERVAL * 2);

@@ -68,7 +68,7 @@ fn c129b_a_message_stays_first_when_the_task_that_waits_for_it_is_cancelled() {
         scene.settle();
         let task: Rc<RefCell<Option<Deferred<()>>>> = Rc::new(RefCell::new(Some(task)));
         let ending = task.clone();
-        // It is called in the delivery of the message, after the queue.
+        // The delivery of the message calls this function after filling the queue.
         let _end = scene.bus.subscribe("a", move |_| {
             if let Some(task) = ending.take() {
                 task.cancel();

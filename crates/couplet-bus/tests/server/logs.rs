@@ -286,7 +286,7 @@ fn c212_errors_of_jetstream_are_errors_of_the_log() {
     let other = bus.log("rooms_lobby", limits).expect("it is valid");
     let error = client.finish(other.append("x")).unwrap_err();
     let Some(LogError::Unavailable { why, .. }) = error.downcast_ref() else { panic!("{error}") };
-    assert_eq!(why, "the stream rooms_lobby of JetStream is not one of rooms_lobby alone");
+    assert_eq!(why, "the stream rooms_lobby of JetStream has other subjects than rooms_lobby");
     assert!(matches!(other.health(), Health::Degraded(_)));
     // Other publishers to the subject are in the log too.
     bus.publish_message(&Message::new("rooms.lobby", "by another")).expect("there is room");
@@ -319,7 +319,7 @@ fn c219_a_redis_that_has_lost_its_data_is_a_reset() {
     assert_eq!(follower.take(&mut client, 3), ["reset 1", "1 1", "2 2"]);
     let page = client.finish(lobby.read(old, 10)).expect("it is there");
     assert_eq!(lines(&page), ["reset 1", "1 1", "2 2"]);
-    // Only the stream is removed: its writers are not taken for those of the new one.
+    // Only the stream is removed: the old writers' keys do not count for the new one.
     run(&mut client, &bus, &["DEL", "couplet:log:{rooms.lobby}"]);
     append(&mut client, &lobby, 1..=1);
     assert_eq!(follower.take(&mut client, 2), ["reset 1", "1 1"]);
@@ -342,7 +342,7 @@ fn c219_the_limits_of_a_log_of_redis_remove_messages_and_a_reader_gets_a_gap() {
     let page = client.finish(lobby.last(1)).expect("it is there");
     let pause = client.l.reactor().sleep(age);
     client.finish(pause).expect("time passes");
-    // 100 old messages are removed at a time. The limits are those of the stream.
+    // 100 old messages are removed at a time. The existing stream keeps its limits.
     let other = log(&bus, LogLimits::default());
     let aged = client.finish(other.last(300)).expect("it is there");
     assert_eq!((aged.first.number(), aged.last), (101, page.last));

@@ -136,7 +136,7 @@ fn c210_nodes_know_each_other() {
 #[test]
 fn c207_a_client_survives_the_restart_of_its_server() {
     each(|mut server, mut client, options| {
-        // A message is 13 bytes on the wire of NATS, and 39 on that of Redis.
+        // A message takes 13 bytes on the wire with NATS, and 39 with Redis.
         let size = if let Options::Nats(_) = options { 13 } else { 39 };
         let bus = open(&mut client, &change!(options, queue(size * 3)));
         let _subscription = client.subscribe(&bus, "a");
@@ -164,7 +164,7 @@ fn c207_a_client_survives_the_restart_of_its_server() {
 fn c209_a_drain_delivers_and_sends_everything_before_the_end() {
     each(|_server, mut client, options| {
         let drains = open(&mut client, &options);
-        // In a loop of its own, so that the other one runs only while it drains.
+        // In a separate loop, so that the first one runs only while it drains.
         let mut others = Client::new();
         let other = open(&mut others, &options);
         let _results = others.subscribe(&other, "results");
@@ -216,7 +216,7 @@ fn c209_a_client_that_reads_slowly_is_cut_by_the_server_and_returns() {
         let _subscription = reader.subscribe(&bus, "a");
         reader.finish(bus.flush()).expect("it is connected");
         reader.log();
-        // The reader's loop does not run meanwhile.
+        // The reader's loop does not run while the sender sends.
         let sending = open(&mut sender, &change!(options, queue(64 << 20)));
         for _ in 0..200 {
             sending.publish("a", vec![b'x'; 100_000]).expect("there is room");

@@ -260,7 +260,7 @@ fn nats_a_subscriber_that_is_cut_off_misses_messages_between_two_events() {
     assert!(matches!(cut_off.bus.health(), Health::Degraded(_)));
     publisher.publish("2");
     publisher.flush();
-    // Its own messages wait.
+    // Messages of the node that is cut off wait.
     cut_off.publish("3");
     link.heal();
     cut_off.flush();

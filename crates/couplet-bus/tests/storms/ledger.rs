@@ -10,30 +10,30 @@ use couplet::bus::Position;
 /// An event of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// Its bus reported that this number of messages is missing before the next one.
+    /// The node's bus reported that this number of messages is missing before the next one.
     Missed(u64),
-    /// It got a message.
+    /// The node got a message.
     Got { publisher: String, number: u64 },
-    /// It read a message of the log.
+    /// The node read a message of the log.
     Entry { position: Position, publisher: String, number: u64 },
-    /// The log has its message of this number.
+    /// The log has the node's message of this number.
     Stored { number: u64, position: Position },
     /// Anything that must not happen.
     Broken(String),
-    /// It has a connection.
+    /// The node has a connection.
     Back,
-    /// Its connection was lost, with this number of unconfirmed messages; its last message has the
-    /// number `last`.
+    /// The connection was lost, with this number of unconfirmed messages; the node's last message
+    /// has the number `last`.
     Away { unconfirmed: u64, last: u64 },
-    /// The bus refused its message of this number.
+    /// The bus refused the node's message of this number.
     Refused(u64),
-    /// The server has all its messages up to this one, except those reported as unconfirmed.
+    /// The server has all the node's messages up to this one, except those reported as unconfirmed.
     Confirmed(u64),
-    /// It has a connection after a kill, and the server knows its subscription.
+    /// The node has a connection after a kill, and the server knows its subscription.
     Ready,
-    /// It published its last message, of this number, and the server has it.
+    /// The node published its last message, of this number, and the server has it.
     Finished(u64),
-    /// The counters of its bus at the end.
+    /// The counters of the node's bus at the end.
     Report { lost: u64, unconfirmed: u64, missed: u64 },
 }
 
@@ -217,7 +217,7 @@ impl<'a> Receiver<'a> {
                     return Err(format!("{name} got {publisher} {last}, but not {wanted}"));
                 }
                 Some(_) => {}
-                // It was killed: the confirmed messages are there.
+                // The publisher was killed: only its confirmed messages are certain.
                 None => {
                     self.miss(publisher, published.confirmed.max(last) + 1, aways, totals)?;
                 }
@@ -269,7 +269,7 @@ impl<'a> Receiver<'a> {
     }
 }
 
-/// Checks the stories of nodes with a log, those of a node's processes in their order. Returns the
+/// Checks the stories of nodes with a log; the processes of a node come in their order. Returns the
 /// number of messages in the log.
 pub(crate) fn settle_log(stories: &[Story]) -> Result<usize, String> {
     let mut log: BTreeMap<u64, (&str, u64)> = BTreeMap::new();
@@ -302,7 +302,7 @@ pub(crate) fn settle_log(stories: &[Story]) -> Result<usize, String> {
     Ok(log.len())
 }
 
-/// All nodes have read everything.
+/// Checks that all nodes have read everything.
 fn check_ends(stories: &[Story], next: &BTreeMap<&str, u64>, length: u64) -> Result<(), String> {
     let nodes = stories.iter().map(|story| story.name.split('-').next().unwrap_or_default());
     let behind = nodes
@@ -312,8 +312,8 @@ fn check_ends(stories: &[Story], next: &BTreeMap<&str, u64>, length: u64) -> Res
     behind.map_or(Ok(()), |node| Err(format!("{node} has not read all {length} messages")))
 }
 
-/// The log has the messages of each publisher once and in order: all of one that has finished, and
-/// those of a killed one that were confirmed.
+/// Checks that the log has the messages of each publisher once and in order: all messages of one
+/// that has finished, the confirmed messages of a killed one.
 fn check_numbers(stories: &[Story], log: &BTreeMap<u64, (&str, u64)>) -> Result<(), String> {
     let mut numbers: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for (publisher, number) in log.values() {
@@ -420,7 +420,7 @@ mod tests {
         assert_eq!(totals("finished 2", "got a 2, got a 1"), Err("b got a 1 after 2".to_owned()));
     }
 
-    /// Checks the story of a writer, and that of a reader.
+    /// Checks the stories of a writer and of a reader.
     fn of_log(writer: &str, reader: &str) -> Result<usize, String> {
         settle_log(&[story("a-0", writer), story("b-0", reader)])
     }

@@ -1,5 +1,5 @@
-//! A node: a process that publishes numbered messages to a room, or appends them to its log,
-//! receives those of all, and prints each event as a line, which survives its death.
+//! A node: a process that publishes numbered messages to a room, or appends them to its log, and
+//! receives the messages of all nodes. Each event is printed as a line, which survives a kill.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -44,7 +44,7 @@ fn node() {
     couplet::run(start).expect("it runs");
 }
 
-/// Where messages go, and come from.
+/// The destination and source of messages.
 enum Room {
     Bus {
         _subscription: Subscription,
