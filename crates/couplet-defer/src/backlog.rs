@@ -101,7 +101,7 @@ enum Entry {
         // Bound: `State::capacity`, or one longer line.
         Vec<u8>,
     ),
-    /// So many lines were lost here.
+    /// This number of lines was lost here.
     Lost(u64),
     Job(
         // Bound: `JOBS`.
@@ -112,11 +112,11 @@ enum Entry {
 /// The writing thread.
 #[derive(Clone, Copy, PartialEq)]
 enum Thread {
-    /// It starts with the next line.
+    /// The next line starts the thread.
     None,
-    /// It waits for a line, in the process with this number.
+    /// Waiting for a line, in the process with this number.
     Waits(u32),
-    /// It writes.
+    /// Writing, in the process with this number.
     Writes(u32),
 }
 
@@ -124,7 +124,7 @@ enum Thread {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BacklogState {
-    /// Its name, such as `stderr`.
+    /// The backlog's name, such as `stderr`.
     pub name: String,
     /// Queued bytes.
     pub bytes: usize,
@@ -349,7 +349,7 @@ impl Shared {
             state = self.lock();
             state.bytes -= size;
             state.jobs -= usize::from(is_job);
-            // A full disk or a closed pipe is no reason to end; there is nobody to notify.
+            // A full disk or a closed pipe does not end the thread, and cannot be reported.
             state.lost += u64::from(written.is_err());
         }
     }

@@ -53,8 +53,8 @@ pub fn emit(event: impl FnOnce()) {
 }
 
 /// Passes this thread's warnings and errors to `to`, each as its level and its text, until the
-/// returned guard is dropped. Its other events are discarded. Other threads keep the program's
-/// subscriber, or print their events if it has none.
+/// returned guard is dropped. The thread's other events are discarded. Other threads keep the
+/// program's subscriber, or print their events if it has none.
 pub fn redirect(to: impl Fn(Level, String) + Send + Sync + 'static) -> impl Sized {
     if !dispatcher::has_been_set() {
         // From now on `tracing` says that one was set.

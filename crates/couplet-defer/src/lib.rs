@@ -1,5 +1,5 @@
 //! The Deferreds of [couplet](https://docs.rs/couplet), the containment of panics, the warnings and
-//! errors of the library, and output that never blocks. It depends on no other crate of Couplet.
+//! errors of the library, and output that never blocks. Depends on no other crate of Couplet.
 //!
 //! Programs depend on `couplet`, which re-exports [`defer`] and [`testing`] under the same paths.
 //! The hidden modules and macros are for the other crates of Couplet, and unstable.

@@ -18,7 +18,7 @@ pub(super) enum Arrived<T> {
 
 /// A claim to a value. Dropping it leaves the value at its source.
 ///
-/// It is one pointer wide, so that results without a claim are not larger.
+/// One pointer wide, so that claims do not enlarge other results.
 pub(super) struct Claim<T>(Box<Box<dyn Redeem<T>>>);
 
 /// The holder of the value of a [`Claim`]; its drop gives up the claim.

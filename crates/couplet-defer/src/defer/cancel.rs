@@ -58,7 +58,7 @@ fn walk(start: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
 
 /// Cancels a chain from anywhere: see [`Deferred::canceller`](super::Deferred::canceller).
 ///
-/// It does not keep the chain alive. Clones cancel the same chain.
+/// A canceller does not keep the chain alive. Clones cancel the same chain.
 #[derive(Clone)]
 pub struct Canceller(pub(super) Rc<ChainEnd>);
 

@@ -6,8 +6,8 @@ use super::Failure;
 use super::history::{History, InputKind, ShownStep, StepResult, StepState, Timed};
 use super::node::CreatedAt;
 
-/// The callbacks of a Deferred, each with its place, its result and its times. Times are those of
-/// the loop, in a thread that is [observed](super::waits::observe).
+/// The callbacks of a Deferred, each with its place, its result and its times. Threads that are
+/// [observed](super::waits::observe) have times, from the loop's clock.
 #[derive(Debug)]
 pub struct Chain<'a> {
     /// Where the Deferred was created.
@@ -16,12 +16,12 @@ pub struct Chain<'a> {
     pub made: Option<Instant>,
     /// The result that it fired with.
     pub result: Option<ChainResult<'a>>,
-    /// Its first callbacks.
+    /// The first callbacks.
     // Bound: half of `keep_histories`.
     pub first: Vec<ChainStep<'a>>,
     /// How many callbacks between the first and the last were left out.
     pub left_out: usize,
-    /// Its last callbacks.
+    /// The last callbacks.
     // Bound: half of `keep_histories`.
     pub last: Vec<ChainStep<'a>>,
 }
@@ -38,11 +38,11 @@ pub struct ChainResult<'a> {
 /// A callback of a [`Chain`].
 #[derive(Debug)]
 pub struct ChainStep<'a> {
-    /// Its number, from 1.
+    /// The number of the callback, from 1.
     pub number: usize,
     /// The method that added it.
     pub method: &'static str,
-    /// Its type; empty for a timeout.
+    /// The type of the callback; empty for a timeout.
     pub name: &'static str,
     /// Where it was added.
     pub place: CreatedAt,
@@ -50,28 +50,28 @@ pub struct ChainStep<'a> {
     pub handles: &'static str,
     /// When it was called, or skipped.
     pub called: Option<Instant>,
-    /// Its state.
+    /// The state of the callback.
     pub state: ChainState<'a>,
 }
 
 /// The state of a callback of a [`Chain`].
 #[derive(Debug)]
 pub enum ChainState<'a> {
-    /// It has not been called.
+    /// Not called yet.
     Next,
-    /// It is running.
+    /// Running.
     Runs,
-    /// The result was not of the kind that it handles.
+    /// Skipped, because it does not handle this kind of result.
     Skipped,
-    /// It returned.
+    /// Returned a result.
     Returned(ChainResult<'a>),
-    /// It returned a Deferred.
+    /// Returned a Deferred.
     Waits {
         /// Where the Deferred was created.
         place: CreatedAt,
-        /// Its chain, if it is pending or has failed.
+        /// The chain of the Deferred, if it is pending or has failed.
         inner: Option<Chain<'a>>,
-        /// Its result.
+        /// The result of the Deferred.
         result: Option<ChainResult<'a>>,
     },
 }

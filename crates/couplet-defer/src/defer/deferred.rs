@@ -24,7 +24,7 @@ use super::{Failure, Result};
 /// Callbacks may do anything, including adding callbacks to their own chain, cancelling it or
 /// dropping it.
 ///
-/// It is also a `Future`: `deferred.await` returns a [`Result`].
+/// A Deferred is also a `Future`: `deferred.await` returns a [`Result`].
 ///
 /// Dropping it detaches it: the callbacks still run. If it was polled and hasn't fired, however,
 /// the drop cancels it, because the task awaiting it was dropped. A result that is never taken is
@@ -230,8 +230,8 @@ impl<T: 'static> Deferred<T> {
     }
 
     /// Cancels the Deferred that the chain is waiting for: the origin, or the inner Deferred that a
-    /// callback returned. It fails with [`Cancelled`](super::Cancelled) unless its canceller
-    /// supplies another result, and the callbacks below it run before this returns.
+    /// callback returned. That Deferred fails with [`Cancelled`](super::Cancelled) unless its
+    /// canceller supplies another result, and the callbacks below it run before this returns.
     ///
     /// Does nothing if the chain has fired, or while one of its callbacks is running. A list,
     /// gather or race passes the cancel to every member.

@@ -98,7 +98,7 @@ pub(super) fn discard<T>(thing: T) {
 pub struct FirstError {
     /// The index of the member, from 0, in the order in which members were passed.
     pub index: usize,
-    /// Its failure.
+    /// The failure of the member.
     pub failure: Failure,
 }
 

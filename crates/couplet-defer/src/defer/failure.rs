@@ -13,9 +13,9 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Any error, with the source location where it became a failure. Twisted's `Failure`.
 ///
-/// `?` and `into()` convert any `Error + Send + Sync` into it, boxed ones, and texts. It is cheap to
-/// clone and can be sent to another thread. It doesn't implement `Error` itself, because then `?` could
-/// not convert every error: [`boxed`](Failure::boxed) makes one of it.
+/// `?` and `into()` convert any `Error + Send + Sync` into a failure, also boxed ones and texts.
+/// Failures are cheap to clone, and can be sent to another thread. `Failure` doesn't implement `Error`,
+/// because then `?` could not convert every error: [`boxed`](Failure::boxed) makes one of it.
 ///
 /// `{}` prints the error, `{:#}` the error and its causes on one line, `{:?}` the error and
 /// its causes on a line each.
@@ -47,10 +47,10 @@ struct Inner {
 /// The places that a failure has passed, where histories are kept.
 #[derive(Default)]
 struct Levels {
-    /// In the order in which the failure first came there.
+    /// In the order of the failure's first arrival.
     // Bound: the places of the program where Deferreds and their callbacks are made.
     passed: Vec<Level>,
-    /// The index of the place that it passed last.
+    /// The index of the place that the failure passed last.
     last: usize,
 }
 
@@ -150,15 +150,15 @@ impl Failure {
         self.inner().place
     }
 
-    /// The places that it has passed since, in the order in which it first came there, while
+    /// The places that the failure has passed since, in the order of its first arrival, while
     /// [histories were kept](super::keep_histories): the Deferreds that failed with it, and the
-    /// callbacks that were skipped or called for it. None is left out: a place of a loop or a
-    /// recursion stands there once, with a count.
+    /// callbacks that were skipped or called for it. All places are listed; one that was passed
+    /// repeatedly, in a loop or a recursion, has a count.
     pub fn levels(&self) -> Vec<Level> {
         lock(&self.inner().levels).passed.clone()
     }
 
-    /// It passes a callback or a Deferred.
+    /// Records that the failure passes a callback or a Deferred.
     pub(super) fn pass(&self, place: &'static Location<'static>) {
         let mut levels = lock(&self.inner().levels);
         let Levels { passed, last } = &mut *levels;

@@ -1,6 +1,6 @@
 //! Combining Deferreds: [`list`], [`gather`], [`race`], [`first_of`].
 //!
-//! A group is a node with several nodes above it. Its [`Rule`] combines the results, and is dropped
+//! A group is a node with several nodes above it. A [`Rule`] combines the results, and is dropped
 //! once the group has fired.
 
 use std::cell::{Cell, RefCell};

@@ -66,7 +66,7 @@ thread_local! {
 
 /// The history of a Deferred so far: see [`Deferred::history`](super::Deferred::history).
 ///
-/// It prints one line for the place where the Deferred was created and one for each callback: the
+/// Prints one line for the place where the Deferred was created and one for each callback: the
 /// method that added it, its name, its place and its outcome. An inner Deferred is printed below
 /// its callback, indented, if it is pending or failed.
 #[derive(Clone, Debug)]
@@ -191,7 +191,7 @@ pub(super) enum StepState<W> {
     Runs,
     Skipped,
     Returned(Timed<StepResult>),
-    /// It returned a Deferred, with the result of that Deferred once it has fired.
+    /// Returned a Deferred, whose result is present once it has fired.
     Waits(CreatedAt, W, Option<Timed<StepResult>>),
 }
 
@@ -503,7 +503,7 @@ impl Recording {
         self.entries.set(self.entries.get() + 1);
     }
 
-    /// An entry that led here is gone. The last one ends the chain.
+    /// An entry that led here was removed. Removing the last one ends the chain.
     fn lose_entry(self: Rc<Self>) {
         self.entries.set(self.entries.get() - 1);
         if self.entries.get() == 0 {

@@ -416,7 +416,7 @@ fn pass_outcome<U>(link: Rc<dyn Adopt<U>>, outcome: Outcome<U>) -> Option<Rc<dyn
     if std::ptr::addr_eq(Rc::as_ptr(&inner), Rc::as_ptr(&link)) {
         let text = "a callback returned the Deferred that waits for it";
         let failure = Failure::at(text, link.slot().created_at);
-        // Its own end was dropped with the Deferred that the callback returned.
+        // The end of this link was dropped with the Deferred that the callback returned.
         link.abandon(Arrived::Here(Err(failure)));
     } else {
         relay(link, inner);

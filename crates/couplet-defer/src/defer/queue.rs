@@ -177,7 +177,7 @@ impl<T: 'static> DeferredQueue<T> {
 }
 
 impl<T> DeferredQueue<T> {
-    /// The number of queued items, without those of `get`s that have fired.
+    /// The number of queued items that belong to no fired `get`.
     pub fn len(&self) -> usize {
         self.queue.shelf.stock.borrow().free()
     }

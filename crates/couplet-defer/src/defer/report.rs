@@ -62,8 +62,8 @@ type Report = dyn Fn(&Unhandled);
 impl Reporter {
     /// A reporter that calls `report`.
     ///
-    /// It is called while an object is being dropped. A panic in it is contained. A failure that
-    /// becomes unhandled while it runs is written to stderr.
+    /// `report` is called while an object is being dropped. A panic in it is contained. A failure
+    /// that becomes unhandled while it runs is written to stderr.
     pub fn new(report: impl Fn(&Unhandled) + 'static) -> Self {
         Self(Some(Rc::new(report)))
     }

@@ -1,7 +1,7 @@
-//! Who waits for whom, in a thread that [observes](observe) its Deferreds: pending Deferreds and
-//! locks, with their places, waiters and holders.
+//! The waits in a thread that [observes](observe) its Deferreds: pending Deferreds and locks, with
+//! their places, waiters and holders.
 //!
-//! It stands on the [histories](super::history): a chain's recording has a [`Standing`]. A thread
+//! Waits build on the [histories](super::history): a chain's recording has a [`Standing`]. A thread
 //! without an observer keeps nothing.
 
 use std::cell::{Cell, RefCell};
@@ -16,13 +16,13 @@ use super::semaphore::Semaphore;
 
 /// The loop of a thread, as its Deferreds see it.
 pub trait Observer {
-    /// The loop's time; `None` once the loop is gone.
+    /// The loop's time; `None` once the loop was dropped.
     fn now(&self) -> Option<Instant>;
 
     /// The number of the task that is being polled.
     fn task(&self) -> Option<u64>;
 
-    /// A Deferred of its group has ended: nothing of it is left but its history. Called wherever a
+    /// A Deferred of its group has ended: only its history is left. Called wherever a
     /// Deferred is dropped.
     fn ended(&self, _: Ended) {}
 
@@ -68,7 +68,7 @@ fn next_id() -> u64 {
 pub struct FiredBy {
     /// `task`, `job`, `sleep`, `lock`… or a part of the library, in words.
     pub kind: &'static str,
-    /// The number of the object among those of its kind.
+    /// The object's number within its kind.
     pub id: Option<u64>,
 }
 
@@ -78,11 +78,11 @@ pub enum Waiter {
     /// The program holds the Deferred, and has not polled it.
     #[default]
     Nothing,
-    /// It was polled, by this task of the loop, or by something else.
+    /// This task of the loop polled it, or something else did.
     Polled(Option<u64>),
     /// Another Deferred waits for it.
     Deferred(u64),
-    /// It was detached: its callbacks wait for it, if it has any.
+    /// Detached: only its callbacks wait for it, if it has any.
     Detached,
 }
 
@@ -155,7 +155,7 @@ impl Standing {
         self.is_taken.set(false);
     }
 
-    /// Its result was taken.
+    /// The result was taken.
     pub(super) fn take(&self) {
         self.is_taken.set(true);
     }
@@ -164,7 +164,7 @@ impl Standing {
 /// A Deferred that has not fired, or whose result has not been taken.
 #[derive(Debug)]
 pub struct Waiting {
-    /// Its number among the Deferreds of the thread.
+    /// The Deferred's number in the thread.
     pub id: u64,
     /// Where it was created.
     pub place: CreatedAt,
@@ -172,17 +172,17 @@ pub struct Waiting {
     pub since: Option<Instant>,
     /// The object that will fire it.
     pub fired_by: FiredBy,
-    /// Its consumer.
+    /// The consumer of the Deferred.
     pub waiter: Waiter,
     /// When its result arrived, which its consumer has not taken.
     pub fired: Option<Instant>,
     /// How many callbacks have been added to it.
     pub callbacks: usize,
-    /// Its callbacks, and their results.
+    /// The callbacks, and their results.
     pub history: History,
 }
 
-/// A Deferred that has ended. Its failure lives as long.
+/// A Deferred that has ended. Keeps its failure alive.
 pub struct Ended {
     recording: Rc<Recording>,
     at: Option<Instant>,
@@ -224,7 +224,7 @@ pub(super) fn ended(recording: Rc<Recording>) {
 /// A lock or semaphore that is held.
 #[derive(Debug)]
 pub struct HeldLock {
-    /// Its number among the locks of the thread.
+    /// The lock's number in the thread.
     pub id: u64,
     /// Where it was created.
     pub place: CreatedAt,
@@ -244,7 +244,7 @@ pub struct Holder {
     pub place: CreatedAt,
     /// Since when.
     pub since: Option<Instant>,
-    /// The Deferred that passed the permit on, unless it was taken at once.
+    /// The Deferred that passed the permit on, unless the permit was taken immediately.
     pub deferred: Option<u64>,
     /// The consumer of that Deferred.
     pub waiter: Waiter,
@@ -348,7 +348,7 @@ impl Holds {
         let mut present = self.present.borrow_mut();
         let at = present.iter().position(|present| Rc::ptr_eq(present, hold));
         let gone = at.map(|at| present.swap_remove(at));
-        // Its history may have the last reference to a failure.
+        // The history of the hold may have the last reference to a failure.
         drop(present);
         drop(gone);
     }

@@ -50,7 +50,7 @@ fn c123_a_cancel_reaches_all_members_except_those_that_have_ended() {
     }
 }
 
-/// An event that is set and cleared several times fires the waits of its own cycle.
+/// An event that is set and cleared several times fires the waits of each cycle.
 #[test]
 fn c129_each_set_fires_the_waits_from_before_it() {
     let event = DeferredEvent::new();
@@ -109,7 +109,7 @@ fn c129_an_item_weighs_the_same_each_time_that_it_returns() {
         queue.put(4).expect("it fits");
         queue.put(3).expect("it fits");
         for gets in [1, 2, 1] {
-            // They have fired, and are dropped.
+            // Fired gets, which are dropped.
             drop((0..gets).map(|_| queue.get()).collect::<Vec<_>>());
             assert_eq!(queue.len(), 2, "{cycle}");
             assert!(queue.put(4).is_err(), "{cycle}: 7 and 4 are more than 10");

@@ -50,7 +50,7 @@ fn c129_an_acquire_queues_behind_earlier_waiters() {
     let (lock, log) = (DeferredLock::new(), Log::default());
     let first = lock.try_acquire().unwrap();
     let (asking, inside) = (lock.clone(), log.clone());
-    // It releases the lock and immediately acquires it again: the waiter behind it goes first.
+    // The holder releases the lock and immediately acquires it again: the next waiter goes first.
     let again = lock.acquire().then(move |permit| {
         drop(permit);
         asking.acquire().map(move |permit| {

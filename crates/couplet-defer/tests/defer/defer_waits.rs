@@ -302,7 +302,7 @@ fn c119b_a_deferred_that_has_ended_has_its_history() {
     drop(resolver);
     drop(begin);
     assert_eq!(ended(&observed), [value(1)]);
-    // Its history keeps the failure of a Deferred that has ended.
+    // The history keeps the failure of a Deferred that has ended.
     let (begin, resolver) = Deferred::<u8>::new();
     begin.add_errback(|_| Ok(7)).detach();
     resolver.errback(Failure::msg("kept"));
