@@ -17,7 +17,7 @@ use crate::values::one_or_more;
 #[expect(missing_docs, reason = "it would become the help of the commands")]
 pub struct Inspecting {
     /// Show the connections, and why they wait, on a page at this port of 127.0.0.1 (0: any), or at
-    /// another ENDPOINT such as unix:inspect.sock. Its URL is printed on stderr
+    /// another ENDPOINT such as unix:inspect.sock; the page's URL is printed on stderr
     #[arg(long, value_name = "ENDPOINT", global = true)]
     inspect: Option<String>,
     /// Let the page and `couplet inspect` close, reset and pause connections, and set the events to log
@@ -77,8 +77,8 @@ impl Inspecting {
 /// The inspector of this process.
 static INSPECTOR: OnceLock<Inspector> = OnceLock::new();
 
-/// Has the loops of this process, a `program` of this `version`, inspected, if the command line asks
-/// for that, or for a recording at the end. Its actions may set `events`, those that the process logs.
+/// Starts the inspector of this process, a `program` of this `version`, if the command line asks for it
+/// or for a recording at the end. Actions of the inspector may set the logged `events`.
 pub fn start(
     (program, version): (&str, &str),
     inspecting: Inspecting,

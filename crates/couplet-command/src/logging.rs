@@ -132,7 +132,7 @@ pub fn log_levels(text: &str) -> Result<Targets, String> {
     const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
     let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
     if let Some(odd) = text.chars().find(|c| !known(*c)) {
-        // It would become part of a target that matches nothing.
+        // The character would become part of a target that matches nothing.
         return Err(format!("{odd:?} is not allowed in a filter; {EXAMPLES}"));
     }
     let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
@@ -143,7 +143,7 @@ pub fn log_levels(text: &str) -> Result<Targets, String> {
             Some((_, level)) if !is_level(level) => {
                 return Err(format!("{level:?} is not a level, in {part:?}; {EXAMPLES}"));
             }
-            // It would be a target, and silence all others.
+            // The word would be a target, and silence all others.
             None if !is_level(part) => {
                 return Err(format!("{part:?} is not a level; {EXAMPLES}"));
             }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use couplet::Transport;
 
 /// Reading pauses when more bytes than the second number wait for a client, and resumes at the first.
-/// They come on top of the input of one read: a client that reads nothing holds both.
+/// The input of one read is not included: a client that reads nothing holds both.
 pub const MARKS: (usize, usize) = (8 * 1024, 16 * 1024);
 
-/// How long a client may take nothing of the last output, where a slow reader is not cut off: more than
-/// any pause of a person or a machine, but not for ever.
+/// How long a client may leave the last output unread, on servers that do not cut off slow readers: more
+/// than any pause of a person or a machine, but not for ever.
 pub const SLOW_READER: Duration = Duration::from_secs(2 * 3600);
 
 /// Gives a slow reader its time, also one that has ended its stream.

@@ -8,7 +8,7 @@ use couplet::backlog::Backlog;
 
 use crate::exit::Exit;
 
-/// Prints bytes as they are.
+/// Prints bytes unchanged.
 pub fn print(bytes: &[u8]) -> Result<(), Exit> {
     write(bytes).map_err(|error| cannot_print(&error))
 }

@@ -135,7 +135,7 @@ An ENDPOINT is one of:
   tls:10000:cert=FILE:key=FILE    TLS; client-ca=FILE requires client certificates
   systemd:NAME, fd:3              a socket of the init system, or an inherited one
   haproxy:10000:trusted=IP/LEN    behind a proxy that writes PROXY headers
-  throttle:10000:write=64k        at most so many bytes a second; also read=
+  throttle:10000:write=64k        at most this many bytes a second; also read=
   log:10000:file=traffic.pcap     with a log of what passes
 The last three and tls: go before any other ENDPOINT, as in haproxy:tls:unix:… or tls::10000:…"
         )
@@ -241,13 +241,13 @@ pub struct Server {
     web: Option<WebPort>,
 }
 
-/// A port beside the others, for browsers.
+/// An additional port, for browsers.
 struct WebPort {
     endpoint: Arc<dyn ServerEndpoint>,
     prepare: Box<Prepare>,
 }
 
-/// Makes a service beside the ports, such as a link to other servers, which one loop has.
+/// Makes an additional service, such as a link to other servers, which one loop has.
 type MakeLink = dyn Fn() -> Child + Send + Sync;
 
 /// Makes the function that opens the ports of a loop, for the number of all loops.
@@ -308,7 +308,7 @@ impl Server {
         Server { udp, ..self }
     }
 
-    /// Adds a service beside the ports, which begins before them and ends after them.
+    /// Adds a service that starts before the ports and stops after them.
     pub fn with_link(self, link: impl Fn() -> Child + Send + Sync + 'static) -> Server {
         Server { link: Some(Box::new(link)), ..self }
     }
@@ -377,7 +377,7 @@ impl Server {
         let members = cluster.members();
         let linked = OnceLock::new();
         run_loops(cluster, |reactor| {
-            // The other loops wait: a member that one of them serves may speak at once.
+            // The other loops wait: a member that one of them serves may speak immediately.
             linked.get_or_init(|| start(link.as_deref(), reactor));
             let open = |(port, prepare, what): &(SharedPort, &Prepare, _)| {
                 let opened = prepare(members.count())(reactor, Arc::new(port.clone()))?;
@@ -388,9 +388,9 @@ impl Server {
     }
 
     /// Makes the server as a service of this name, in one loop or in each of several: one port, or a
-    /// supervisor of several. It listens on what `place` makes of its endpoints for connections; the
-    /// first loop alone has its UDP ports. `this_loop` returns the number of the loop that it is called
-    /// in, and that of all loops.
+    /// supervisor of several. `place` converts each endpoint for connections; only the first loop has
+    /// the UDP ports. `this_loop` returns the number of the loop that it is called in, and the total
+    /// number of loops.
     pub fn into_child(
         self,
         name: &str,
@@ -502,7 +502,8 @@ pub fn run_loops<P: Display>(
 struct Unannounced(Arc<OnceLock<Exit>>);
 
 impl Unannounced {
-    /// Prints the listening ports in a thread: nobody may read them. Stops the reactor if that fails.
+    /// Prints the listening ports in a thread, since stdout may have no reader. Stops the reactor if
+    /// that fails.
     fn announce(&self, reactor: &Reactor, ports: &[impl Display]) {
         let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
         let (failed, stopping) = (self.clone(), reactor.clone());

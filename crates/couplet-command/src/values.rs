@@ -45,8 +45,8 @@ pub fn one_or_more(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| "a number of bytes, 1 or more, is expected here".to_owned())
 }
 
-/// A text with a password as the user wrote it. Its user checks it, because an error of the command
-/// line's parser would show it.
+/// A text with a password as the user wrote it. The command checks the text, because an error of the
+/// command line's parser would show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 

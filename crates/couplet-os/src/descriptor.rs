@@ -26,7 +26,7 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     if duplicate < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call has just opened it, so nothing else knows it, and it is owned here alone.
+    // SAFETY: the call has just opened it, so nothing else knows or owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 
@@ -97,7 +97,7 @@ pub fn is_writable(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
 ///
 /// # Safety
 ///
-/// Its owner keeps it open throughout `'a`.
+/// The owner keeps the descriptor open throughout `'a`.
 pub unsafe fn borrow<'a>(number: RawFd) -> io::Result<BorrowedFd<'a>> {
     flags(number)?;
     // SAFETY: it is open, so it is not -1, and it stays open throughout `'a`: the caller's promise.
@@ -112,7 +112,7 @@ pub unsafe fn borrow<'a>(number: RawFd) -> io::Result<BorrowedFd<'a>> {
 ///
 /// # Safety
 ///
-/// Its owner has released it and will not close it, as after Python's `socket.detach`.
+/// The owner has released the descriptor and will not close it, as after Python's `socket.detach`.
 pub unsafe fn take(number: RawFd) -> io::Result<OwnedFd> {
     flags(number)?;
     // SAFETY: it is open, so it is not -1, and it has no other owner: the caller's promise.
@@ -133,7 +133,7 @@ mod tests {
         let closed_on_exec = reader.as_raw_fd();
         // SAFETY: the call takes two numbers, and touches no memory of ours.
         let kept = unsafe { libc::fcntl(closed_on_exec, libc::F_DUPFD, 3) };
-        // SAFETY: the call has just opened it, so it is owned here alone.
+        // SAFETY: the call has just opened it, so nothing else owns it.
         let _kept = unsafe { OwnedFd::from_raw_fd(kept) };
         let found = inheritable().expect("a list");
         assert!(found.contains(&kept) && !found.contains(&closed_on_exec), "{found:?}");

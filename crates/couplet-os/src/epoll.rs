@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// of the descriptor and other processes keep the old one. The registration with the data `waker` is
 /// an eventfd, which is replaced as well.
 ///
-/// A registration whose descriptor was closed meanwhile is omitted, even if its number was reused.
-/// One that is ready raises an edge.
+/// A registration whose descriptor has been closed is omitted, even if its number was reused. A
+/// ready registration raises an edge.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ fn owned(number: RawFd) -> io::Result<OwnedFd> {
     if number < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a call has just opened it, so nothing else knows it, and it is owned here alone.
+    // SAFETY: a call has just opened it, so nothing else knows or owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -1,7 +1,7 @@
 //! Freed memory that the allocator still holds.
 
-/// Asks the C library to return freed memory to the system. It walks the heap, about a millisecond
-/// for 15 MiB.
+/// Asks the C library to return freed memory to the system, which walks the heap: about a
+/// millisecond for 15 MiB.
 ///
 /// glibc's malloc_trim. Does nothing elsewhere, or with another allocator.
 pub fn trim() {

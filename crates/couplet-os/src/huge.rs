@@ -1,22 +1,22 @@
-//! Memory files in huge pages: sendfile takes a page at a time, so a file that lies in fewer pages costs
-//! less to send.
+//! Memory files in huge pages: sendfile takes a page at a time, so a file with fewer pages costs less to
+//! send.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
-/// The size of a huge page. Where it is another one, the system refuses.
+/// The size of a huge page. A system with another size refuses.
 const HUGE: usize = 2 * 1024 * 1024;
 
-/// Moves the contents of a memory file of so many bytes into huge pages, those of the last incomplete one
-/// excepted. Others may use the file meanwhile. A file that is shorter than that is left as it is.
+/// Moves the contents of a memory file of `length` bytes into huge pages, except for a last part that fills
+/// no page. Others may use the file at the same time. A file shorter than `length` is left unchanged.
 ///
 /// MADV_COLLAPSE, of Linux 6.1.
 ///
 /// # Errors
 ///
-/// The system's error: it does not know the call, or has no huge pages free. Some of the contents may lie
-/// in huge pages then.
+/// The system's error: it does not know the call, or has no huge pages free. Some of the contents may be in
+/// huge pages then.
 pub fn collapse(file: &impl AsFd, length: usize) -> io::Result<()> {
     if length < HUGE {
         return Ok(());
@@ -55,8 +55,8 @@ impl Mapping {
         // From here on `drop` unmaps the range after a failure.
         let mapping = Mapping { reserved, reserved_length, start };
         let (flags, fd) = (libc::MAP_SHARED | libc::MAP_FIXED, file.as_fd().as_raw_fd());
-        // SAFETY: the file's range lies in the reserved one, which begins at most HUGE bytes earlier and is
-        // so much longer; nothing else refers to it. The descriptor is open while `file` is borrowed.
+        // SAFETY: the file's range is within the reserved one, which begins at most HUGE bytes earlier and
+        // is HUGE bytes longer; nothing else refers to it. The descriptor is open while `file` is borrowed.
         let at = unsafe { libc::mmap(start, length, libc::PROT_READ, flags, fd, 0) };
         if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(mapping) }
     }
@@ -88,7 +88,7 @@ mod tests {
         file
     }
 
-    /// The KiB of a mapping that lie in huge pages, as the system says.
+    /// The KiB of a mapping that are in huge pages, as reported by the system.
     fn huge(mapping: &Mapping) -> usize {
         let maps =
             std::fs::read_to_string("/proc/self/smaps").expect("the mappings of this process");

@@ -15,8 +15,8 @@ pub struct Lent {
 }
 
 impl Lent {
-    /// Calls `f`; meanwhile [`take`](Self::take) provides these bytes. Returns those that are left. A loan
-    /// within `f` ends this one, whose bytes then count as taken.
+    /// Calls `f`, during which [`take`](Self::take) provides these bytes. Returns the bytes that are left. A
+    /// loan within `f` ends this one, whose bytes then count as taken.
     #[inline(always)]
     pub fn lend<'b>(&self, bytes: &'b [u8], f: impl FnOnce()) -> &'b [u8] {
         /// Ends the loan, even if `f` panics.
@@ -61,7 +61,7 @@ impl Lent {
         let Some(lent) = self.rest.take() else { return f(&[]).1 };
         // SAFETY: it was made from a reference in a call of `lend` that has not returned, and that
         // call holds the reference: this type is not `Sync`, and code that runs on this thread
-        // during that call runs within it. It is only read.
+        // during that call runs within it. The bytes are only read.
         let rest = unsafe { lent.as_ref() };
         let (n, result) = f(rest);
         self.rest.set(Some(NonNull::from(&rest[n.min(rest.len())..])));

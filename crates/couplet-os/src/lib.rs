@@ -2,7 +2,7 @@
 //! future, and values held by other threads.
 //!
 //! The only crate with `unsafe`: one file per mechanism, small functions, a SAFETY line for each
-//! block. It does not depend on `couplet`.
+//! block. Independent of `couplet`.
 
 // With the feature `trap`, a test of this library would define the C library's functions twice,
 // because it depends on itself.

@@ -116,7 +116,7 @@ pub struct Setup {
 /// The session and process group of a child.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Session {
-    /// Those of this process.
+    /// The session and process group of this process.
     #[default]
     Inherited,
     /// This group of our session; 0 creates a new one.
@@ -170,7 +170,7 @@ const NUMBER_TAKEN: i32 = libc::EXDEV;
 /// The descriptor numbers of the child, and the files under them in this process. std reports a
 /// failure through a pipe, which must not use one of these numbers. So they are occupied before the
 /// pipe is made, by a duplicate of ours or by a descriptor of another thread. If that thread closes
-/// its descriptor meanwhile, the pipe may take the number: the child detects the different file.
+/// its descriptor too early, the pipe may take the number: the child detects the different file.
 struct Numbers {
     /// Each number, with the device and inode of its file.
     // Bound: one for each descriptor of one command.
@@ -213,8 +213,8 @@ impl Numbers {
 /// The device and inode of an open descriptor.
 #[allow(clippy::unnecessary_cast, reason = "not on every system")]
 fn identity(number: RawFd) -> Option<(u64, u64)> {
-    // SAFETY: an all-zero stat is a valid value, and fstat writes only that. It refuses a number that is
-    // not open.
+    // SAFETY: an all-zero stat is a valid value, and fstat writes only that, and refuses a number that
+    // is not open.
     let (found, stat) = unsafe {
         let mut stat: libc::stat = std::mem::zeroed();
         (libc::fstat(number, &raw mut stat), stat)
@@ -263,7 +263,7 @@ fn prepare(setup: &Setup, parent: u32) -> io::Result<()> {
         check(unsafe { libc::dup2(descriptor.as_raw_fd(), *number) })?;
     }
     for (number, _) in (0..).zip(setup.closed).filter(|(_, is_closed)| *is_closed) {
-        // SAFETY: the standard descriptors belong to this child alone, which no longer uses them;
+        // SAFETY: the standard descriptors belong only to this child, which no longer uses them;
         // std's pipe for an error has another number.
         unsafe { libc::close(number) };
     }
@@ -374,7 +374,7 @@ impl Running {
         Running { pid, child: Some(child) }
     }
 
-    /// The process ID. It is not reused until [`end`](Self::end) has returned a status.
+    /// The process ID, which is not reused until [`end`](Self::end) has returned a status.
     pub fn pid(&self) -> u32 {
         self.pid
     }

@@ -12,10 +12,10 @@ const START: usize = 64;
 /// Bytes, zero at first, at an address to which the system copies fast.
 ///
 /// A processor with fast short copies (`fsrm`, such as AMD's since Zen 3) takes up to 20 times as long to
-/// copy if the destination begins 1 to 31 bytes after the source, in pages of 4096 bytes. Much of what
-/// arrives begins with a page; and a C library places a long vector 16 bytes after the beginning of one:
-/// at that address a read of 64 KiB took 32 µs instead of 8. This buffer begins 64 bytes after the beginning
-/// of a page, and is not in the way of copies from it to a long vector either.
+/// copy if the destination begins 1 to 31 bytes after the source, in pages of 4096 bytes. Received data
+/// often begins on a page, and a C library places a long vector 16 bytes after the beginning of one: at
+/// that address a read of 64 KiB took 32 µs instead of 8. This buffer begins 64 bytes after the beginning of
+/// a page, so copies from it to a long vector are fast as well.
 pub struct ReadBuffer {
     /// The allocation: `PAGE` more bytes than the buffer. The system provides pages when they are used.
     all: NonNull<[u8]>,

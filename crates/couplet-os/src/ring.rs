@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// The four words of an event.
 pub type Words = [u32; 4];
 
-/// A ring of events, each of four words. Its memory is fixed.
+/// A ring of events, each of four words, in a fixed amount of memory.
 #[derive(Debug)]
 pub struct Slots {
     // Bound: as many as `new` was asked for. INVARIANT: their number is a power of two.
@@ -42,8 +42,8 @@ impl Slots {
     #[inline(always)]
     pub fn fill(&self, words: Words) {
         let offset = self.end.load(Ordering::Relaxed) as usize & self.mask;
-        // SAFETY: the offset is that of a slot: a multiple of its size, which the mask has not, and at
-        // most that of the last. To check it costs an inspected loop three instructions an event.
+        // SAFETY: the mask clears the bits below a slot's size and caps the offset at the last slot, so
+        // the offset is a slot's. A check costs an inspected loop three instructions an event.
         let slot = unsafe { &*self.slots.as_ptr().byte_add(offset) };
         slot[0].store(words[0], Ordering::Relaxed);
         slot[1].store(words[1], Ordering::Relaxed);
@@ -59,7 +59,7 @@ impl Slots {
     }
 
     /// The words of an event by its number. The reader finds out by [`count`](Self::count), read
-    /// behind a fence, whether they were overwritten meanwhile.
+    /// behind a fence, whether they were overwritten during the read.
     pub fn copy(&self, number: u64) -> Words {
         let slot = &self.slots[number as usize & (self.slots.len() - 1)];
         [0, 1, 2, 3].map(|word: usize| slot[word].load(Ordering::Relaxed))

@@ -18,10 +18,10 @@ pub struct Program<'a> {
     /// The arguments, the first of them its own name.
     // Bound: the arguments of one command.
     pub arguments: &'a [CString],
-    /// Its variables: `NAME=value`.
+    /// The environment variables: `NAME=value`.
     // Bound: the variables of one command.
     pub environment: &'a [CString],
-    /// Its descriptors, by the numbers that they get there.
+    /// The child's descriptors, and the numbers that they get there.
     // Bound: the descriptors of one command.
     pub descriptors: &'a [(BorrowedFd<'a>, RawFd)],
 }
@@ -117,7 +117,7 @@ fn pointers(texts: &[CString]) -> Vec<*mut c_char> {
     texts.iter().map(|text| text.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
 }
 
-/// Starts a program and returns its process ID. Its parent must wait for it. `None` if the C library
+/// Starts a program and returns its process ID; the caller must wait for it. `None` if the C library
 /// can't close the other descriptors, or if a descriptor is overwritten before it is duplicated.
 ///
 /// # Errors
@@ -179,7 +179,7 @@ mod tests {
     fn all_of(mut reader: PipeReader, pid: Option<i32>) -> String {
         let mut said = String::new();
         reader.read_to_string(&mut said).expect("text");
-        // SAFETY: the pointer is null, and the number is that of a child of this test.
+        // SAFETY: the pointer is null, and the number is a child's of this test.
         unsafe { libc::waitpid(pid.expect("started"), ptr::null_mut(), 0) };
         said
     }

@@ -1,7 +1,7 @@
 //! The processor's counter of time: cheaper to read than the system's clock.
 
-/// The present value of the counter. It grows evenly, at an unknown rate, and is the same in all
-/// threads up to a few hundred nanoseconds.
+/// The present value of the counter, which grows evenly at an unknown rate. Threads see the same
+/// value up to a few hundred nanoseconds.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn ticks() -> u64 {
@@ -14,8 +14,8 @@ pub fn ticks() -> u64 {
     u64::from(upper) << 32 | u64::from(lower)
 }
 
-/// The present value of the counter. It grows evenly, at an unknown rate, and is the same in all
-/// threads.
+/// The present value of the counter, which grows evenly at an unknown rate. All threads see the
+/// same value.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
 pub fn ticks() -> u64 {

@@ -26,7 +26,7 @@ pub enum Clock {
     Monotonic,
 }
 
-/// Functions called before the system's. They return `None` on threads that do not simulate.
+/// Functions called before the system's, which return `None` on threads that do not simulate.
 #[derive(Clone, Copy, Debug)]
 pub struct Answers {
     /// A random number.

@@ -1,11 +1,11 @@
-//! [`Ring`]: an io_uring for streams. It owns all memory that the kernel may touch, so each of its
-//! functions is safe: received bytes lie in buffers of the ring, and a buffer given for sending
+//! [`Ring`]: an io_uring for streams. The ring owns all memory that the kernel may touch, so each of
+//! its functions is safe: received bytes are in buffers of the ring, and a buffer given for sending
 //! stays here until its completion.
 //!
 //! Sockets are named by [`Handle`]s. An operation is only recorded until the next
 //! [`enter`](Ring::enter), which looks the descriptors up and submits them in one call: an operation
-//! on a descriptor that was closed meanwhile never starts. The kernel holds the file of a started
-//! operation, whatever happens to its number.
+//! whose descriptor has been closed by then never starts. The kernel holds the file of a started
+//! operation, even if its number is closed or reused.
 #![cfg(all(target_os = "linux", feature = "uring"))]
 
 mod buffers;
@@ -132,7 +132,7 @@ struct Sending {
 /// The progress of a send.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// It is tried once. That ends within the submission, and completes only if it fails.
+    /// One attempt, which ends within the submission, and completes only if it fails.
     Attempt,
     /// The socket was full: the kernel sends when there is room, and completes.
     Waiting,
@@ -210,7 +210,7 @@ impl fmt::Debug for Ring {
 }
 
 impl Ring {
-    /// A ring that also watches this descriptor. It belongs to the calling thread.
+    /// A ring, of the calling thread, that also watches this descriptor.
     ///
     /// # Errors
     ///
@@ -315,7 +315,7 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// Those of [`enter`](Self::enter).
+    /// See [`enter`](Self::enter).
     pub fn stop(&mut self, operation: Operation) -> io::Result<bool> {
         if !self.cancel(operation) {
             return Ok(true);
@@ -361,7 +361,7 @@ impl Ring {
         self.ready > 0 || !self.moved.is_empty() || !self.attempts.is_empty()
     }
 
-    /// Whether the ring does nothing, apart from watching.
+    /// True if the ring is idle except for its watch.
     #[inline]
     pub fn is_idle(&self) -> bool {
         self.in_flight == usize::from(self.is_watching)
@@ -387,7 +387,7 @@ impl Ring {
         // this ring mutably.
         let mut queue = unsafe { self.io.completion_shared() };
         let found = look(&mut queue);
-        // Its drop would mark the entries as seen.
+        // A drop of the queue would mark the entries as seen.
         mem::forget(queue);
         found
     }
@@ -561,7 +561,7 @@ impl Ring {
         Ok(())
     }
 
-    /// The entry of a recorded operation; `None` if its descriptor was closed meanwhile.
+    /// The entry of a recorded operation; `None` if its descriptor has been closed.
     fn entry(&self, index: u32) -> Option<squeue::Entry> {
         let number = |socket: Handle| socket.ask(|socket| Fd(socket.as_raw_fd()));
         match &self.slots[index as usize].state {
@@ -592,9 +592,9 @@ impl Ring {
         }
         // SAFETY: the memory that the entry points to is a buffer in `slots`, which neither moves nor
         // is freed before the completion; an attempt to send ends within its submission, because
-        // MSG_DONTWAIT forbids the kernel to wait or to use another thread. Its descriptor was open
-        // when it was built, and is so until the submission, because only calls of this module come
-        // between.
+        // MSG_DONTWAIT forbids the kernel to wait or to use another thread. The entry's descriptor was
+        // open when it was built, and stays open until the submission, because only calls of this
+        // module come between.
         unsafe { self.io.submission().push(entry) }.map_err(|_| io::ErrorKind::WouldBlock.into())
     }
 
@@ -683,7 +683,7 @@ impl Ring {
 impl AsFd for Ring {
     /// Readable while a completion is ready.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring is open as long as it is borrowed.
+        // SAFETY: the ring is open while it is borrowed.
         unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) }
     }
 }

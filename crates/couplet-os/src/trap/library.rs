@@ -47,7 +47,7 @@ impl NextSymbol {
         NextSymbol(name, AtomicPtr::new(std::ptr::null_mut()))
     }
 
-    /// Its address; null if the C library has no function with this name.
+    /// The address of the function; null if the C library has none with this name.
     fn address(&self) -> *mut c_void {
         let known = self.1.load(Ordering::Relaxed);
         if !known.is_null() {
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gettimeofday(time: *mut libc::timeval, _zone: *mut c_void) -> c_int {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a place of our own.
+    // SAFETY: the pointer is to a timespec on this stack.
     let outcome = unsafe { clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
     if outcome == 0 && !time.is_null() {
         let (tv_sec, tv_usec) = (now.tv_sec, now.tv_nsec / 1000);
@@ -119,7 +119,7 @@ pub unsafe extern "C" fn gettimeofday(time: *mut libc::timeval, _zone: *mut c_vo
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn time(seconds: *mut libc::time_t) -> libc::time_t {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a place of our own.
+    // SAFETY: the pointer is to a timespec on this stack.
     if unsafe { clock_gettime(libc::CLOCK_REALTIME, &raw mut now) } != 0 {
         return -1;
     }

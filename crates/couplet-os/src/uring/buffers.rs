@@ -83,8 +83,8 @@ impl Buffers {
             return &[];
         }
         let len = len.min(self.size);
-        // SAFETY: it lies within the memory, which was initialised, and the kernel does not write to a
-        // buffer before it is given back, which takes `&mut self`.
+        // SAFETY: the buffer is within the memory, which was initialised, and the kernel does not write
+        // to a buffer before it is given back, which takes `&mut self`.
         unsafe { std::slice::from_raw_parts(self.start().add(self.offset(id)), len) }
     }
 

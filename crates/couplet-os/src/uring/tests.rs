@@ -251,7 +251,7 @@ fn an_operation_on_a_descriptor_that_was_closed_never_starts() {
     ring.send(1, ours.handle(), b"unheard".to_vec(), 0);
     ring.receive(1, ours.handle());
     drop(ours);
-    // It probably has the number of the one that was closed.
+    // The new socket probably has the number of the closed one.
     let (_other, mut silent) = pair();
     silent.set_nonblocking(true).expect("a socket");
     ring.enter(SOON).expect("an open ring");
@@ -288,7 +288,7 @@ fn a_dropped_ring_ends_its_operations_and_closes_their_sockets() {
     ring.send(2, ours.handle(), vec![0; 32 * 1024 * 1024], 0);
     ring.enter(SOON).expect("they are submitted");
     drop((ring, ours));
-    // The ring wrote to none of its buffers after that, and holds no file.
+    // After that, the ring holds no file, and nothing has written to its buffers.
     drop(ours_too);
     let mut rest = Vec::new();
     let _ = peer.read_to_end(&mut rest);
