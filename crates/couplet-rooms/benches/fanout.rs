@@ -1,7 +1,7 @@
-//! One message to 10 000 members, beside a bare loop of `send` with one buffer, and beside a task of
-//! tokio for each connection that receives from a broadcast channel.
+//! One message to 10 000 members, compared with a bare loop of `send` with one buffer, and with a
+//! tokio task for each connection that receives from a broadcast channel.
 //!
-//! `cargo bench -p couplet-rooms --bench fanout`; it needs 10 100 descriptors in each of two
+//! `cargo bench -p couplet-rooms --bench fanout`; needs 10 100 descriptors in each of two
 //! processes. Each contestant writes in one thread, over loopback; the clients, in another process,
 //! read between the messages. An operation is a delivery; below a row is the longest time from a
 //! message to its last delivery, which no delivery of all rounds exceeds.
@@ -28,7 +28,7 @@ const MESSAGES: usize = 20;
 /// The longest time of a message.
 type Slowest = Cell<Duration>;
 
-/// The process of the clients: connects them, and for each line with a number has each read so
+/// The process of the clients: connects them, and for each line with a number has each read that
 /// many bytes.
 fn run_clients(address: &str) {
     // Each waits to be accepted: a full queue of the listener drops the last packet of a handshake.
@@ -86,7 +86,7 @@ impl Clients {
     }
 
     /// Sends messages, and has the clients read after each; returns the time of the sending, and
-    /// notes that of the slowest message. The first message warms up.
+    /// notes the time of the slowest message. The first message warms up.
     fn round(&mut self, length: usize, slowest: &Slowest, mut send: impl FnMut()) -> Duration {
         let mut all = Duration::ZERO;
         for message in 0..=MESSAGES {
@@ -103,7 +103,7 @@ impl Clients {
 
 impl Drop for Clients {
     fn drop(&mut self) {
-        // Its input ends.
+        // The end of its input ends the process.
         drop(self.child.stdin.take());
         self.child.wait().expect("its end");
     }

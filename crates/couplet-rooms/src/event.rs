@@ -1,4 +1,4 @@
-//! [`Event`]: what happens in the rooms, as one loop sees it.
+//! [`Event`]: a change or a message in a room, as one loop sees it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::position::Position;
 use crate::rooms::{Key, Meta};
 
 /// Identifies a member of a room, from any thread. Never reused by the same
-/// [`SharedRooms`](crate::SharedRooms), and higher than those of members that joined before.
+/// [`SharedRooms`](crate::SharedRooms), and higher than the ids of earlier members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub(crate) u64);
 
@@ -31,9 +31,9 @@ impl fmt::Display for MemberId {
 pub struct Present<M> {
     /// The member.
     pub id: MemberId,
-    /// Its connection, in the loop of the member.
+    /// The connection of the member, in its loop.
     pub connection: ConnectionId,
-    /// The metadata with which it joined, or that it has set since.
+    /// The member's metadata: from its join, or set since.
     pub meta: Arc<M>,
 }
 
@@ -49,13 +49,13 @@ impl<M> Clone for Present<M> {
 pub enum Departure {
     /// [`Member::leave`] was called.
     Left,
-    /// Its connection was lost.
+    /// The connection was lost.
     Lost(Reason),
-    /// Its queue was full, and the room [cuts](crate::WhenFull::Cut) such members.
+    /// The member's queue was full, and the room [cuts](crate::WhenFull::Cut) such members.
     Cut,
 }
 
-/// Something that happened in a room: see [`Rooms::on_event`](crate::Rooms::on_event).
+/// A change or a message in a room: see [`Rooms::on_event`](crate::Rooms::on_event).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<K: Key, M: Meta> {
@@ -83,8 +83,8 @@ pub enum Event<K: Key, M: Meta> {
         why: Departure,
     },
     /// A message was published, in any loop; the members of this loop get it after this event. A bus
-    /// sends it on to other machines; it publishes theirs here, and knows them again by the position
-    /// that `publish` has returned.
+    /// sends the message to other machines. Messages of other machines are published here too: the
+    /// bus recognizes those by the position that `publish` has returned.
     Published {
         /// The room.
         room: Arc<K>,

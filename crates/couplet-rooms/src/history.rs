@@ -1,4 +1,4 @@
-//! The numbers and the last messages of a room, without a clock of its own.
+//! The numbers and the last messages of a room. The caller passes the time.
 
 use std::collections::VecDeque;
 use std::time::Instant;

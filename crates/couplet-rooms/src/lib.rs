@@ -115,8 +115,8 @@
 //!
 //! # More machines
 //!
-//! An observer gets each [message](Event::Published), and `publish` takes those of other machines, in
-//! any loop.
+//! An observer gets each [message](Event::Published), to send to other machines; `publish` takes their
+//! messages, in any loop.
 
 #![forbid(unsafe_code)]
 

@@ -17,8 +17,8 @@ use crate::options::{RoomOptions, WhenFull};
 // Bound: the room's history, or `RoomOptions::queue`.
 pub(crate) type Backlog = VecDeque<(u64, Bytes)>;
 
-/// While a transport has at most so many bytes, a message is copied to it: that takes less time than
-/// to queue a reference, and little memory if the peer does not read.
+/// While a transport has at most this many bytes, a message is copied to it: faster than queueing a
+/// reference, and little memory if the peer does not read.
 const COPIED: usize = 4096;
 
 /// The outcome of a message for one member.

@@ -65,7 +65,7 @@ struct Connected<K> {
 }
 
 /// A message on its way to the members of this loop, in the order of their ids. A connection that
-/// joins meanwhile is not yet active, and one that leaves is no longer among them.
+/// joins during the delivery is not yet active, and one that leaves is skipped.
 struct Sending<K> {
     room: Arc<K>,
     position: Position,
@@ -232,9 +232,9 @@ impl<K: Key, M: Meta> Local<K, M> {
         self.work_off(usize::MAX);
     }
 
-    /// Delivers until nothing is left, or until so many messages were given to members and events
-    /// to the observer; then the next turn continues. A queue that is half full is worked off first:
-    /// it would overflow, and publishers that wait for this turn to end are slowed down instead.
+    /// Delivers until nothing is left, or until `most` messages were given to members and events to
+    /// the observer; then the next turn continues. A queue that is more than half full is worked off
+    /// beyond that: it would overflow, so publishers wait longer for this turn to end instead.
     fn work_off(self: &Rc<Self>, most: usize) {
         let continuing = Continuing(self);
         let mut left = most.max(1);
@@ -246,7 +246,7 @@ impl<K: Key, M: Meta> Local<K, M> {
         }
     }
 
-    /// Delivers an event, an item, or a message to at most so many members. Returns the number of
+    /// Delivers an event, an item, or a message to at most `most` members. Returns the number of
     /// messages and events; `None` if nothing was left.
     fn step(self: &Rc<Self>, most: usize) -> Option<usize> {
         let event = self.events.borrow_mut().pop_front();

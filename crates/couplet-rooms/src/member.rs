@@ -110,7 +110,7 @@ impl<K: Key, M: Meta> fmt::Debug for Member<K, M> {
 /// How a connection belongs to a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It gets no messages: those that its loop still has to deliver were published before.
+    /// Gets no messages yet: those that its loop still has to deliver are older than the join.
     Joining,
     Joined,
     Left,

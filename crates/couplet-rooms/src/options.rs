@@ -64,11 +64,11 @@ impl RoomOptions {
         self
     }
 
-    /// Keeps the last messages: at most so many, of so many bytes together, and none older than
-    /// `time`. By default 0 messages, so no history, 1 MiB and 10 minutes.
+    /// Keeps the last messages: at most `messages`, of `bytes` in total, and none older than `time`.
+    /// By default 0 messages, so no history, 1 MiB and 10 minutes.
     ///
-    /// An expired message is in no replay. Its memory is freed by later publishes and joins,
-    /// also of other rooms.
+    /// An expired message is in no replay. Later publishes and joins, also in other rooms, free its
+    /// memory.
     pub fn history(mut self, messages: usize, bytes: usize, time: Duration) -> RoomOptions {
         (self.history_messages, self.history_bytes, self.history_time) = (messages, bytes, time);
         self
@@ -113,8 +113,8 @@ impl Limits {
     }
 
     /// Sets the most messages and bytes on their way to a loop, which does not take them while one
-    /// of its callbacks runs: 65 536 and 64 MiB by default. Its members miss further messages, and
-    /// it reports [`Event::Missed`](crate::Event::Missed).
+    /// of its callbacks runs: 65 536 and 64 MiB by default. The members of the loop miss further
+    /// messages, and the loop reports [`Event::Missed`](crate::Event::Missed).
     pub fn loop_queue(mut self, messages: usize, bytes: usize) -> Limits {
         (self.loop_messages, self.loop_bytes) = (messages, bytes);
         self

@@ -137,7 +137,7 @@ pub struct Rooms<K: Key, M: Meta = ()> {
 }
 
 impl<K: Key, M: Meta> Rooms<K, M> {
-    /// Rooms of this loop alone, with the options that `options` returns for the name of each. For
+    /// Rooms of only this loop, with the options that `options` returns for the name of each. For
     /// several loops, or with other limits: [`SharedRooms`].
     pub fn new(
         reactor: &Reactor,
@@ -147,7 +147,7 @@ impl<K: Key, M: Meta> Rooms<K, M> {
     }
 
     /// Makes a connection of this loop a member of a room, which gets the messages that are
-    /// published from now on. The connection leaves when it is lost. It may be in many rooms.
+    /// published from now on. A connection may be in many rooms, and leaves them when it is lost.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl<K: Key, M: Meta> Rooms<K, M> {
     }
 
     /// [`join`](Self::join), with messages of the history first: for a client that returns, exactly
-    /// those that it missed, followed by those published meanwhile, in order.
+    /// those that it missed, followed by new ones, in order.
     ///
     /// The client needs the position of the last message that it got: send it in each message, with
     /// [`publish_with`](Self::publish_with), or count the messages from the position of the
@@ -194,7 +194,7 @@ impl<K: Key, M: Meta> Rooms<K, M> {
     }
 
     /// [`publish`](Self::publish) with the bytes that `encode` returns for the position of the
-    /// message. It is called again if another message takes that position meanwhile.
+    /// message. `encode` is called again if another message takes that position first.
     ///
     /// # Errors
     ///
@@ -231,10 +231,10 @@ impl<K: Key, M: Meta> Rooms<K, M> {
     }
 
     /// Sets the function that gets the events of all rooms, in their order, in place of the one
-    /// before. The turn calls it. Joins, leaves and messages are those of all loops, and begin with
-    /// the next; dropped messages are those of this loop's members.
+    /// before. The turn calls it, from the next event on: joins, leaves and messages of all loops,
+    /// and dropped messages of this loop's members.
     ///
-    /// It lasts as long as this loop's rooms: keep no clone of `Rooms` in it.
+    /// The function lasts as long as this loop's rooms: keep no clone of `Rooms` in it.
     pub fn on_event(&self, observer: impl Fn(&Event<K, M>) + 'static) {
         self.local.observe(Rc::new(observer));
     }

@@ -8,10 +8,10 @@ use super::kernel::Kernel;
 use super::{FIRST_DAY, Sim};
 
 impl Sim {
-    /// Writes a capture file in libpcap's format, for Wireshark and tcpdump. It covers the TCP and
-    /// UNIX connections that begin after this call. Each packet carries the time at which it was
-    /// first sent; lost packets are included, retransmissions are not. Writes at most 256 MiB, and
-    /// stops at the first write error.
+    /// Writes a capture file in libpcap's format, for Wireshark and tcpdump, of the TCP and UNIX
+    /// connections that begin after this call. Each packet carries the time at which it was first
+    /// sent; lost packets are included, retransmissions are not. Writes at most 256 MiB, and stops
+    /// at the first write error.
     ///
     /// Decrypt TLS traffic in it with [the key log](Self::log_keys).
     ///

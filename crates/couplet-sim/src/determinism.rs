@@ -44,7 +44,7 @@ impl Trial {
 /// system's time and entropy from the seed, so that a `HashMap` and a generator seeded by the
 /// system are deterministic too.
 ///
-/// The other process runs this same program; in a test, with the test's name as the filter. It
+/// The other process runs this same program, in a test with the test's name as the filter, and
 /// exits when it reaches this call.
 ///
 /// ```no_run
@@ -97,7 +97,7 @@ pub fn check_determined(
 }
 
 fn run_twice(trial: &Trial, scenario: Scenario<'_>) -> Result<Report, String> {
-    // Both runs keep the whole trace: an effect of the first run alone, such as initializing a
+    // Both runs keep the whole trace: an effect of only the first run, such as initializing a
     // static, would not show in two further runs.
     let whole = trial.clone().whole_trace();
     let first = whole.run_apart(scenario);

@@ -85,7 +85,7 @@ pub(super) struct System {
     pub(super) host: u32,
     boot: u32,
     serial: u32,
-    /// Its driver's `wait` runs the world; false for the loops of a `Sim`.
+    /// True if the driver's `wait` runs the world; false for the loops of a `Sim`.
     is_standalone: bool,
 }
 

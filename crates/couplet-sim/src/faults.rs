@@ -30,8 +30,8 @@ pub enum Fault {
     Refuse(Host),
     /// The accept queues of this host's ports are full: connects to it wait.
     FullQueue(Host),
-    /// This host loses power. Its peers are not notified; once restarted, it answers their packets
-    /// with resets. Its program restarts when the fault ends.
+    /// This host loses power, without notice to its peers; once restarted, it answers their
+    /// packets with resets. The program restarts when the fault ends.
     Crash(Host),
     /// This host's program is killed. The system closes the program's sockets (with a reset where
     /// [requested](couplet_core::Transport::set_reset_unless_closed)), and the program restarts

@@ -45,7 +45,7 @@
 //! Simulated hosts behave like Linux: the same scene gives protocols the same callbacks over real
 //! sockets and in the simulator. A [`Weather`] draws faults from the seed before the run, or a
 //! program [plans](Sim::fault) them: partitions, resets, crashes, descriptor exhaustion and so on;
-//! see [`Fault`]. [`check`] runs a scenario with many seeds. It reports a failure with its seed,
+//! see [`Fault`]. [`check`] runs a scenario with many seeds, and reports a failure with its seed,
 //! the shortest list of faults that still fails, and the last lines of the trace.
 //!
 //! # What every world checks, all the time

@@ -20,8 +20,8 @@ pub(super) struct PausedTokio {
 }
 
 impl PausedTokio {
-    /// Starts a runtime, whose clock begins at the loop's time `begun`. Its random decisions follow
-    /// the seed, if tokio is built with support for that.
+    /// Starts a runtime, whose clock begins at the loop's time `begun`, and whose random decisions
+    /// follow the seed if tokio is built with support for that.
     pub(super) fn start(begun: Instant, seed: u64) -> io::Result<PausedTokio> {
         let mut builder = Builder::new_current_thread();
         #[cfg(tokio_unstable)]
@@ -42,8 +42,8 @@ impl PausedTokio {
         self.runtime().enter()
     }
 
-    /// Runs `f` where tokio draws random numbers from the runtime's generator; entering the runtime
-    /// alone would use the thread's.
+    /// Runs `f` where tokio draws random numbers from the runtime's generator; merely entering the
+    /// runtime would use the thread's.
     pub(super) fn run<T>(&self, f: impl FnOnce() -> T) -> T {
         // tokio's budget is for one task, but `f` runs all tasks of the loop.
         self.runtime().handle().block_on(unconstrained(async { f() }))

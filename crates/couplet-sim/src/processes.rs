@@ -62,7 +62,7 @@ impl Sim {
     /// standard error is `fd:2`, if the command has a pipe for it.
     ///
     /// Each process is a separate host on its parent's machine: bytes between the two take no time,
-    /// and crashes, pauses, partitions and clock changes hit both. It dies when the parent's
+    /// and crashes, pauses, partitions and clock changes hit both. A process dies when the parent's
     /// program ends, for any reason. SIGTERM and SIGINT stop its loop, and SIGKILL, SIGHUP and
     /// SIGQUIT kill it; other signals are errors. Users, directories, limits and the like have no
     /// effect, and terminals and other descriptors are refused. Standard input and output are one

@@ -36,10 +36,10 @@ pub struct RecordedLoop {
     pub host: String,
     /// The number of the loop in this process, with which the IDs of its connections begin.
     pub serial: u32,
-    /// Its events. Its ticks are nanoseconds since the world began.
+    /// The events of the loop, with ticks in nanoseconds since the world began.
     #[doc(hidden)]
     pub ring: Arc<Ring>,
-    /// Its tables as of earlier times.
+    /// The tables of the loop as of earlier times.
     #[doc(hidden)]
     pub frames: Arc<Frames>,
 }
@@ -66,7 +66,7 @@ impl Recorder {
         self
     }
 
-    /// Sets of how many connections of each loop the addresses are kept: the last ones, at least 1.
+    /// Sets the number of connections of each loop, the last ones, whose addresses are kept; at least 1.
     #[must_use]
     pub fn logged_connections(mut self, count: usize) -> Recorder {
         self.logged_connections = count;
@@ -98,7 +98,7 @@ impl Recorder {
     }
 
     /// Sets the limits of the tables of each loop, in virtual time. By default they are kept every
-    /// 100 ms, and the other limits are those of [`TableLimits::default`].
+    /// 100 ms, with the other limits of [`TableLimits::default`].
     #[must_use]
     pub fn tables(mut self, limits: TableLimits) -> Recorder {
         self.tables = limits;

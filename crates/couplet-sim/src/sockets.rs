@@ -1,5 +1,5 @@
-//! Sockets controlled directly by the test: streams, listeners and datagram sockets. They are meant
-//! for hosts without a program; on a host with one they close when the program ends.
+//! Sockets controlled directly by the test: streams, listeners and datagram sockets, for hosts
+//! without a program. On a host with one, the sockets close when the program ends.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::kernel::{EndId, Kernel, WorldAction};
 use super::{Host, Sim};
 
 impl Sim {
-    /// Starts a connect from this host. It proceeds as the world runs; once connected,
+    /// Starts a connect from this host, which proceeds as the world runs; once connected,
     /// [`is_open`](Socket::is_open) returns true.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! The trace of a world: its events, in order. Every record is folded into a hash; the most recent
-//! are records for failure reports, and all of them on request.
+//! are kept for failure reports, and all of them on request.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,7 +8,7 @@ use couplet_core::Address;
 
 use super::random::{fold, fold_bytes};
 
-/// Number of records always records.
+/// Number of records always kept.
 const RECENT: usize = 200;
 
 /// Names a connection in a trace: its client's host and that host's connect counter. Unlike keys
@@ -74,11 +74,11 @@ pub(super) enum DatagramFate {
     NoReceiver,
     /// The queue of its receiver is full.
     QueueFull,
-    /// Its receiver closes before the program takes it.
+    /// The receiver closes before the program takes it.
     Unread,
     /// A program receives it: its length and its hash.
     Received(usize, u64),
-    /// Its sender gets an error because no socket receives it.
+    /// The sender gets an error because no socket receives it.
     Refused,
 }
 
@@ -129,7 +129,7 @@ impl Trace {
         fold(self.hash, self.count)
     }
 
-    /// The number of dropped records, and the records ones.
+    /// The number of dropped records, and the kept ones.
     pub(super) fn records(&self) -> (u64, &VecDeque<Record>) {
         (self.count - self.records.len() as u64, &self.records)
     }
@@ -261,7 +261,7 @@ impl fmt::Display for Line<'_> {
         match event {
             TraceEvent::Starts => f.write_str("starts"),
             TraceEvent::Ends(how) => write!(f, "ends: {how}"),
-            TraceEvent::Crashes => f.write_str("crashes: its power is gone"),
+            TraceEvent::Crashes => f.write_str("crashes: it loses power"),
             TraceEvent::Killed => f.write_str("is killed"),
             TraceEvent::FaultBegins(n) => write!(f, "fault {n} begins: {}", fault(n)),
             TraceEvent::FaultEnds(n) => write!(f, "fault {n} ends: {}", fault(n)),

@@ -35,7 +35,7 @@ enum Stage {
     New,
     /// `connection_made`.
     Made,
-    /// It has handed its connection over, and may be dropped.
+    /// The protocol has handed its connection over, and may be dropped.
     HandedOver,
     /// `connection_lost`.
     Lost,

@@ -78,7 +78,7 @@ enum HostKind {
     /// Without a program.
     Bare,
     Plain(ProgramFn),
-    /// It runs in a tokio runtime.
+    /// In a tokio runtime.
     #[cfg(feature = "sim-tokio")]
     WithTokio(ProgramFn),
 }
@@ -760,8 +760,8 @@ impl Sim {
     }
 
     /// A driver for the caller's own loop on a bare host; it reads at most `read_buffer` bytes at a
-    /// time. Its `wait` runs the world, so a world has at most one such driver, and no programs
-    /// beside it.
+    /// time. The driver's `wait` runs the world, so a world with such a driver has no other, and no
+    /// programs.
     pub fn driver(&self, host: Host, read_buffer: usize) -> Box<dyn Driver> {
         Box::new(SimDriver::standalone(&self.kernel, host.0, read_buffer.max(1)))
     }

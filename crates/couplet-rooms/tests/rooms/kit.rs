@@ -45,7 +45,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A loop alone, with these options for each room.
+    /// A single loop, with these options for each room.
     pub(crate) fn new(options: RoomOptions) -> Scene {
         Scene::of(&SharedRooms::new(move |_| options.clone()))
     }
@@ -97,7 +97,7 @@ impl Scene {
         (wire, member)
     }
 
-    /// A guest that takes so many bytes unless the test reads: half of them are in flight, the
+    /// A guest that takes at most `bytes` unless the test reads: half of them are in flight, the
     /// others in the transport. One message may exceed that.
     pub(crate) fn slow_guest(&mut self, name: &str, bytes: usize) -> (Wire, Guest) {
         self.memory.network().set_capacity(bytes / 2);

@@ -137,7 +137,7 @@ fn c190_an_encoder_that_is_overtaken_runs_again() {
 
 #[test]
 fn c191_a_history_is_bounded_by_count_bytes_and_time() {
-    // At most three; at most three bytes; those of the last minute.
+    // At most three messages; at most three bytes; the messages of the last minute.
     let options = [
         (RoomOptions::default().history(3, 100, MINUTE), Duration::ZERO, "789"),
         (RoomOptions::default().history(100, 3, MINUTE), Duration::ZERO, "789"),

@@ -35,7 +35,7 @@ struct Kept {
     returns: Cell<u64>,
 }
 
-/// The part of a position that says which room it is of.
+/// The part of a position that identifies the room.
 fn epoch(position: Position) -> String {
     let text = position.to_string();
     text.split('-').next().unwrap_or_default().to_owned()
@@ -105,7 +105,7 @@ fn server(reactor: &Reactor, policy: WhenFull, kept: &Rc<Kept>) -> Result<()> {
     Ok(())
 }
 
-/// A client that returns, and checks that it misses no message without being told.
+/// A client that returns, and checks that it misses no message without a report.
 struct Client {
     number: usize,
     kept: Rc<Kept>,

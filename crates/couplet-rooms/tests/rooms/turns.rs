@@ -17,7 +17,7 @@ fn guests(scene: &mut Scene, count: usize) -> Vec<(Wire, Guest)> {
     (1..=count).map(|number| scene.guest(&format!("guest {number}"))).collect()
 }
 
-/// Calls `f` at the end of so many turns, with the number of each.
+/// Calls `f` at the end of each of `turns` turns, with its number.
 fn each_turn(reactor: &Reactor, turns: u32, f: impl FnMut(u32) + 'static) {
     fn next(reactor: &Reactor, turn: u32, turns: u32, mut f: Box<dyn FnMut(u32)>) {
         let again = reactor.clone();

@@ -1,5 +1,5 @@
-//! Child processes of simulated programs. A child is a host beside its parent's, on the same
-//! machine: faults of the parent hit the child too, and it does not outlive the parent's program.
+//! Child processes of simulated programs. A child is a separate host on its parent's machine:
+//! faults of the parent hit the child too, and it does not outlive the parent's program.
 
 use std::cell::{Cell, RefCell};
 use std::io;

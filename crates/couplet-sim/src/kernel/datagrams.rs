@@ -39,8 +39,8 @@ pub(crate) struct Socket {
     options: DatagramOptions,
     // Bound: HELD (256); further datagrams are lost, as in a real system.
     queue: VecDeque<Datagram>,
-    /// For each destination host, the number of datagrams sent and the arrival time of the last.
-    /// They arrive in order unless the link reorders them.
+    /// For each destination host, the number of datagrams sent and the arrival time of the last:
+    /// datagrams arrive in order unless the link reorders them.
     // Bound: one for each host of the world.
     sent_to: BTreeMap<u32, (u64, u64)>,
     // Bound: one for each `join_group`.

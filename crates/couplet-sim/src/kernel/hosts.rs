@@ -580,7 +580,7 @@ impl Kernel {
         }
     }
 
-    /// Leaves the program's ports to its successor: connects are queued meanwhile.
+    /// Leaves the program's ports to its successor. Until then, connects are queued.
     pub(crate) fn leave_ports(&mut self, host: u32) {
         let listeners = self.host(host).listeners.values_mut();
         listeners.for_each(|listener| listener.state = ListenerState::Left);

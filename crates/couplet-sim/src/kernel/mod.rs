@@ -45,7 +45,7 @@ impl EndId {
     }
 }
 
-/// A scheduled event. Its subject may no longer exist when it fires.
+/// A scheduled event, whose subject may no longer exist when it fires.
 #[derive(Debug)]
 pub(super) enum SimEvent {
     /// A host's loop turns.

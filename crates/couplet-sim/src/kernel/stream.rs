@@ -39,7 +39,7 @@ pub(crate) enum Stage {
     Open,
     /// Closed by its program. Earlier writes are still sent.
     Closed,
-    /// Its system has vanished.
+    /// The system of this end has vanished.
     Vanished,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
     Alive,
-    /// Its program has not yet got this error.
+    /// The program has not yet got this error.
     Failed(io::ErrorKind),
     Dead,
 }

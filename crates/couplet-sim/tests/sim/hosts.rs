@@ -345,8 +345,8 @@ impl Protocol for Asks {
     }
 }
 
-/// A host that serves, and asks these peers. Its lines begin with the number of its life: its start,
-/// each second, each job, and the end of a connection to a peer.
+/// A host that serves, and asks these peers. A line is written at the start, each second, at each job
+/// and at the end of a connection to a peer, and begins with the number of the host's life.
 fn node(sim: &mut Sim, name: &str, peers: &'static [&str]) -> (Host, Diary) {
     fn pass_seconds(reactor: &Reactor, life: u32, second: u32, diary: &Diary) {
         diary.add(format!("{life}: {second} s"));

@@ -1,4 +1,4 @@
-//! The reasons why things wait, planted in simulated hosts: their words, with the world's times.
+//! The reasons of waiting objects, planted in simulated hosts: their texts, with the world's times.
 
 use std::cell::RefCell;
 use std::future::pending;

@@ -69,7 +69,7 @@ const SCENES: &[Row] = &[
         ["at 6: write heard", "aware; once made: write before, half, write after"],
         ["", ""],
     ),
-    // It drains its input.
+    // The closed peer drains its input.
     (
         "bytes written to a peer that has closed",
         ["once made: lose", "aware; once read_closed: write nobody hears it, lose"],

@@ -11,7 +11,7 @@ const SCENES: &[&str] = &[
     // The peer closes and has not read all.
     "{server|client}; aware; once made: write unread; tick; b close; a lost Lost; a error ConnectionReset
     a log made, lost(Lost)",
-    // It writes before.
+    // The peer writes first, and then closes without having read all.
     "{server|client}; aware; once made: write unread; tick; b send last words; tick; b close; a lost Lost
     a error ConnectionReset; a received last words; a lacks read_closed",
     // The peer has closed and is written to; the first write is answered with a reset.
