@@ -38,7 +38,7 @@
 //! ```
 //!
 //! `?` turns any error into a [`Failure`], the error of callbacks and of this crate's [`Result`].
-//! [`Failure::msg`] turns a text into one, also an error that is a text or a `Box<dyn Error>`:
+//! [`Failure::msg`] makes one of a text, or of an error that is a text or a `Box<dyn Error>`:
 //!
 //! ```
 //! use couplet::Failure;
@@ -172,7 +172,7 @@
 //! - [`driver`], apart from the options and addresses that this page names too; the hidden modules
 //!   and the crates beneath this one, such as `couplet-core`;
 //! - the text of errors, of [snapshots](reactor::Snapshot), logs and leak reports;
-//! - the fields of snapshots: new ones may appear, and each is that of one version's loop.
+//! - the fields of snapshots: new ones may appear, and each describes the loop of one version.
 //!
 //! Foreign types below 1.0 are in the interface where Rust has no stable ones: `socket2::SockRef`
 //! in [`with_socket`](Transport::with_socket) and the `prepare` options, and `futures_core::Stream`.

@@ -1,5 +1,5 @@
-//! Part 19, cases 1 to 4: cancelling a Deferred that has no way to stop its work. It fails
-//! immediately, and a late result is dropped.
+//! Part 19, cases 1 to 4: cancelling a Deferred that has no way to stop its work. The Deferred
+//! fails immediately, and a late result is dropped.
 //!
 //! `cargo run --example cancelling -- plain`
 

@@ -1,5 +1,5 @@
-//! Part 1, the blocking client: without a reactor. It gets one poem after another, and while it
-//! waits for a slow server the others wait too.
+//! Part 1, the blocking client: without a reactor. Gets one poem after another, so all servers
+//! wait while a slow one recites.
 //!
 //! `cargo run --example clients -- blocking 127.0.0.1:10000 127.0.0.1:10001`
 

@@ -1,4 +1,4 @@
-//! Part 5, client 2.1: as simple as a client with a protocol and a factory gets. It collects the
+//! Part 5, client 2.1: as simple as a client with a protocol and a factory gets. Collects the
 //! poems and prints them when the last server has finished.
 //!
 //! `cargo run --example clients -- v2_1 127.0.0.1:10000 127.0.0.1:10001`

@@ -1,5 +1,5 @@
 //! Part 6, client 3.0: `get_poem` takes a callback, and is independent of the program's use of the
-//! poem. It can't report a poem that never arrives: then this client waits forever, until Ctrl-C.
+//! poem. A poem that never arrives goes unreported: then this client waits forever, until Ctrl-C.
 //! (Client 3.1, with an errback, is `cargo run --example poetry_client`.)
 //!
 //! `cargo run --example clients -- v3_0 127.0.0.1:10000 127.0.0.1:10001`

@@ -1,6 +1,6 @@
-//! Part 10, client 5.0: a callback between download and output transforms the poem and may fail. It
-//! handles the failures it can recover from; the rest go to the errback, along with failed
-//! downloads.
+//! Part 10, client 5.0: a callback between download and output transforms the poem and may fail.
+//! The callback handles the failures it can recover from; the rest go to the errback, along with
+//! failed downloads.
 //!
 //! `cargo run --example clients -- v5_0 127.0.0.1:10000 127.0.0.1:10001`
 

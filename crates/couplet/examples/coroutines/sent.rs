@@ -1,5 +1,5 @@
-//! Part 17, case 4: sending values and failures into a coroutine. It awaits a Deferred: firing that
-//! with a value is Python's `send`, with a failure `throw`.
+//! Part 17, case 4: sending values and failures into a coroutine that awaits a Deferred: firing
+//! the Deferred with a value is Python's `send`, with a failure `throw`.
 //!
 //! `cargo run --example coroutines -- sent`
 

@@ -1,5 +1,5 @@
-//! Part 17, cases 1 and 2: a function that stops halfway and later continues from there. It runs
-//! only when polled: by a `for` over its steps, or by our own loop.
+//! Part 17, cases 1 and 2: a function that stops halfway and later continues from there. Only a
+//! poll runs it: by a `for` over its steps, or by our own loop.
 //!
 //! `cargo run --example coroutines -- steps`
 

@@ -1,5 +1,5 @@
-//! Part 14: a Deferred may have fired already: then each callback runs as soon as it is added. So a
-//! function may have its answer now or later, and its caller need not care.
+//! Part 14: a Deferred may have fired already: then a new callback runs immediately. So a function
+//! may have its answer now or later, and its caller need not care.
 //!
 //! Twisted can `pause` a Deferred; here a callback waits by returning another (see `returning`).
 //!

@@ -1,5 +1,5 @@
-//! Part 9: which callbacks of a chain run, and with what? Describe the chain, one argument per
-//! link. It starts with `ok` or `fail`; `callback=ok`, `errback=fail`, `both=ok` and so on are
+//! Part 9: which callbacks of a chain run, and with which result? Describe the chain, one argument
+//! per link. The first is `ok` or `fail`; `callback=ok`, `errback=fail`, `both=ok` and so on are
 //! links, each with its outcome.
 //!
 //! `cargo run --example deferreds -- simulator fail callback=ok errback=ok both=fail errback=ok`

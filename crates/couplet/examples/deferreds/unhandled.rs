@@ -1,4 +1,4 @@
-//! Part 9: a failure that reaches the end of its chain is not lost. It is reported once, when the
+//! Part 9: a failure that reaches the end of its chain is not lost, but reported once, when the
 //! last end of the Deferred is dropped: on stderr, or to the function given to `set_reporter`.
 //!
 //! `cargo run --example deferreds -- unhandled`

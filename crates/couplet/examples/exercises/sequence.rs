@@ -1,5 +1,5 @@
-//! Part 5, an exercise: what is called around `connection_lost`, and in which order? The protocol
-//! and the factory print each call. (`cargo run --example trace` shows the callers.)
+//! Part 5, an exercise: which methods are called around `connection_lost`, and in which order? The
+//! protocol and the factory print each call. (`cargo run --example trace` shows the callers.)
 //!
 //! `cargo run --example exercises -- sequence 127.0.0.1:10000`
 

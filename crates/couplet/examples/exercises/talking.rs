@@ -1,5 +1,5 @@
-//! Part 5, an exercise: a client that also talks back. It gives thanks for every line, and still
-//! writes after the poet's FIN: the end of reading is not the end of writing.
+//! Part 5, an exercise: a client that also talks back: thanks for every line, and a last word
+//! after the poet's FIN, since the end of reading is not the end of writing.
 //!
 //! `cargo run --example exercises -- talking 127.0.0.1:10000`
 

@@ -1,5 +1,5 @@
 //! The features shared by GLib and winit: events, frames, and a wait for a descriptor with a
-//! deadline. Its simulated user greets a visitor, and closes the window after the answer.
+//! deadline. A simulated user greets a visitor, and closes the window after the answer.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

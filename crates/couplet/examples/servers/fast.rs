@@ -1,4 +1,4 @@
-//! Part 11: the simplest server. It writes the poem immediately, and `lose_connection` flushes it
+//! Part 11: the simplest server writes the poem immediately, and `lose_connection` flushes it
 //! before closing.
 //!
 //! `cargo run --example servers -- fast tcp:10000 poem.txt`

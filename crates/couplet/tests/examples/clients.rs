@@ -67,7 +67,7 @@ fn the_broken_client_reads_one_server_after_the_other() {
     let mut streams = [accept(&first.0), accept(&second.0)];
     recite(&mut streams[0], "x");
     assert_eq!(client.line(), "task 1: 1 bytes of poetry");
-    // It blocks in the first server's read, and reads the second only after the end of the first.
+    // The client blocks in the first server's read, and reads the second only after that one's end.
     recite(&mut streams[1], POEM);
     recite(&mut streams[0], "y");
     assert_eq!(client.line(), "task 1: 1 bytes of poetry");
