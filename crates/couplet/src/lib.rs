@@ -38,7 +38,7 @@
 //! ```
 //!
 //! `?` turns any error into a [`Failure`], the error of callbacks and of this crate's [`Result`].
-//! [`Failure::msg`] makes one of a text, or of an error that is a text or a `Box<dyn Error>`:
+//! [`Failure::msg`] makes one from a text, or from an error that is a text or a `Box<dyn Error>`:
 //!
 //! ```
 //! use couplet::Failure;

@@ -45,7 +45,7 @@ fn c188_the_newest_messages_are_dropped_beyond_the_bounds() {
         let counts = scene.rooms.counts();
         assert_eq!((counts.dropped, counts.delivered, counts.cut), (8, 20 + 12, 0));
         let next = scene.publish("x").number();
-        assert_eq!((next, guest.dropped()), (21, 8), "it goes on");
+        assert_eq!((next, guest.dropped()), (21, 8), "it continues");
     }
 }
 

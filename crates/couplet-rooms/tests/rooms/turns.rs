@@ -92,7 +92,7 @@ fn c193b_members_that_leave_and_join_during_a_message_get_what_their_order_says(
     let (rooms, members) =
         (scene.rooms.clone(), guests.iter().map(|(_, guest)| guest.clone()).collect::<Vec<_>>());
     each_turn(&scene.memory.reactor(), 1, move |_| {
-        assert_eq!(rooms.counts().delivered, 2, "beside the item and its event");
+        assert_eq!(rooms.counts().delivered, 2, "besides the item and its event");
         assert!(members[1].leave() && members[9].leave());
         rooms.join(&ROOM, &of_late, "late".to_owned()).expect("it may join");
         rooms.publish(&ROOM, "second ").expect("there is such a room");

@@ -74,7 +74,7 @@ const TABLE: &[Case] = &[
         At(3, 252),
     ),
     (
-        "a refusal hurries the next, and the dead one goes on",
+        "a refusal hurries the next, and the dead one continues",
         &[V6(Dead), V4(Refuses), V6(Away(2))],
         &[(0, 0), (1, 250), (2, 252)],
         At(2, 254),

@@ -308,7 +308,7 @@ fn c154c_a_crash_of_the_parents_machine_takes_its_children_with_it_and_a_pause_p
     sim.run_for(18 * SECOND).expect("a calm world");
     assert_eq!(ticks.get(), paused, "it stands still");
     sim.run_for(5 * SECOND).expect("a calm world");
-    assert!(ticks.get() > paused + 2, "it goes on");
+    assert!(ticks.get() > paused + 2, "it continues");
     let now = sim.elapsed();
     sim.fault(now + SECOND, 3600 * SECOND, Fault::Crash(parent));
     sim.run_for(60 * SECOND).expect("a calm world");

@@ -367,7 +367,7 @@ fn a_server_counts_a_client_reset_after_any_byte_and_gets_none_of_its_lines() {
     let heard = tally.sessions.borrow();
     let of_the_cut = heard.iter().filter(|(name, _)| *name == CUT).collect::<Vec<_>>();
     assert_eq!(of_the_cut, [&(CUT, usize::MAX as u64)], "only whole lines are heard");
-    assert!(tally.heard.get() > 100, "the neighbour goes on: {}", tally.heard.get());
+    assert!(tally.heard.get() > 100, "the neighbour continues: {}", tally.heard.get());
 }
 
 #[test]
