@@ -9,7 +9,7 @@ use std::ptr;
 const HUGE: usize = 2 * 1024 * 1024;
 
 /// Moves the contents of a memory file of `length` bytes into huge pages, except for a last part that fills
-/// no page. Others may use the file at the same time. A file shorter than `length` is left unchanged.
+/// no page: a file shorter than a huge page is left unchanged. Others may use the file at the same time.
 ///
 /// MADV_COLLAPSE, of Linux 6.1.
 ///

@@ -137,9 +137,9 @@ impl Handle {
         });
         begun.ok()??;
         let _asking = QuestionGuard;
-        // SAFETY: the descriptor was open when the handle was made, on this thread; `release` adds to the
-        // count before a close, counts do not fall, and this one has not changed. During `question`, drops
-        // keep descriptors open, and `try_from` fails.
+        // SAFETY: the descriptor is open until `question` returns: it was open when the handle was made, on
+        // this thread; `release` adds to the count before a close, counts do not fall, and this one has not
+        // changed. During `question`, drops keep descriptors open, and `try_from` fails.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.number) };
         Some(question(descriptor))
     }

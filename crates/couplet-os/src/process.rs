@@ -170,7 +170,7 @@ const NUMBER_TAKEN: i32 = libc::EXDEV;
 /// The descriptor numbers of the child, and the files under them in this process. std reports a
 /// failure through a pipe, which must not use one of these numbers. So they are occupied before the
 /// pipe is made, by a duplicate of ours or by a descriptor of another thread. If that thread closes
-/// its descriptor too early, the pipe may take the number: the child detects the different file.
+/// its descriptor before then, the pipe may take the number: the child detects the different file.
 struct Numbers {
     /// Each number, with the device and inode of its file.
     // Bound: one for each descriptor of one command.

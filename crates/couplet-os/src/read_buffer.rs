@@ -13,7 +13,7 @@ const START: usize = 64;
 ///
 /// A processor with fast short copies (`fsrm`, such as AMD's since Zen 3) takes up to 20 times as long to
 /// copy if the destination begins 1 to 31 bytes after the source, in pages of 4096 bytes. Received data
-/// often begins on a page, and a C library places a long vector 16 bytes after the beginning of one: at
+/// often begins with a page, and a C library places a long vector 16 bytes after the beginning of one: at
 /// that address a read of 64 KiB took 32 µs instead of 8. This buffer begins 64 bytes after the beginning of
 /// a page, so copies from it to a long vector are fast as well.
 pub struct ReadBuffer {

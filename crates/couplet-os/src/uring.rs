@@ -210,7 +210,7 @@ impl fmt::Debug for Ring {
 }
 
 impl Ring {
-    /// A ring, of the calling thread, that also watches this descriptor.
+    /// A ring for the calling thread that also watches this descriptor.
     ///
     /// # Errors
     ///

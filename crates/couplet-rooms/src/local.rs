@@ -234,7 +234,7 @@ impl<K: Key, M: Meta> Local<K, M> {
 
     /// Delivers until nothing is left, or until `most` messages were given to members and events to
     /// the observer; then the next turn continues. A queue that is more than half full is worked off
-    /// beyond that: it would overflow, so publishers wait longer for this turn to end instead.
+    /// beyond that number: otherwise it would overflow. Publishers wait longer for that turn to end.
     fn work_off(self: &Rc<Self>, most: usize) {
         let continuing = Continuing(self);
         let mut left = most.max(1);

@@ -137,7 +137,7 @@ pub struct Rooms<K: Key, M: Meta = ()> {
 }
 
 impl<K: Key, M: Meta> Rooms<K, M> {
-    /// Rooms of only this loop, with the options that `options` returns for the name of each. For
+    /// Rooms for this loop only, with the options that `options` returns for the name of each. For
     /// several loops, or with other limits: [`SharedRooms`].
     pub fn new(
         reactor: &Reactor,

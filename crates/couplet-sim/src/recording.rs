@@ -66,7 +66,7 @@ impl Recorder {
         self
     }
 
-    /// Sets the number of connections of each loop, the last ones, whose addresses are kept; at least 1.
+    /// Sets how many connections of each loop keep their addresses: the newest ones, at least 1.
     #[must_use]
     pub fn logged_connections(mut self, count: usize) -> Recorder {
         self.logged_connections = count;

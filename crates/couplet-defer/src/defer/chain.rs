@@ -6,8 +6,8 @@ use super::Failure;
 use super::history::{History, InputKind, ShownStep, StepResult, StepState, Timed};
 use super::node::CreatedAt;
 
-/// The callbacks of a Deferred, each with its place, its result and its times. Threads that are
-/// [observed](super::waits::observe) have times, from the loop's clock.
+/// The callbacks of a Deferred, each with its place, its result and its times: the loop's, in a
+/// thread that is [observed](super::waits::observe).
 #[derive(Debug)]
 pub struct Chain<'a> {
     /// Where the Deferred was created.

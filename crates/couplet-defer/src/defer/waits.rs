@@ -78,7 +78,7 @@ pub enum Waiter {
     /// The program holds the Deferred, and has not polled it.
     #[default]
     Nothing,
-    /// This task of the loop polled it, or something else did.
+    /// Polled, by this task of the loop or by something else.
     Polled(Option<u64>),
     /// Another Deferred waits for it.
     Deferred(u64),
