@@ -13,7 +13,7 @@ use couplet_os::interfaces::interface_number;
 
 /// The address of one end of a connection, or of a listening port.
 ///
-/// It formats as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`, `unix:/run/app.sock`,
+/// Displays as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`, `unix:/run/app.sock`,
 /// or, for a datagram socket, `udp:127.0.0.1:9000`.
 ///
 /// ```
@@ -96,15 +96,14 @@ impl Address {
         })
     }
 
-    /// True for the wildcard address, such as that of a port that listens on all interfaces.
+    /// True for the wildcard address, which a port that listens on all interfaces has.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|ip| ip.is_unspecified())
     }
 }
 
-/// The name of a host in ASCII, in which it is looked up and stands in certificates and requests: IDNA,
-/// RFC 5891, with the mapping of UTS 46. `None` if a name beyond ASCII can't be converted, or if the
-/// feature `idna` is off.
+/// The ASCII form of a host name, used in lookups, certificates and requests: IDNA, RFC 5891, with the
+/// mapping of UTS 46. `None` if a name beyond ASCII can't be converted, or if the feature `idna` is off.
 pub fn ascii_host(name: &str) -> Option<Cow<'_, str>> {
     if name.is_ascii() {
         return Some(Cow::Borrowed(name));
@@ -174,7 +173,7 @@ impl fmt::Display for Address {
 
 /// The name of a UNIX socket. Twisted's `UNIXAddress`.
 ///
-/// It is built from a path; as in Twisted, a path that begins with a NUL is an
+/// Built from a path: as in Twisted, a path that begins with a NUL is an
 /// [abstract](Self::Abstract) name, and an empty path is [unnamed](Self::Unnamed).
 ///
 /// ```

@@ -52,7 +52,7 @@ pub trait DatagramProtocol: Any {
     /// The port is bound and served; the first call. Twisted's `startProtocol`.
     fn start_protocol(&mut self, _transport: &DatagramTransport) {}
 
-    /// A datagram arrived: whole, unless it is [cut](Datagram::cut). It is borrowed for the call only.
+    /// A datagram arrived: whole, unless it is [cut](Datagram::cut), and borrowed for the call only.
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>);
 
     /// The [peer](DatagramOptions::peer) of the port has no listener: an earlier datagram was
@@ -71,7 +71,7 @@ impl<F: FnMut(&DatagramTransport, &Datagram<'_>) + 'static> DatagramProtocol for
 
 /// A handle to a datagram port; cheap to clone. Dropping it changes nothing.
 ///
-/// It records requests, and the loop's turn acts. Datagrams queued in a callback are sent when the
+/// Calls record requests for the loop's turn. Datagrams queued in a callback are sent when the
 /// callback returns; others are sent at the end of the turn. When the socket is full, datagrams are
 /// queued, up to [`DatagramOptions::queue`]; further ones are dropped and [counted](Self::dropped).
 /// On a UNIX socket, a receiver that reads slowly delays only its own datagrams, and gives way to
@@ -127,7 +127,7 @@ pub enum SendError {
     /// The datagram exceeds the longest that this port can send. Twisted's `MessageLengthError`.
     #[error("cannot send a datagram of {length} bytes: at most {most} fit")]
     TooLong {
-        /// Its length, in bytes.
+        /// The datagram's length, in bytes.
         length: usize,
         /// The limit, in bytes.
         most: usize,
@@ -590,7 +590,7 @@ impl DatagramTransport {
     }
 
     /// Duplicates the socket of a UDP port, so that another process can
-    /// [adopt](Reactor::adopt_datagrams) it. The Deferred fires once the port is served. It fails if the
+    /// [adopt](Reactor::adopt_datagrams) it. The Deferred fires once the port is served, or fails: if the
     /// port stops, and with [`Unsupported`](std::io::ErrorKind::Unsupported) for a UNIX socket and on a
     /// driver without sockets.
     ///

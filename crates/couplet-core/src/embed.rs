@@ -94,11 +94,11 @@ pub async fn run<T>(l: Loop, program: impl AsyncFnOnce(Reactor) -> Result<T>) ->
     result.unwrap_or_else(|| Err(Stopped { signal: run.stopped_by() }.into()))
 }
 
-/// A run of a loop, as a future. It turns the loop, and completes when the run ends, by
+/// A run of a loop, as a future that turns the loop, and completes when the run ends, by
 /// [`Reactor::stop`] or, with [`LoopOptions::signals`](crate::LoopOptions::signals), by a signal.
 ///
-/// Its output is an error if the driver's wait fails, or if tokio shuts down. Dropping it ends the
-/// run immediately, as [`Loop::end`] does: connections get `connection_lost`, and nothing is
+/// The output is an error if the driver's wait fails, or if tokio shuts down. Dropping the future ends
+/// the run immediately, as [`Loop::end`] does: connections get `connection_lost`, and nothing is
 /// flushed. Neither way waits for threads: a job that is still running finishes in the background.
 ///
 /// ```
@@ -128,7 +128,7 @@ pub struct Embedded {
     watched: AsyncFd<OwnedFd>,
     reactor: Reactor,
     sleep: Pin<Box<Sleep>>,
-    /// The deadline of `sleep`. It may be before the next turn is due, but never after.
+    /// The deadline of `sleep`, possibly before the next turn is due, but never after.
     sleeps_until: Option<Instant>,
 }
 
@@ -211,7 +211,7 @@ impl Embedded {
     }
 }
 
-#[allow(deprecated, reason = "its successor is unsafe; an OwnedFd is what that asks for")]
+#[allow(deprecated, reason = "its successor is unsafe; an OwnedFd meets the requirement")]
 fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(descriptor, Interest::READABLE)
 }

@@ -268,7 +268,7 @@ impl ConnectError {
         io::Error::new(kind, ConnectError::LocalBind { address, source })
     }
 
-    /// The system's error number, such as `ENETUNREACH`; with several addresses, that of the last
+    /// The system's error number, such as `ENETUNREACH`; with several addresses, the number of the last
     /// failure. `None` if no system call failed, in memory, and in the simulator.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {

@@ -52,7 +52,7 @@ pub trait Factory {
     }
 
     /// A connection was made whose [`layers`](Self::layers) have to open before it gets a protocol.
-    /// It holds the [`Seat`] in the meantime, and drops it right before
+    /// Until then the connection holds the [`Seat`], which it drops right before
     /// [`build_protocol`](Self::build_protocol) or when it ends. `None` rejects the connection.
     ///
     /// A factory that limits its connections can thus count unfinished handshakes. A factory that
@@ -111,7 +111,7 @@ impl<P: Protocol, F: FnMut(&Address) -> Option<P>> Factory for FromPeerClosure<F
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a protocol factory",
     label = "not a factory",
-    note = "a factory is a type that implements `Factory`, a closure `|| MyProtocol`, or a closure `|peer: &Address| Some(MyProtocol)`, with `&Address` written out; what it builds implements `Protocol`",
+    note = "a factory is a type that implements `Factory`, a closure `|| MyProtocol`, or a closure `|peer: &Address| Some(MyProtocol)`, with `&Address` written out; the built type implements `Protocol`",
     note = "a `LineProtocol` needs a framer around it, as in `|| LineReceiver::new(MyProtocol)`; a `StringProtocol` needs `NetstringReceiver::new` or `IntReceiver::new`"
 )]
 pub trait IntoFactory<Kind> {
@@ -246,7 +246,7 @@ impl<F: 'static> Shared<F> {
         let taken = self.cell.factory.borrow_mut().take();
         let Some(mut factory) = taken else {
             // Reached only if the factory drives another loop from inside a callback.
-            log_error!("a shared factory was used from inside one of its own callbacks");
+            log_error!("a shared factory was used from inside one of its callbacks");
             return otherwise;
         };
         let mut result = otherwise;

@@ -41,7 +41,7 @@ pub fn drain_patience(transport: &Transport) -> Option<Duration> {
     transport.cell.drain_patience()
 }
 
-/// Whether the loop's time is that of the system, rather than a test's or a simulation's.
+/// Whether the loop's time is the system's, rather than a test's or a simulation's.
 pub fn is_real_time(reactor: &Reactor) -> bool {
     reactor.world().is_real_time()
 }

@@ -289,7 +289,7 @@ impl Outbox {
         self.check();
     }
 
-    /// Moves the remaining bytes to buffers of their own size; called when the driver is blocked,
+    /// Moves the remaining bytes to buffers of exactly their size; called when the driver is blocked,
     /// because they may stay queued for long. Copies, so it is called only after a partial send,
     /// not after every blocked write. A sealed piece, which is sent in many parts, is copied once less
     /// is left than was sent.
@@ -311,7 +311,7 @@ impl Outbox {
         self.push_piece(Piece::Bytes(bytes));
     }
 
-    /// Appends a piece as it is.
+    /// Appends a piece unchanged.
     fn push_piece(&mut self, piece: Piece) {
         if piece.len() == 0 {
             return;
@@ -377,7 +377,7 @@ impl Outbox {
         }
     }
 
-    /// Whether a part of a file follows so many chunks.
+    /// Whether a part of a file follows the first `chunks` chunks.
     pub(crate) fn has_file_after(&self, chunks: usize) -> bool {
         self.pieces().nth(chunks).is_some_and(|piece| !piece.is_in_memory())
     }

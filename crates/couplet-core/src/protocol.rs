@@ -49,7 +49,7 @@ pub trait Protocol: Any {
     /// The connection was made. This is the first call.
     fn connection_made(&mut self, _transport: &Transport) {}
 
-    /// Bytes arrived: at least one, split at arbitrary points. They are borrowed for the call only.
+    /// Bytes arrived, borrowed for the call only: at least one, split at arbitrary points.
     fn data_received(&mut self, transport: &Transport, data: &[u8]);
 
     /// A descriptor arrived on a UNIX socket, with the bytes of the next

@@ -1,6 +1,6 @@
 //! The [`Reactor`], a handle that records requests for a loop, and [`Recorder`], the trait through
-//! which it reaches the loop's records. Transports, factories and datagram ports know this much of
-//! a loop and no more.
+//! which it reaches the loop's records. Transports, factories and datagram ports know only this much
+//! of a loop.
 //!
 //! A reactor is a value: a process may have several, each can run again after it was stopped, and
 //! none is global. Twisted's `IReactorCore`, `IReactorTime`, `IReactorTCP`.
@@ -295,8 +295,8 @@ impl Reactor {
         DelayedCall::of(self, timer)
     }
 
-    /// Makes the call when the run ends or the loop is dropped, unless it is cancelled. It counts as
-    /// no pending work: it does not keep a run alive, and is no leak.
+    /// Makes the call when the run ends or the loop is dropped, unless it is cancelled. Not pending
+    /// work: the call does not keep a run alive, and is no leak.
     pub(crate) fn call_at_end(&self, call: impl FnOnce() + 'static) -> CallAtEnd {
         CallAtEnd(self.recorder.call_at_end(Box::new(call)))
     }

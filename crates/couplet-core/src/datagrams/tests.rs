@@ -38,7 +38,7 @@ fn c157_a_queue_has_a_limit_of_datagrams_too() {
         l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
         for round in 1..=2 {
             for number in 1..=MOST_QUEUED {
-                // The last of them leaves no room, whatever its length.
+                // The last one fills the queue, although it is empty.
                 let data = vec![0; number % 2];
                 assert_eq!(port.send_to(data, peer.host()), Ok(()), "{round}, {number}");
             }

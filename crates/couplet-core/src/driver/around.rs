@@ -37,7 +37,7 @@ pub trait Around {
         None
     }
 
-    /// Where the first bytes of each chunk are kept beside the ring; `None` costs nothing.
+    /// The first bytes of each chunk, kept in addition to the ring; `None` costs nothing.
     #[doc(hidden)]
     #[inline(always)]
     fn contents(&self) -> Option<&Contents> {
@@ -227,7 +227,7 @@ impl<A: Around> Driver for A {
     fn next(&mut self) -> Option<Event> {
         let event = self.inner_mut().next();
         if let Some(Event::Received(key)) = event {
-            // Its bytes are recorded when the loop takes them. The event needs no drop, and another one
+            // The bytes are recorded when the loop takes them. The event needs no drop, and a new one
             // stays in registers.
             std::mem::forget(event);
             return Some(Event::Received(key));

@@ -9,7 +9,7 @@ use crate::address::Address;
 /// A connection of a loop with a ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedConnection {
-    /// Its slot, as the records have it.
+    /// The slot, as in the records.
     pub slot: u32,
     /// Distinguishes connections of the same slot: the last part of the ID.
     pub generation: u32,

@@ -1,5 +1,5 @@
-//! [`Contents`]: the first bytes of the last chunks that a loop received and wrote, beside the events
-//! of its [`Ring`](super::ring::Ring). Off unless the inspector asks for them.
+//! [`Contents`]: the first bytes of the last chunks that a loop received and wrote, kept in addition to
+//! the events of its [`Ring`](super::ring::Ring). Off unless the inspector asks for them.
 //!
 //! A chunk is its bytes in whole words, then the number of its event, then its length. A reader walks
 //! from the newest chunk back to the oldest one that was certainly not overwritten while it read.
@@ -55,7 +55,7 @@ impl Contents {
     }
 
     /// Copies the first bytes of a chunk, which [`keep`](Self::keep) makes readable, and returns their
-    /// number. Called by the loop's thread alone.
+    /// number. Only the loop's thread calls this.
     pub(super) fn hold<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> usize {
         let begin = self.end.load(Ordering::Relaxed);
         // A reader that sees one of the next words also sees the end so far.
@@ -100,7 +100,7 @@ impl Contents {
     }
 
     /// Keeps the first `bytes` bytes of the chunk that was [held](Self::hold) last, for event number
-    /// `event`. Called by the loop's thread alone.
+    /// `event`. Only the loop's thread calls this.
     pub(super) fn keep(&self, event: u64, bytes: usize) {
         let length = bytes.min(self.each);
         if length == 0 {

@@ -15,13 +15,13 @@ use crate::address::Address;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Datagram<'a> {
-    /// Its bytes. A datagram may be empty.
+    /// The payload, which may be empty.
     pub data: &'a [u8],
     /// The sender, with the scope of an IPv6 address. [Unnamed](crate::UnixAddress::Unnamed) on a
     /// UNIX socket whose peer has no name; such a datagram can't be answered.
     pub from: Address,
-    /// The destination address. It differs from the port's address on a wildcard port and for
-    /// multicasts. `None` if the system does not report it.
+    /// The destination address, which differs from the port's on a wildcard port and for multicasts.
+    /// `None` if the system does not report it.
     pub to: Option<IpAddr>,
     /// The number of the receiving interface, if the system reports it.
     pub interface: Option<u32>,
@@ -187,7 +187,7 @@ pub struct DatagramQueue {
 
 /// A receiver whose queue was full.
 struct FullReceiver {
-    /// Its datagrams, in order. INVARIANT: the list has none of them.
+    /// The datagrams for this receiver, in order. INVARIANT: none of them is in the list.
     // Bound: as the list of the queue.
     held: VecDeque<(Vec<u8>, Option<IpAddr>)>,
     bytes: usize,
@@ -199,7 +199,7 @@ struct FullReceiver {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Retry {
     At(Instant),
-    /// Its datagrams are in the list again.
+    /// The receiver's datagrams are in the list again.
     Now,
 }
 
@@ -213,7 +213,7 @@ struct QueuedDatagram {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Outgoing<'a> {
-    /// Its bytes.
+    /// The payload.
     pub data: &'a [u8],
     /// The destination; `None` on a port with a peer.
     pub to: Option<&'a Address>,
@@ -312,7 +312,7 @@ impl DatagramQueue {
         self.hold_one();
     }
 
-    /// Moves the first datagram to those of its receiver, which is full.
+    /// Moves the first datagram to the held ones of its receiver, which is full.
     fn hold_one(&mut self) {
         let Some(first) = self.list.pop_front() else { return };
         let data = self.bytes[self.sent..self.sent + first.length].to_vec();
@@ -399,7 +399,7 @@ impl DatagramQueue {
             if !self.full.is_empty()
                 && let Some(to) = &sent.to
             {
-                // It takes datagrams again.
+                // The receiver takes datagrams again.
                 self.full.remove(to);
             }
         }
@@ -486,7 +486,7 @@ pub enum DatagramsSent {
     /// The system accepts nothing further for now; an [`Event::Room`](super::Event::Room) follows.
     /// The accepted datagrams are no longer in the queue.
     Blocked,
-    /// The system refused the first datagram, which stays in the queue. It may be sent again: a
+    /// The system refused the first datagram, which stays in the queue and may be sent again: a
     /// refusal on a connected socket concerns an earlier datagram.
     Failed(io::Error),
 }
@@ -661,7 +661,7 @@ mod tests {
                 assert!(send(&mut queue, at - Duration::from_nanos(1), |_| false).is_empty());
                 now = at;
             }
-            // Another receiver has short delays beside it.
+            // The delays of another receiver stay short.
             queue.push(b"y", Some(place(2)), None);
             assert!(send(&mut queue, now, |_| true).is_empty());
             let at = queue.next_retry().expect("it is full");

@@ -25,7 +25,7 @@
 //! - **Errors.** A write error that ends both directions is reported as [`Event::Failed`], after all
 //!   bytes that can still be read. A stream on which such an error was seen is never reported as
 //!   [`Event::Ended`]. A write error that ends only the sending direction, as on a pipe without
-//!   readers, is reported as [`Event::WriteFailed`]; the end of what can be read follows.
+//!   readers, is reported as [`Event::WriteFailed`]; the end of the readable stream follows.
 //! - **Death.** A connection with [`SocketOption::ResetUnlessClosed`] is reset when its driver is
 //!   dropped or its process ends. [`shut_write`](Commands::shut_write) and
 //!   [`close`](Commands::close) clear the option first.
@@ -134,7 +134,7 @@ pub enum Event {
     /// the bytes.
     #[cfg(unix)]
     Descriptor(Key, OwnedFd),
-    /// So many [taken](WriteOutcome::Taken) bytes were sent.
+    /// This many [taken](WriteOutcome::Taken) bytes were sent.
     Sent(Key, usize),
     /// The system accepts bytes again after [`WriteOutcome::Blocked`].
     Room(Key),
@@ -162,7 +162,7 @@ pub enum Event {
     /// An error on a datagram port, which stays open: `ConnectionRefused` if the port has a peer.
     DatagramError(Key, io::Error),
     /// A descriptor passed to [`World::watch`] is ready. Reported again by the next wait, if it is
-    /// still ready and [`World::rearm`] or [`World::rewatch`] was called meanwhile.
+    /// still ready and [`World::rearm`] or [`World::rewatch`] was called before.
     Ready(WatchId, Ready),
     /// A job of [`Commands::run_blocking`] has run, or was dropped because no thread could be
     /// started.
@@ -172,7 +172,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The end of what can be read from a stream: of the peer's stream, unless an error was seen.
+    /// The event after the last readable byte: the end of the peer's stream, unless an error was seen.
     pub(crate) fn end_of(key: Key, error: Option<io::Error>) -> Event {
         error.map_or(Event::Ended(key), |error| Event::Failed(key, error))
     }
@@ -240,7 +240,7 @@ impl Signal {
     }
 }
 
-/// A job for [`Commands::run_blocking`]. It panics neither when run nor when dropped without
+/// A job for [`Commands::run_blocking`], which panics neither when run nor when dropped without
 /// running.
 pub type Job = Box<dyn FnOnce() + Send>;
 
@@ -254,7 +254,7 @@ pub enum WriteOutcome {
     /// The system accepts nothing further for now; an [`Event::Room`] (or `Failed`) follows. The
     /// bytes that the driver could send are no longer in the outbox.
     Blocked,
-    /// The driver took this many bytes out of the outbox. They still count as buffered until
+    /// The driver took this many bytes out of the outbox. Taken bytes count as buffered until
     /// [`Event::Sent`] reports them sent.
     Taken(usize),
 }
@@ -528,7 +528,7 @@ pub trait Commands {
     /// Cancels a job, and drops it if it has not started.
     fn forget_job(&mut self, ticket: Ticket);
 
-    /// A waker for [`wait`](Driver::wait), usable from any thread. It does nothing once the driver
+    /// A waker for [`wait`](Driver::wait), usable from any thread, and without effect once the driver
     /// is dropped.
     fn waker(&self) -> Waker;
 
@@ -561,7 +561,7 @@ pub trait Driver: Commands {
         false
     }
 
-    /// The number of events of the last wait, if it could report no more, so that others may be at
+    /// The number of events of the last wait, if it reached its maximum, so that others may be at
     /// hand: the loop then waits again before it makes timed calls. `None` if all were reported.
     fn full_batch(&self) -> Option<NonZeroUsize> {
         None
@@ -603,7 +603,7 @@ impl Around for Box<dyn Driver> {
 /// Chooses one of `n` alternatives (`n` ≥ 1) by returning its index; see [`World::order`].
 pub type Order = Box<dyn FnMut(usize) -> usize>;
 
-/// The services that handles may use immediately. They never call user code.
+/// The services that handles may use immediately, none of which calls user code.
 pub trait World {
     /// The only clock. The loop reads it once a turn.
     fn now(&self) -> Instant;

@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn lookups_that_the_queue_does_not_hold_are_refused() {
         let names = names(Waker::noop().clone());
-        // Four threads don't look up so many names in the meantime.
+        // Four threads can't look up this many names while they are submitted.
         (0..50_000).for_each(|number| names.submit(Ticket(number), "localhost".into()));
         let answers = std::iter::from_fn(|| names.next());
         let refused = |answer: &io::Result<Vec<IpAddr>>| {

@@ -180,7 +180,7 @@ impl ListenOptions {
     }
 
     /// Calls `f` with the new socket before it is bound, to set any option that
-    /// [`socket2`](SockRef) supports. Its error fails the listen. Accepted connections inherit most
+    /// [`socket2`](SockRef) supports; an error fails the listen. Accepted connections inherit most
     /// options. Not called by drivers without sockets.
     ///
     /// ```
@@ -272,7 +272,7 @@ impl ConnectOptions {
     }
 
     /// Calls `f` with each new socket before it is bound and connects, to set any option that
-    /// [`socket2`](SockRef) supports. Its error fails the attempt. Not called by drivers without
+    /// [`socket2`](SockRef) supports; an error fails the attempt. Not called by drivers without
     /// sockets.
     #[must_use]
     pub fn prepare(
@@ -388,7 +388,7 @@ impl DatagramOptions {
     }
 
     /// Calls `f` with the new socket before it is bound, to set any option that
-    /// [`socket2`](SockRef) supports. Its error fails the listen. Not called by drivers without
+    /// [`socket2`](SockRef) supports; an error fails the listen. Not called by drivers without
     /// sockets.
     #[must_use]
     pub fn prepare(

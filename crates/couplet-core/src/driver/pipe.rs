@@ -49,8 +49,8 @@ impl Pipe {
         Pipe::from_parts(Some(reader.into()), Some(writer.into()))
     }
 
-    /// A pipe that reads and writes one descriptor, such as a terminal. Its halves can't be closed
-    /// separately.
+    /// A pipe that reads and writes one descriptor, such as a terminal, so that its halves can't be
+    /// closed separately.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl Pipe {
         Ok(Pipe::both(reader, writer).named("stdio:"))
     }
 
-    /// A duplicate of an open descriptor, by number, readable and writable as it was opened.
+    /// A duplicate of an open descriptor, by number, with the same access mode.
     ///
     /// # Errors
     ///

@@ -325,7 +325,7 @@ mod tests {
     fn a_refused_question_wakes_its_loop_and_a_queued_one_does_not() {
         let wakes = Arc::new(Wakes::default());
         let run = |answer: u32| answer;
-        // Without threads, all wake-ups are those of `submit`.
+        // Without threads, all wake-ups come from `submit`.
         let work = PoolSpec { name: "test", threads: 0, idle: IDLE, queue: 2, run, refuse: |_| 0 };
         let pool = Pool::new(work, wakes.clone().into());
         for (ticket, woken) in [(1, 0), (2, 0), (3, 1), (4, 2)] {

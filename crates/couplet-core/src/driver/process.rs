@@ -36,8 +36,8 @@ const OF_THIS_PROCESS: [&str; 8] = [
 /// [`Reactor::spawn_process`](crate::Reactor::spawn_process).
 ///
 /// Unless set otherwise, the child inherits our environment, directory and user; its descriptors 0
-/// to 2 are pipes to us, and it has no others. It does not inherit the variables by which systemd
-/// addresses this process: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*` and `FDSTORE`.
+/// to 2 are pipes to us, and it has no others. The variables by which systemd addresses this process
+/// are not inherited: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*` and `FDSTORE`.
 ///
 /// ```
 /// use couplet::process::{ChildFd, Command};
@@ -220,7 +220,7 @@ impl Command {
         self
     }
 
-    /// Runs the child as this user, by number. It has no supplementary groups, unless
+    /// Runs the child as this user, by number, and without supplementary groups, unless
     /// [`groups`](Self::groups) sets them.
     #[must_use]
     pub fn uid(mut self, uid: u32) -> Self {
@@ -562,7 +562,7 @@ pub struct Spawned {
 /// The standard input of a child.
 #[derive(Debug)]
 pub enum ChildInput {
-    /// A pipe of its own, or no pipe of ours.
+    /// A separate pipe, or no pipe of ours.
     Separate,
     /// The pipe at 1, which is the standard output too.
     Joined,
@@ -646,7 +646,7 @@ impl ProcessHandle {
     }
 }
 
-/// A child of ours. Its descriptor becomes readable once it has exited.
+/// A child of ours, whose descriptor becomes readable once it has exited.
 #[derive(Debug)]
 pub(crate) struct SystemProcess {
     running: Running,
@@ -764,7 +764,7 @@ impl ChildDescriptors {
     }
 }
 
-/// Sets the size of a terminal's window. Its programs are notified by SIGWINCH.
+/// Sets the size of a terminal's window; SIGWINCH notifies the programs in it.
 pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
     let size = rustix::termios::Winsize {
         ws_row: size.rows,

@@ -1,5 +1,5 @@
-//! [`Recorded`]: a driver that writes what passes through the seam into a [`Ring`]. A loop without a
-//! ring has the driver itself, and pays nothing.
+//! [`Recorded`]: a driver that writes the events and commands of another one into a [`Ring`]. A loop
+//! without a ring has the inner driver itself, and pays nothing.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt;
@@ -27,7 +27,7 @@ pub struct RingWriter {
     left: Rc<Cell<Option<u64>>>,
     /// Called when it is due after a wait.
     watch: Rc<OnceCell<Watch>>,
-    /// When it is due, in ticks. The driver's writer alone counts.
+    /// When the watch is due, in ticks. Used only in the driver's writer.
     due: Cell<u64>,
 }
 
@@ -35,7 +35,7 @@ pub struct RingWriter {
 type Watch = Box<dyn Fn(u64) -> u64>;
 
 impl RingWriter {
-    /// A ring that fits into so many bytes, and the addresses of so many connections.
+    /// A ring that fits into `bytes` bytes, and the addresses of `connections` connections.
     pub(crate) fn new(
         (bytes, connections): (usize, usize),
         contents: Option<Contents>,
@@ -45,7 +45,7 @@ impl RingWriter {
         RingWriter::over(ring.with_contents(contents), None)
     }
 
-    /// The same with a clock of nanoseconds, those of a simulated world.
+    /// The same with a clock that gives the nanoseconds of a simulated world.
     #[cfg(feature = "testing")]
     pub(crate) fn with_clock(
         (bytes, connections): (usize, usize),
@@ -253,7 +253,7 @@ impl fmt::Debug for RingWriter {
 
 /// A driver with a ring: the system's, or in a `WORLD` whose clock is virtual; and, with `CONTENTS`, one
 /// that keeps the first bytes of each chunk.
-// The ring's address is that of the whole, which saves an instruction wherever it is needed.
+// The ring comes first, at the address of the whole, which saves an instruction at each use.
 #[repr(C)]
 pub(crate) struct Recorded<D, const WORLD: bool, const CONTENTS: bool> {
     ring: RingWriter,

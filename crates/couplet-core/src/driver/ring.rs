@@ -1,4 +1,4 @@
-//! [`Ring`]: the last events of a loop, written by the loop alone and read by any thread.
+//! [`Ring`]: the last events of a loop, written only by the loop and read by any thread.
 //!
 //! An event is four words: the time and the kind in two, and two numbers whose meaning depends on the kind.
 //! Writing one is four stores and an index; there is no lock and no allocation. A reader discards the
@@ -37,7 +37,7 @@ pub enum Kind {
     Waited = 1,
     /// Bytes arrived and are delivered: the connection, and their count.
     Received = 2,
-    /// Bytes were written: the connection, and their count. Its time is the beginning of the write.
+    /// Bytes were written: the connection, and their count. Stamped at the beginning of the write.
     Wrote = 3,
     /// The system took only a part of the bytes: the connection, and their count.
     Blocked = 4,
@@ -180,8 +180,8 @@ struct Names {
 }
 
 impl Ring {
-    /// A ring that fits into so many bytes, made at this tick and time, and the addresses of so many
-    /// connections.
+    /// A ring that fits into `bytes` bytes, made at this tick and time, and the addresses of
+    /// `connections` connections.
     pub fn new(bytes: usize, connections: usize, origin: (u64, Instant)) -> Ring {
         Ring::with(bytes, connections, Clock::Processor(origin.0, origin.1))
     }
@@ -209,7 +209,7 @@ impl Ring {
         self.contents.as_ref()
     }
 
-    /// Writes an event. Called by the loop's thread alone.
+    /// Writes an event. Only the loop's thread calls this.
     #[inline(always)]
     pub fn put(&self, ticks: u64, kind: Kind, key: u32, value: u32) {
         self.prepare(ticks, kind, key, value);
@@ -287,7 +287,7 @@ impl Ring {
         self.slots.capacity()
     }
 
-    /// Passes the events from number `from` on, as far as they are kept, to `each`, and returns the
+    /// Passes the events that are still kept, beginning with number `from`, to `each`, and returns the
     /// number of the next event. Events that are overwritten during the call are left out.
     pub fn read(&self, from: u64, mut each: impl FnMut(Record)) -> u64 {
         self.read_numbered(from, |_, record| each(record))

@@ -402,7 +402,7 @@ impl DatagramSocket {
     }
 }
 
-/// An IPv4 address, if that is what an IPv6 socket calls by a mapped one.
+/// Converts an IPv4-mapped IPv6 address to IPv4; any other address is unchanged.
 fn unmapped(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),

@@ -203,7 +203,7 @@ impl CurrentCall {
     }
 }
 
-/// The next check; none if the limit lies beyond the range of `Instant`.
+/// The next check; none if the limit is beyond the range of `Instant`.
 fn check_at(since: Instant, after: Duration) -> StallCheck {
     since.checked_add(after).map_or(StallCheck::Dormant, StallCheck::At)
 }
@@ -282,7 +282,7 @@ struct Loops {
 enum Thread {
     None,
     Running,
-    /// It checks all loops now.
+    /// The thread checks all loops now.
     Woken,
 }
 

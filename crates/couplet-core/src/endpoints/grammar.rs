@@ -563,8 +563,8 @@ pub(super) fn print_over(f: &mut fmt::Formatter<'_>, kind: &str, over: &str) -> 
     }
 }
 
-/// Whether a wrapper would take keywords of the endpoint after it: those of the same kind, or
-/// `endpoint=`, which belongs to the outermost wrapper.
+/// Whether a wrapper would take keywords of the endpoint after it: that endpoint has an inner one of the
+/// wrapper's kind, or the keyword `endpoint=`, which belongs to the outermost wrapper.
 fn takes_keywords_of(kind: &str, over: &str) -> bool {
     let Ok(parts) = Parts::new(over, &ListenOptions::default()) else { return false };
     let has_inner = parts.parts.iter().any(|part| part.key.as_deref() == Some("endpoint"));
@@ -580,7 +580,7 @@ fn kinds_of(text: &str) -> Vec<String> {
 }
 
 /// Whether the rest of a `tcp:` endpoint means another endpoint without the prefix: it would parse as
-/// another kind, or its port alone would be on this machine.
+/// another kind, or it is only a port, which would be on this machine.
 #[cfg(any(feature = "tls", feature = "ring"))]
 pub(super) fn needs_tcp(rest: &str) -> bool {
     let is_port_alone = Parts::new(rest, &ListenOptions::default()).is_ok_and(|parts| {
@@ -590,7 +590,6 @@ pub(super) fn needs_tcp(rest: &str) -> bool {
     is_port_alone || !kinds_of(rest).is_empty()
 }
 
-/// Writes `:key=yes|no` for each switch that differs from the default.
 /// Prints the limits of a port that are not the default.
 pub(super) fn print_limits(f: &mut fmt::Formatter<'_>, options: &ListenOptions) -> fmt::Result {
     let ListenOptions { backlog, connections, buffered, buffered_by_peer, .. } = options;
@@ -605,6 +604,7 @@ pub(super) fn print_limits(f: &mut fmt::Formatter<'_>, options: &ListenOptions) 
     set.try_for_each(|(key, limit)| write!(f, ":{key}={limit}"))
 }
 
+/// Writes `:key=yes|no` for each switch that differs from the default.
 pub(super) fn print_switches(
     f: &mut fmt::Formatter<'_>,
     known: &[(&'static str, Switch)],

@@ -81,7 +81,7 @@ pub enum RegisterError {
 }
 
 /// Registers a kind of endpoint to listen on, for the whole process. Strings that begin with
-/// `prefix` and a colon are parsed by `read` wherever an endpoint is expected, alone and inside
+/// `prefix` and a colon are parsed by `read` wherever an endpoint is expected, also inside
 /// wrappers such as `tls:`. Parts that `read` leaves are an error.
 ///
 /// A host with this name then needs the prefix `tcp:`. Twisted's

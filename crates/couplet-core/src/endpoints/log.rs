@@ -22,7 +22,7 @@ use crate::transport::Transport;
 ///
 /// The limit is per connection, 64 KiB by default; for a capture it is on the size of the file,
 /// including earlier content, 256 MiB by default. A log shows the bytes at its position: plaintext
-/// in `log:tls:443`, ciphertext in `tls:log:443`. It is written from the loop, so the file should
+/// in `log:tls:443`, ciphertext in `tls:log:443`. The loop writes the file, which should therefore
 /// be on a fast disk; pipes are refused, because writing to one may block. Several loops, ports and
 /// connects may write to one file: lines and packets are never interleaved, and a record cut by a
 /// full disk is removed. Twisted's `TrafficLoggingFactory`.

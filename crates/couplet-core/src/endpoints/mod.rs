@@ -36,8 +36,8 @@
 //!
 //! # Wrappers
 //!
-//! `tls:`, `haproxy:`, `throttle:` and `log:` wrap another endpoint, in any order. They change no
-//! address: a port alone is on 127.0.0.1 behind a wrapper, too. The last wrapper
+//! `tls:`, `haproxy:`, `throttle:` and `log:` wrap another endpoint, in any order, and change no
+//! address: a port without a host is on 127.0.0.1 behind a wrapper, too. The last wrapper
 //! is next to the socket: `tls:haproxy:443:…` reads the PROXY header in the clear, before TLS, and
 //! `log:tls:443:…` logs plaintext. The keywords of all kinds follow in any order; each belongs to
 //! the outermost kind that knows it. A kind can appear twice if the inner one is in a separate
@@ -112,7 +112,7 @@ use crate::transport::{Connection, Transport};
 
 /// An endpoint to listen on. Twisted's `IStreamServerEndpoint`.
 ///
-/// It displays as a string that [`server_from_string`] parses.
+/// Displays as a string that [`server_from_string`] parses.
 ///
 /// ```
 /// use couplet::endpoints::{ServerEndpoint, TcpServer};
@@ -189,7 +189,7 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
     ///
     /// # Errors
     ///
-    /// If a file can't be used. The ports go on with those that they have.
+    /// If a file can't be used. The ports keep the present ones.
     fn reload(&self) -> Result<Reload> {
         Ok(Reload::default())
     }
@@ -201,8 +201,7 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
 pub struct Reload(Option<Box<dyn FnOnce() + Send>>);
 
 impl Reload {
-    /// Files that are put to use by this closure. They may have been read in another thread than the
-    /// loop's.
+    /// Files that are put to use by this closure, perhaps read in another thread than the loop's.
     pub fn new(apply: impl FnOnce() + Send + 'static) -> Reload {
         Reload(Some(Box::new(apply)))
     }
@@ -223,13 +222,13 @@ impl fmt::Debug for Reload {
 
 /// An endpoint to connect to. Twisted's `IStreamClientEndpoint`.
 ///
-/// It displays as a string that [`client_from_string`] parses.
+/// Displays as a string that [`client_from_string`] parses.
 pub trait ClientEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
     /// Connects, and builds the protocol with the factory. Called by [`Reactor::connect`], possibly
     /// several times. The Deferred fires with the connection's transport once `connection_made` has
     /// been called; cancelling it stops the attempt.
     ///
-    /// An endpoint passes the factory on, as in [`ServerEndpoint::listen`]. It may do so later, for
+    /// An endpoint passes the factory on, as in [`ServerEndpoint::listen`], perhaps later, for
     /// example after a lookup.
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport>;
 
@@ -419,9 +418,10 @@ impl Reactor {
     }
 
     /// Connects to an endpoint. The Deferred fires with the connection once `connection_made` has
-    /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint or names
-    /// something unusable, otherwise with [`ConnectError`](crate::ConnectError) or the error of the
-    /// endpoint. Cancelling it stops the attempt. It stays pending while the factory retries.
+    /// been called, and stays pending while the factory retries. The failure is an [`EndpointError`]
+    /// if the string is not a valid endpoint or names something unusable, otherwise a
+    /// [`ConnectError`](crate::ConnectError) or the error of the endpoint. Cancelling the Deferred
+    /// stops the attempt.
     #[track_caller]
     pub fn connect<K, F: IntoFactory<K>>(
         &self,

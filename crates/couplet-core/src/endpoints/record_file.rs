@@ -17,7 +17,7 @@ use crate::backlog::{Backlog, lost_lines};
 use crate::layers::Pcap;
 use crate::panics::lock;
 
-/// Records that are queued for a slow disk, in bytes: those of a burst.
+/// Records that are queued for a slow disk, in bytes: enough for a burst.
 const QUEUE: usize = 16 * 1024 * 1024;
 
 /// Maximum size of a captured packet, in bytes: far more than we or other programs write.
@@ -62,7 +62,7 @@ type FileId = Option<(u64, u64)>;
 
 // Bound: one for each file that an endpoint has open.
 /// The open files, with the number of their users. A file is opened and closed while this is
-/// locked: its lock excludes other programs, not another loop that opens it meanwhile. Law 9: one
+/// locked: its lock excludes other programs, but not another loop of this one. Law 9: one
 /// for each file that an endpoint names.
 static OPEN: Mutex<Vec<OpenRecords>> = Mutex::new(Vec::new());
 

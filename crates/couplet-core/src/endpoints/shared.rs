@@ -50,7 +50,7 @@ pub struct Sharing {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Claim<'a> {
-    /// It would listen on this address.
+    /// The endpoint would listen on this address.
     #[non_exhaustive]
     Address {
         /// The address.
@@ -60,7 +60,7 @@ pub enum Claim<'a> {
         /// Whether an address of IPv6 receives from IPv4 too.
         is_dual: bool,
     },
-    /// It would append to this file, or make it.
+    /// The endpoint would append to this file, or create it.
     File(&'a Path),
 }
 
@@ -79,7 +79,7 @@ impl Sharing {
 
     /// Has all loops share one socket, also where the system could distribute connections among
     /// several. `choose` returns it, or `None` for one that the endpoint binds; it gets the address to
-    /// bind, or `None` for an inherited socket. It is called again when a loop listens after all have
+    /// bind, or `None` for an inherited socket, and is called again when a loop listens after all have
     /// stopped.
     ///
     /// With [`Port::duplicate`] the socket moves to another process, under all the layers of its
@@ -366,7 +366,7 @@ impl PerLoopPort {
         text: String,
     ) -> io::Result<PerLoopPort> {
         if !options.switches.has(Switch::ReusePort) && at.port() != 0 {
-            // Fails if the port is in use. With `SO_REUSEPORT` alone, a second program would get
+            // Fails if the port is in use. With only `SO_REUSEPORT`, a second program would get
             // half of the connections.
             ListeningSocket::bound(at, options)?;
         }

@@ -118,8 +118,8 @@ macro_rules! common_setters {
             self
         }
 
-        /// Sets the issuers' certificates, in another PEM file. They belong to the
-        /// [`identity`](Self::identity), without which they have no effect.
+        /// Sets the issuers' certificates of the [`identity`](Self::identity), in another PEM file. No
+        /// effect without an identity.
         #[must_use]
         pub fn chain(mut self, file: impl Into<String>) -> Self {
             self.files.chain = Some(Part::standalone(file.into()));

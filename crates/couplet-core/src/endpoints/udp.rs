@@ -1,4 +1,4 @@
-//! The part of the grammar for datagrams: `udp:`. It has no streams, so it cannot be combined with
+//! The part of the grammar for datagrams: `udp:`. Without streams, `udp:` cannot be combined with
 //! other kinds: [`UdpServer`] and [`UdpClient`] are parsed from strings, and passed to
 //! [`Reactor::listen_udp`] and [`connect_udp`](crate::Reactor::connect_udp).
 //!

@@ -1,4 +1,4 @@
-//! [`TlsError`]: the cause of a TLS failure, and the side at fault. It names no TLS library, and
+//! [`TlsError`]: the cause of a TLS failure, and the side at fault. The type names no TLS library, and
 //! exists without the feature `tls` too.
 
 use std::error::Error;
@@ -22,17 +22,17 @@ pub enum Fault {
 pub enum CertificateProblem {
     /// No certificate was presented.
     Missing,
-    /// Its validity has ended.
+    /// The certificate has expired.
     Expired,
-    /// Its validity has not begun.
+    /// The certificate is not valid yet.
     NotYetValid,
-    /// It was issued for other names.
+    /// The certificate was issued for other names.
     WrongName,
-    /// Its issuer is not trusted, or a certificate between the two is missing.
+    /// The issuer is not trusted, or a certificate between the two is missing.
     UnknownIssuer,
-    /// It was issued for another purpose, such as for clients only.
+    /// The certificate was issued for another purpose, such as for clients only.
     WrongUsage,
-    /// Its issuer has revoked it, or cannot be asked.
+    /// The issuer has revoked the certificate, or cannot be asked.
     Revoked,
     /// A signature is wrong, or its algorithm is not accepted.
     BadSignature,
@@ -68,7 +68,7 @@ pub enum TlsProblem {
 
 /// The error of a TLS connection that failed.
 ///
-/// It is the cause in [`Reason::Tls`](crate::Reason::Tls) or, for a truncated stream, in the
+/// The cause in [`Reason::Tls`](crate::Reason::Tls) or, for a truncated stream, in the
 /// `io::Error` of [`Reason::Lost`](crate::Reason::Lost).
 #[derive(Debug)]
 #[non_exhaustive]

@@ -80,10 +80,10 @@ impl ErasedFactory {
         }
     }
 
-    /// Has the port listen on the socket that `choose` returns, instead of binding one of its own:
-    /// another process, or another port, has bound it for the same endpoint. `choose` gets the address
-    /// to bind; `None` stands for an inherited socket. With this, [`ServerEndpoint::listen`] moves a
-    /// port between processes, under all the layers of its endpoint.
+    /// Has the port listen on the socket that `choose` returns, which another process, or another port,
+    /// has bound for the same endpoint, instead of binding a new one. `choose` gets the address to bind,
+    /// or `None` for an inherited socket. With this, [`ServerEndpoint::listen`] moves a port between
+    /// processes, under all the layers of its endpoint.
     ///
     /// The port keeps its endpoint's address and options; stopped and started again, it binds its address
     /// anew.

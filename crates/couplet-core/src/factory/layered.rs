@@ -30,7 +30,7 @@ use crate::recorder::Reactor;
 /// # }
 /// ```
 ///
-/// The layer lies below the layers of the inner factory. Twisted's `WrappingFactory`.
+/// The layer is below the layers of the inner factory. Twisted's `WrappingFactory`.
 #[derive(Clone, Debug)]
 pub struct Layered<F, M> {
     inner: F,

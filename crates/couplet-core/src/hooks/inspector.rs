@@ -1,4 +1,4 @@
-//! Hooks for `couplet-inspect`, which looks at loops from a thread of its own.
+//! Hooks for `couplet-inspect`, which inspects loops from its own thread.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ pub use crate::reactor::inspect::{InspectedLoop, Inspector, Observing};
 pub use crate::why::{short_type, size, time};
 use crate::{LoopOptions, Reactor, Transport};
 
-/// Has the loops with these options inspected. They keep the places of timed calls, tasks and jobs.
+/// Has the loops with these options inspected; inspected loops keep the places of timed calls, tasks
+/// and jobs.
 #[must_use]
 pub fn inspect(options: LoopOptions, inspector: Arc<dyn Inspector>) -> LoopOptions {
     options.inspected_by(inspector)
@@ -24,7 +25,7 @@ pub fn inspect(options: LoopOptions, inspector: Arc<dyn Inspector>) -> LoopOptio
 
 /// Has `revise` change each snapshot of the loop before it is delivered, in place of the function
 /// set before: for guests in another language, which know types and places that the loop does not.
-/// It is called in the loop's thread, and dropped with the loop.
+/// Called in the loop's thread, and dropped with the loop.
 pub fn revise_snapshots(reactor: &Reactor, revise: impl Fn(&mut Snapshot) + 'static) {
     reactor.revise_snapshots(revise);
 }

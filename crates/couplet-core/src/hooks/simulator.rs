@@ -24,9 +24,9 @@ use crate::reactor::numbered;
 pub use crate::transport::report::LayerReport;
 use crate::{Address, ConnectError, Loop, LoopOptions, Protocol, Reactor, Transport};
 
-/// Creates a loop over a driver that writes its events into a ring of so many bytes, with the
-/// addresses of so many connections, and with these contents and frames. `clock` gives the nanoseconds
-/// since the world began.
+/// Creates a loop over a driver that writes its events into a ring, with these contents and frames.
+/// `sizes` are the bytes of the ring and the number of connections whose addresses it keeps. `clock`
+/// gives the nanoseconds since the world began.
 pub fn recorded_loop(
     driver: impl Driver + 'static,
     options: &LoopOptions,
@@ -59,8 +59,8 @@ pub fn observe(
     l.reactor().set_layer_observer(layers);
 }
 
-/// Observes the Deferreds and locks of a loop, each with so many callbacks, until the result is dropped:
-/// while the loop has the thread.
+/// Observes the Deferreds and locks of a loop, each with at most `most` callbacks, until the result is
+/// dropped: while the loop has the thread.
 pub fn observe_deferreds(l: &Loop, most: usize) -> Observing {
     Observing::of_host(&l.reactor(), most)
 }

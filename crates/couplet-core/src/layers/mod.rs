@@ -112,8 +112,8 @@ impl Opened {
         self.infos.iter().rev().find_map(|info| info.clone().downcast().ok())
     }
 
-    /// The PROXY header that led to this, in version 2, or nothing if no layer has told anything. `None`
-    /// if such a header can't tell it all.
+    /// Encodes this as a PROXY header of version 2, empty if no layer added anything. `None` if such a
+    /// header can't express everything.
     pub(crate) fn to_proxy_header(&self) -> Option<Vec<u8>> {
         let addresses = (&self.peer, &self.host);
         match &self.infos[..] {

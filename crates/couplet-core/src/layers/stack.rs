@@ -31,7 +31,7 @@ use crate::panics::{Contained, discard, discard_all};
 use crate::unread::Unread;
 
 /// Plaintext arrived after the request to encrypt: an injection, or a peer that does not wait
-/// (CVE-2011-0411). It is never delivered as part of the encrypted stream; the connection is cut.
+/// (CVE-2011-0411). The connection is cut, and never delivers it as part of the encrypted stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("plaintext after STARTTLS: the peer sent unencrypted bytes after the request to encrypt")]
 pub struct PlaintextAfterUpgrade;
@@ -312,7 +312,7 @@ impl Layers {
     /// gets [`Up::Nothing`] or [`Up::Last`].
     ///
     /// The sink gets [`Up::Open`] when the last layer has opened, with the information from all
-    /// layers. It may return [`Break`] to stop (a pause, an upgrade). In that case, or when a layer
+    /// layers, and may return [`Break`] to stop (a pause, an upgrade). In that case, or when a layer
     /// is full, `feed` returns `Break`: the caller stops reading from the socket, and later calls
     /// `feed` without bytes to continue. Bytes fed before that are queued behind the others.
     ///

@@ -99,7 +99,7 @@ impl Queue {
         wakers
     }
 
-    /// Accounts for a cancelled reservation. It stays in the queue until its turn, or until most
+    /// Accounts for a cancelled reservation, which stays in the queue until its turn, or until most
     /// are cancelled.
     fn cancel_reservation(&mut self, time: Duration) {
         self.time = self.time.saturating_sub(time);
@@ -164,7 +164,7 @@ impl Bandwidth {
     }
 }
 
-/// A reservation, held by its throttle. Its drop returns the unused bytes.
+/// A reservation, held by its throttle. Dropping it returns the unused bytes.
 #[derive(Debug)]
 struct ReservationGuard {
     bandwidth: Rc<Bandwidth>,
@@ -532,7 +532,7 @@ mod tests {
         assert_eq!(next.feed(&[0; 10], due), 10);
     }
 
-    /// A turn whose first bytes were used returns the time of the others, and no more.
+    /// A turn whose first bytes were used returns only the time of the others.
     #[test]
     fn a_turn_that_was_used_in_part_returns_the_rest() {
         for used in 1..10 {

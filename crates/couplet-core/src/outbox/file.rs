@@ -98,8 +98,8 @@ impl SharedFile {
     }
 
     /// The present version of a file that is never overwritten or cut short, but at most replaced by
-    /// another one under its name. Its bytes may be sent without a copy (`sendfile`): if it is changed
-    /// nevertheless, the peer may get a mixture.
+    /// another one under its name. Writes may send the bytes without a copy (`sendfile`): if the file is
+    /// changed nevertheless, the peer may get a mixture.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl SharedFile {
         if is_intact { Ok(()) } else { Err(FileChanged.into()) }
     }
 
-    /// Whether the ends are as they were when the file was opened.
+    /// Whether the ends have not changed since the file was opened.
     #[cold]
     fn has_ends(&self) -> io::Result<bool> {
         match &self.0.contents {
@@ -279,7 +279,7 @@ impl FilePart {
         self.offset
     }
 
-    /// Where it lies in the file.
+    /// The position in the file.
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset.saturating_add(self.len as u64)
     }

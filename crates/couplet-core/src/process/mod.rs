@@ -105,7 +105,7 @@ pub trait ProcessProtocol: Any {
         let _ = (process, reason);
     }
 
-    /// The child has exited. Its pipes may still be open.
+    /// The child has exited, perhaps with pipes that are still open.
     fn process_exited(&mut self, process: &Process, end: &ProcessEnd) {
         let _ = (process, end);
     }
@@ -143,7 +143,7 @@ struct ProcessCell {
     waiting: RefCell<Vec<Resolver<ProcessEnd>>>,
     /// The next timed step of a termination, until the child has exited.
     next_step: RefCell<Option<DelayedCall>>,
-    /// Its row in the snapshots of its loop, until it has ended.
+    /// The row in the loop's snapshots, until the process has ended.
     note: RefCell<Option<Note>>,
 }
 
@@ -227,11 +227,11 @@ pub enum SignalError {
 pub struct NotWritable(pub i32);
 
 impl Reactor {
-    /// Starts a program as a child. It is running when this returns; the turn makes the protocol's
+    /// Starts a program as a child, which is running when this returns; the turn makes the protocol's
     /// callbacks.
     ///
     /// The child gets only the descriptors listed in the [`Command`]. Signals that this program
-    /// ignores have their default action in the child, and none is blocked. Its exit is noticed
+    /// ignores have their default action in the child, and none is blocked. The loop notices the exit
     /// without SIGCHLD. If the run ends first, the child keeps running, with its pipes closed
     /// ([`ProcessEnd::LeftRunning`]).
     ///
@@ -378,8 +378,8 @@ impl Drop for ProtocolCall<'_> {
 
 impl Process {
     /// The program at the other end of a connection made by
-    /// [`connect_process`](Reactor::connect_process) or the endpoint `process:`. It may outlive the
-    /// connection for a while.
+    /// [`connect_process`](Reactor::connect_process) or the endpoint `process:`. The program may outlive
+    /// the connection for a while.
     pub fn of(transport: &Transport) -> Option<Process> {
         transport.program::<Tether>().map(|tether| tether.process().clone())
     }
@@ -507,7 +507,7 @@ impl Process {
         }
     }
 
-    /// Sets the size of the terminal's window. Its programs are notified by SIGWINCH.
+    /// Sets the size of the terminal's window; SIGWINCH notifies the programs in it.
     ///
     /// # Errors
     ///
@@ -591,7 +591,7 @@ impl Process {
             step.cancel();
         }
         if self.cell.is_joined() {
-            // Its input has no reader any more.
+            // The child's input no longer has a reader.
             self.close_child_fd(0);
         }
         contain("process_exited", || self.call(|protocol| protocol.process_exited(self, &end)));

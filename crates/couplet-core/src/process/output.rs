@@ -136,8 +136,8 @@ fn fail(waiting: &SharedResolver, error: impl Into<Failure>) {
     }
 }
 
-/// Kills a process whose output is no longer wanted. Its children may hold its pipes and never read
-/// the unsent input, so the pipes are closed without flushing.
+/// Kills a process whose output is no longer wanted. The children of the process may hold its pipes and
+/// never read the unsent input, so the pipes are closed without flushing.
 fn kill_and_close(process: &Process) {
     if let Err(error) = process.signal_process(ProcessSignal::KILL) {
         tracing::debug!(%error, "cannot kill a process");

@@ -54,7 +54,7 @@ impl Protocol for ChildPipe {
 
     fn read_closed(&mut self, transport: &Transport) {
         if self.is_joined() && self.process.has_pipe(0) {
-            // Its input is still writable.
+            // The child's input is still writable.
             self.process.pipe_lost(self.number, &Reason::Done(By::Peer));
         } else {
             transport.lose_connection();

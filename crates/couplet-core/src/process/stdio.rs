@@ -13,7 +13,7 @@ use crate::transport::Connection;
 
 impl Reactor {
     /// Starts a program and connects to its standard input and output: its output is received, and
-    /// written bytes are its input. Its standard error is ours, unless the command redirects it.
+    /// written bytes are its input. Standard error is ours, unless the command redirects it.
     ///
     /// `lose_write_connection` closes its input; the end of its output is `read_closed`. A program
     /// that closes its input earlier ends only that direction

@@ -72,9 +72,8 @@ pub trait Framer: Sized {
     /// `bytes` holds no complete message. `bytes` has at least one byte and at most
     /// [`limit`](Self::limit).
     ///
-    /// On a grammar violation it [fails](Transport::fail) the transport and returns `None`. It is
-    /// never called while paused or closing, so it may deliver a message without checking for
-    /// either.
+    /// On a grammar violation, [fails](Transport::fail) the transport and returns `None`. Never
+    /// called while paused or closing, so it may deliver a message without checking for either.
     fn step(&mut self, transport: &Self::Transport, bytes: &[u8]) -> Option<usize>;
 
     /// This framer's buffer for partial messages.
@@ -99,7 +98,7 @@ pub trait Framer: Sized {
     }
 
     /// Whether the connection may move to another process now: a new framer gets the bytes of
-    /// [`buffer`](Self::buffer), and knows nothing else. No while a message is delivered in parts.
+    /// [`buffer`](Self::buffer), and no other state. No while a message is delivered in parts.
     fn may_move(&self) -> bool {
         true
     }

@@ -44,7 +44,7 @@ pub fn decode_line<'a>(bytes: &'a [u8], delimiter: &[u8]) -> Option<Decoded<'a>>
 
 /// A protocol that receives complete lines from a [`LineReceiver`] or a [`LineOnlyReceiver`].
 ///
-/// Its other callbacks have the same names and meanings as in [`Protocol`].
+/// The other callbacks have the same names and meanings as in [`Protocol`].
 ///
 /// ```
 /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -67,7 +67,7 @@ pub fn decode_line<'a>(bytes: &'a [u8], delimiter: &[u8]) -> Option<Decoded<'a>>
 /// assert_eq!(held.wire.take(), b"what is your name?\r\nhello Ada\r\n");
 /// ```
 ///
-/// It is not a [`Protocol`] without a framer, and the compiler says so:
+/// A `LineProtocol` is not a [`Protocol`] without a framer, so this does not compile:
 ///
 /// ```compile_fail,E0277
 /// # use couplet::protocols::{LineProtocol, LineTransport};
@@ -84,7 +84,7 @@ pub trait LineProtocol: Any {
     /// The connection was made. This is the first call.
     fn connection_made(&mut self, _transport: &LineTransport) {}
 
-    /// A complete line arrived, without its delimiter. It is borrowed for the call only.
+    /// A complete line arrived, without its delimiter, and borrowed for the call only.
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]);
 
     /// In raw mode: bytes arrived, at least one, split at arbitrary points. To return to line mode,

@@ -17,7 +17,7 @@
 //! - The messages are the same however the stream is split.
 //! - A message that arrives in one piece is passed as a slice of the received bytes, without a
 //!   copy. A partial message is copied and held until the rest arrives.
-//! - Messages have a length limit, and a peer that exceeds it costs no more memory than the limit:
+//! - Messages have a length limit, and a peer that exceeds it costs at most that much memory:
 //!   an announced length is checked before anything is buffered. A violation ends the connection
 //!   with a [`FramingError`], after the messages before it have been delivered.
 //! - [`pause_producing`](Transport::pause_producing) takes effect immediately, even in the middle

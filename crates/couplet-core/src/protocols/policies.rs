@@ -1,4 +1,4 @@
-//! Connection policies that wrap any factory. They limit simultaneous connections
+//! Connection policies that wrap any factory: limits on simultaneous connections
 //! ([`LimitConnections`], [`LimitConnectionsByPeer`]), the rate of new connections
 //! ([`LimitConnectionRate`]), and the lifetime of a connection ([`LimitLifetime`]). Twisted's
 //! `policies`.
@@ -95,7 +95,7 @@ pub trait Admission: Any {
 
 /// A factory behind a policy, created by [`Policy::wrap`].
 ///
-/// It forwards every call; the protocols it builds are [`Admitted`].
+/// Forwards every call, and wraps the built protocols in [`Admitted`].
 pub struct Policed<F, R> {
     factory: F,
     policy: R,
@@ -108,7 +108,7 @@ pub struct Admitted<P, A> {
 }
 
 enum AdmissionState<A> {
-    /// Its `connection_made` was not called yet.
+    /// The protocol's `connection_made` was not called yet.
     Granted(A),
     Made(A),
     /// The connection was lost, or another protocol holds the admission.
@@ -263,7 +263,7 @@ type Peers = Rc<RefCell<HashMap<IpAddr, usize>>>;
 
 /// Limits the rate of new connections: a token bucket, initially full, that refills evenly.
 ///
-/// It admits a burst of `most` connections, then one per `per / most`. It counts in whole
+/// Admits a burst of `most` connections, then one per `per / most`, counted in whole
 /// nanoseconds of the reactor's time. See [`Policy`] for an example.
 #[derive(Clone)]
 pub struct LimitConnectionRate {

@@ -13,7 +13,7 @@ use crate::{HandOver, Protocol, Reason, Transport};
 const MOST: u32 = 1000;
 const PER: Duration = Duration::from_secs(1);
 
-/// A token bucket, initially full, that refills evenly. It counts in units chosen so that a token
+/// A token bucket, initially full, that refills evenly. The units are chosen so that a token
 /// costs `per` in nanoseconds and `most` units are added per nanosecond, which makes all arithmetic
 /// exact.
 pub(super) struct Bucket {
@@ -145,8 +145,8 @@ impl fmt::Debug for MessageRate {
 /// is a line or a string. A line protocol's raw bytes are not counted. Around a plain [`Protocol`],
 /// each read counts as one message, of at most 256 KiB unless the loop's options set another size.
 ///
-/// Its pause is independent of others ([`Transport::throttle`]): the protocol and producers may
-/// pause and resume as usual.
+/// The pause for this limit is independent of others ([`Transport::throttle`]): the protocol and
+/// producers may pause and resume as usual.
 ///
 /// ```
 /// use couplet::protocols::{LimitMessages, LineProtocol, LineReceiver, LineTransport};

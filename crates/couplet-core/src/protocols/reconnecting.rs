@@ -19,7 +19,7 @@ use crate::layers::Layer;
 
 /// Reconnects with exponential backoff until it is stopped.
 ///
-/// It works with both `connect_tcp` and endpoints; the Deferred of [`Reactor::connect`] fires with
+/// Works with both `connect_tcp` and endpoints; the Deferred of [`Reactor::connect`] fires with
 /// the first connection that is established, or fails when this factory gives up. Every call is
 /// forwarded to the inner factory, which is not stopped between attempts.
 ///
@@ -146,7 +146,7 @@ impl<F: Factory> ReconnectingClientFactory<F> {
 
     /// Sets the standard deviation of a delay, as a fraction of the delay; the default is about
     /// 0.12. Values are clamped to the range from 0 (no jitter) to 1, and NaN counts as 0. Jitter
-    /// spreads out clients that lost their server at the same moment. It never shortens a delay to
+    /// spreads out clients that lost their server at the same moment, and never shortens a delay to
     /// less than a tenth of itself, nor to less than a tenth of the initial delay.
     #[must_use]
     pub fn jitter(self, jitter: f64) -> Self {
@@ -171,7 +171,7 @@ impl<F: Factory> ReconnectingClientFactory<F> {
 }
 
 impl<F> ReconnectingClientFactory<F> {
-    /// Its [`Reconnection`], to keep when the factory is moved into a connect.
+    /// The factory's [`Reconnection`], to keep when the factory is moved into a connect.
     pub fn reconnection(&self) -> Reconnection {
         self.reconnection.clone()
     }
@@ -247,8 +247,8 @@ impl ReconnectState {
     }
 }
 
-/// An approximate standard normal deviate: the sum of twelve uniform ones. It uses only additions,
-/// so a seed gives the same result on every machine.
+/// An approximate standard normal deviate: the sum of twelve uniform ones. With only additions,
+/// a seed gives the same result on every machine.
 fn normal(reactor: &Reactor) -> f64 {
     let mut sum = 0.0;
     for _ in 0..3 {

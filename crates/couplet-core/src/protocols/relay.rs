@@ -19,7 +19,7 @@ use crate::{Protocol, Reason, Transport};
 /// - one peer's FIN is passed on to the other peer, after all bytes before it; the other direction
 ///   stays open;
 /// - a write error that ends only one direction ([`Transport::write_error`]), as of a program that
-///   reads no more of its input, drops the bytes for that peer; its own bytes still reach the other
+///   stops reading its input, drops the bytes for that peer; its own bytes still reach the other
 ///   peer, to their end;
 /// - a reset, a timeout, a failed connect, the end of a [drain](crate::Reactor::drain) or any other
 ///   unclean end aborts the other connection, so that no peer mistakes a truncated stream for a
@@ -81,7 +81,7 @@ struct Joint {
 }
 
 enum SideState {
-    /// Its connection is not made yet.
+    /// The connection is not made yet.
     // Bound: one read: then reading is paused until both connections are made.
     Awaited(Vec<u8>),
     Open(Transport),

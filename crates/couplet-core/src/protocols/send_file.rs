@@ -39,8 +39,8 @@ pub struct FileCut {
 /// loop, and at most one piece is in memory. The Deferred fires when the last byte was handed to
 /// the system. Cancelling it discards a piece that is being read, and leaves the connection open.
 ///
-/// It fails with [`FileCut`] if the connection closes first, with the `io::Error` of a read, or
-/// immediately with [`ProducerRegistered`](crate::transport::ProducerRegistered) if the transport
+/// The failure is [`FileCut`] if the connection closes first, the `io::Error` of a read, or,
+/// immediately, [`ProducerRegistered`](crate::transport::ProducerRegistered) if the transport
 /// already has a producer. After a failed read the connection stays open, so that its protocol can
 /// report the error to the peer.
 ///

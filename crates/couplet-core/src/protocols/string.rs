@@ -41,7 +41,7 @@ pub(super) fn deliver(
 /// A protocol that receives complete strings from a [`NetstringReceiver`](super::NetstringReceiver)
 /// or an [`IntReceiver`](super::IntReceiver): the same object works with either.
 ///
-/// Its other callbacks have the same names and meanings as in [`Protocol`](crate::Protocol).
+/// The other callbacks have the same names and meanings as in [`Protocol`](crate::Protocol).
 ///
 /// ```
 /// use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
@@ -64,7 +64,7 @@ pub trait StringProtocol: Any {
     /// The connection was made. This is the first call.
     fn connection_made(&mut self, _transport: &StringTransport) {}
 
-    /// A complete string arrived. It is borrowed for the call only.
+    /// A complete string arrived, borrowed for the call only.
     fn string_received(&mut self, transport: &StringTransport, string: &[u8]);
 
     /// A descriptor arrived on a UNIX socket. Strings in the bytes that it came with are delivered

@@ -35,7 +35,7 @@ pub(super) struct AdoptionSource {
     pub(super) attached: Option<DependentGuard>,
     /// Whether it belongs to the port that listens on its address.
     pub(super) joins_port: bool,
-    /// What layers had told about it in another process.
+    /// The information that layers added in another process.
     pub(super) opened: Option<Opened>,
 }
 
@@ -56,7 +56,7 @@ impl Reactor {
     /// with the connection after `connection_made`; cancelling it earlier closes the socket.
     ///
     /// The factory's `do_start`, `build_protocol` and `do_stop` are called. The socket becomes
-    /// non-blocking; its other options stay as they are. Twisted's `adoptStreamConnection`.
+    /// non-blocking; its other options do not change. Twisted's `adoptStreamConnection`.
     ///
     /// # Errors
     ///
@@ -93,8 +93,7 @@ impl Reactor {
     ///
     /// The descriptors become non-blocking for every process that shares them, until the connection
     /// is closed. A file is always ready, and each read or write of it waits for its disk. The loop
-    /// leaves SIGPIPE alone: Rust's runtime ignores that signal. Only on Unix. Twisted's
-    /// `StandardIO`.
+    /// does not handle SIGPIPE, which Rust's runtime ignores. Only on Unix. Twisted's `StandardIO`.
     ///
     /// ```
     /// use std::io::Write;

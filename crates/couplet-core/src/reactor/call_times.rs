@@ -49,7 +49,7 @@ impl CallTimes {
         self.total = self.total.saturating_add(took);
     }
 
-    /// Adds other calls, such as those of another loop.
+    /// Adds other calls, such as another loop's.
     pub fn extend(&mut self, other: CallTimes) {
         for (ours, theirs) in self.buckets.iter_mut().zip(other.buckets) {
             *ours += theirs;

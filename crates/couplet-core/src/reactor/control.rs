@@ -95,7 +95,7 @@ impl Reactor {
     /// Suspends the turn, for callbacks that need the [`Loop`](crate::Loop) itself, for example to
     /// turn it: a protocol queues such a call and suspends the turn, and the owner of the loop makes
     /// the call. [`Loop::turn`](crate::Loop::turn) returns as soon as the present event is handled.
-    /// Its next call continues the turn: it sends the output of this event's connection, and takes
+    /// The next call continues the turn: it sends the output of this event's connection, and takes
     /// the next event.
     ///
     /// In a turn without further events this does nothing, because the turn is about to return.

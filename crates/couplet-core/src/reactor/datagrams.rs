@@ -102,9 +102,9 @@ impl Reactor {
     }
 
     /// Takes over a UDP socket: a [duplicate](DatagramTransport::duplicate) from another process, or a
-    /// [`std::net::UdpSocket`]. Its peer, its families and the kernel's coalescing stay; the options
-    /// that apply before a socket is bound are ignored, and `broadcast` is set. To join a group of
-    /// which the socket is a member is no error. Twisted's `adoptDatagramPort`.
+    /// [`std::net::UdpSocket`]. The peer, the families and the kernel's coalescing stay; the options
+    /// that apply before a socket is bound are ignored, and `broadcast` is set. Joining a group that
+    /// already contains the socket is no error. Twisted's `adoptDatagramPort`.
     ///
     /// # Errors
     ///

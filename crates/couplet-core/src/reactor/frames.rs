@@ -34,8 +34,8 @@ impl TableLimits {
     }
 
     /// Sets how many times the tables are kept: 64 by default. The newest are as close as their
-    /// [interval](Self::interval), and older ones are farther apart. With 0, a recording has the
-    /// tables of its end alone.
+    /// [interval](Self::interval), and older ones are farther apart. With 0, a recording has only the
+    /// tables of its end.
     #[must_use]
     pub fn kept(mut self, count: usize) -> TableLimits {
         self.frames = count;
@@ -112,7 +112,7 @@ impl Frames {
             dropped.extend(kept.remove(least));
             rows -= dropped.last().map_or(0, |frame| frame.rows());
         }
-        // They may contain the user's objects.
+        // Frames may contain the user's objects, so the lock is released first.
         drop(kept);
         drop(dropped);
     }
@@ -158,7 +158,7 @@ impl Snapshot {
             + self.rows.len()
     }
 
-    /// Keeps so many rows of each kind. Returns how many were left out.
+    /// Keeps at most `most` rows of each kind. Returns the number of rows that were left out.
     pub(super) fn truncate(&mut self, most: usize) -> usize {
         let all = self.count();
         self.ports.truncate(most);

@@ -102,9 +102,9 @@ impl Reactor {
     /// Continues a connection of another process, with a protocol for its
     /// [kind](HandedOver::kind). The protocol's first call is `connection_made`; then it gets the unread
     /// bytes, in the next turn at the earliest, when all connections that were taken over together have
-    /// begun. Unsent output of its predecessor leaves before its own. Settings, counters, addresses and
-    /// the [`ProxyHeader`] are those that the connection had; a producer is gone. It belongs to the port
-    /// that listens on the address of its socket, if there is one.
+    /// begun. Unsent output of its predecessor leaves before its own. The connection keeps its settings,
+    /// counters, addresses and [`ProxyHeader`], loses its producer, and belongs to the port that listens
+    /// on the address of its socket, if there is one.
     ///
     /// The Deferred fires with the transport once the connection is in the loop.
     ///
@@ -154,7 +154,8 @@ impl Reactor {
 /// Builds a protocol that continues a connection of another process.
 pub(crate) type BuildProtocol = dyn Fn() -> Box<dyn Protocol>;
 
-/// The first protocol of a connection that was taken over. It puts everything as it was.
+/// The first protocol of a connection that was taken over. Restores settings, unsent output and unread
+/// bytes.
 struct Continued {
     record: Record,
     next: Option<Contained<Box<dyn Protocol>>>,
@@ -184,7 +185,7 @@ impl HandedOver {
         &self.record.state
     }
 
-    /// The address of the peer, which a proxy may have told; `None` if the socket is no longer connected.
+    /// The address of the peer, perhaps from a PROXY header; `None` if the socket is no longer connected.
     pub fn peer(&self) -> Option<Address> {
         let peer = self.connection.peer()?;
         Some(self.record.proxy_header().and_then(|header| header.peer).unwrap_or(peer))

@@ -1,6 +1,6 @@
 //! The queue from other threads into a loop: woken tasks and calls.
 //!
-//! It does not depend on the loop, so `tests/inbox.rs` can run it through every interleaving.
+//! The queue does not depend on the loop, so `tests/inbox.rs` can run it through every interleaving.
 
 use std::collections::VecDeque;
 

@@ -29,11 +29,11 @@ pub trait Inspector: Send + Sync {
     /// the loops, unless they keep some already. With 0, Deferreds and locks are not observed.
     fn histories(&self) -> usize;
 
-    /// The number of connections of each loop whose addresses are kept beside the ring.
+    /// The number of connections of each loop whose addresses are kept.
     fn logged_connections(&self) -> usize;
 
-    /// How many bytes of each received and written chunk are kept, and the memory for them beside
-    /// each ring, in bytes. With 0, none are kept.
+    /// How many bytes of each received and written chunk are kept, and the memory for them in
+    /// addition to each ring, in bytes. With 0, none are kept.
     fn contents(&self) -> (usize, usize);
 
     /// The limits of the tables of each loop.
@@ -49,7 +49,7 @@ pub trait Inspector: Send + Sync {
     /// The address of the inspector, while a loop is inspected.
     fn url(&self) -> Option<String>;
 
-    /// The last events of all loops and their state, as a file. It waits for the inspector's thread.
+    /// The last events of all loops and their state, as a file. Waits for the inspector's thread.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ pub trait Inspector: Send + Sync {
     fn recording(&self) -> io::Result<Vec<u8>>;
 }
 
-/// A loop, as its inspector sees it. It may outlive the loop.
+/// A loop, as its inspector sees it. May outlive the loop.
 #[derive(Debug)]
 pub struct InspectedLoop {
     /// The loop.
@@ -65,9 +65,9 @@ pub struct InspectedLoop {
     /// The number of the loop in this process, with which the IDs of its connections begin.
     pub serial: u32,
     pub(super) thread: LoopThread,
-    /// Its last events.
+    /// The last events.
     pub ring: Arc<Ring>,
-    /// Its tables as of earlier times.
+    /// The tables as of earlier times.
     pub frames: Arc<Frames>,
 }
 
@@ -154,7 +154,7 @@ impl Observer for LoopObserver {
     }
 
     fn ended(&self, deferred: Ended) {
-        // Those of the inspector's own snapshots are no part of the program.
+        // The Deferreds of the inspector's own snapshots are no part of the program.
         if deferred.fired_by().kind != SNAPSHOT
             && let Some(reactor) = self.0.upgrade()
         {
@@ -176,7 +176,7 @@ pub(super) struct EndedDeferreds {
 }
 
 impl EndedDeferreds {
-    /// Keeps so many from now on.
+    /// Keeps `most` Deferreds from now on.
     pub(super) fn keep(&self, most: usize) {
         self.most.set(most);
     }
@@ -185,7 +185,7 @@ impl EndedDeferreds {
         let mut last = self.last.borrow_mut();
         last.push_back(deferred);
         let surplus = if last.len() > self.most.get() { last.pop_front() } else { None };
-        // Its failure is a user's object.
+        // The failure is a user's object, dropped while nothing is borrowed.
         drop(last);
         drop(surplus);
     }
@@ -197,8 +197,8 @@ impl EndedDeferreds {
 }
 
 impl LoopOptions {
-    /// Has the loops with these options inspected. They keep the places of timed calls, tasks and
-    /// jobs.
+    /// Has the loops with these options inspected; inspected loops keep the places of timed calls,
+    /// tasks and jobs.
     pub(crate) fn inspected_by(mut self, inspector: Arc<dyn Inspector>) -> LoopOptions {
         self.inspector = Some(ByInspector(inspector));
         self
@@ -211,8 +211,8 @@ impl LoopOptions {
     }
 
     /// The last events of all loops with the inspector of these options, and their state: the bytes of
-    /// a recording. `None` without an inspector. It waits for the inspector's thread, which asks the
-    /// loops, so it is called in a thread without a loop.
+    /// a recording. `None` without an inspector. Waits for the inspector's thread, which asks the
+    /// loops, so call it in a thread without a loop.
     ///
     /// # Errors
     ///

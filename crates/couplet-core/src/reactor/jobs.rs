@@ -72,7 +72,7 @@ impl Records {
 /// The result of a job. Dropped by its last holder: the loop, or a thread.
 type Answer<T> = Arc<Mutex<Option<Contained<Result<T>>>>>;
 
-/// The job that runs `f`. It panics neither when run nor when dropped.
+/// The job that runs `f`, and panics neither when run nor when dropped.
 fn job<T: Send + 'static>(
     f: impl FnOnce() -> Result<T> + Send + 'static,
     answer: Answer<T>,

@@ -88,7 +88,7 @@ impl HandedOver {
     /// # Errors
     ///
     /// [`InvalidData`](io::ErrorKind::InvalidData) if the record is not one of this version; the
-    /// system's error, such as that of a socket other than TCP. The connection is reset.
+    /// system's error, for example for a socket other than TCP. The connection is reset.
     pub fn kept(socket: OwnedFd, record: &[u8]) -> io::Result<Option<HandedOver>> {
         let matching = decode(record).ok_or(io::ErrorKind::InvalidData.into());
         let matching = matching.and_then(|(positions, record)| {

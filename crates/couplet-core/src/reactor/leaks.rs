@@ -21,7 +21,7 @@ use crate::transport::ConnectionId;
 pub(crate) struct Leak {
     /// A description of the object.
     pub(crate) what: String,
-    /// Its origin.
+    /// The origin of the object.
     pub(crate) from: String,
     /// How to clean it up.
     pub(crate) cleanup: &'static str,

@@ -1,8 +1,8 @@
 //! The loop: the records of a [`Reactor`], its handles, and the [`Loop`], which owns the connections
 //! and carries the requests out in its turn.
 //!
-//! `records.rs` holds the requests. The modules beside it give [`Reactor`] its methods, which record;
-//! those in `turn/` act, and the others don't know them.
+//! `records.rs` holds the requests. Its sibling modules give [`Reactor`] the methods, which record
+//! requests; the modules in `turn/` carry them out, and the others don't depend on those.
 
 mod adopting;
 mod call_times;

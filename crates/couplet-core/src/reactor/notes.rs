@@ -92,7 +92,7 @@ impl Notes {
 }
 
 impl NoteRow {
-    /// A row: names and values of its columns. The first column tells the rows of a view apart.
+    /// A row: names and values of its columns. The first column identifies the row in its view.
     pub fn new(
         view: &'static str,
         fields: impl IntoIterator<Item = (&'static str, String)>,
@@ -112,7 +112,7 @@ impl Reactor {
     }
 
     /// Adds a line to the [snapshots](Self::snapshot) of this loop, such as the number of members of
-    /// a chat. It is empty, and not shown, until it is [set](Note::set).
+    /// a chat. The line is empty, and not shown, until it is [set](Note::set).
     ///
     /// ```
     /// # couplet::run_until(|reactor| {

@@ -66,7 +66,7 @@ impl LoadLimits {
         self
     }
 
-    /// Like [`buffered`](Self::buffered), for the connections of each IP address. Ports go on accepting.
+    /// Like [`buffered`](Self::buffered), for the connections of each IP address. Ports keep accepting.
     #[must_use]
     pub fn buffered_by_peer(mut self, bytes: usize) -> Self {
         self.buffered_by_peer = Some(bytes);
@@ -215,8 +215,8 @@ impl LoopOptions {
     ///
     /// One helper thread, `couplet stalls`, does this for all loops of the process, from the first
     /// loop that requests it until the last of them is dropped, and logs to the global subscriber.
-    /// It sleeps while the loops are idle, and wakes about once per limit while they are busy. Each
-    /// call costs its loop one clock reading and a lock that is hardly ever contended. Callbacks of
+    /// The thread sleeps while the loops are idle, and wakes about once per limit while they are busy.
+    /// Each call costs its loop one clock reading and a lock that is hardly ever contended. Callbacks of
     /// Deferreds are part of the call that fires them, or of the step of the turn (`connect`,
     /// `name lookup`, `job result`, …). Calls into custom layers and drops of user objects are
     /// not covered. Virtual time cannot stall: the memory driver and the simulator ignore this
@@ -238,11 +238,11 @@ impl LoopOptions {
     /// Makes the loop poll for events for up to this long before it sleeps: 50 µs are a good start. Off by
     /// default.
     ///
-    /// To wake a sleeping thread takes the system tens of microseconds, which a loop that polls saves:
-    /// round trips of few connections take less time. Meanwhile it occupies its processor. It pays only if
-    /// events come within that time, so each attempt without one doubles the number of sleeps until the
-    /// next attempt, up to 1024, and each one with an event halves it. A timer is not delayed. Loops over
-    /// io_uring or a driver of the program's, and loops inside tokio, ignore it.
+    /// Waking a sleeping thread takes the system tens of microseconds, which a loop that polls saves:
+    /// round trips of few connections take less time. A polling loop occupies its processor, which pays
+    /// only if an event comes within that time, so each attempt without one doubles the number of sleeps
+    /// until the next attempt, up to 1024, and each one with an event halves it. Timers are not delayed.
+    /// Loops over io_uring or a driver of the program's, and loops inside tokio, ignore this option.
     #[must_use]
     pub fn spin(mut self, most: Duration) -> Self {
         self.spin = most;
@@ -282,11 +282,11 @@ pub enum DriverChoice {
     Auto,
     /// Readiness: epoll on Linux, elsewhere its counterpart.
     Epoll,
-    /// io_uring, on Linux: it needs no system call for a small message. A process whose loops have it
-    /// can't continue them in a forked child. Feature `uring`.
+    /// io_uring, on Linux from 6.1 on: a small message needs no system call. A process whose loops use
+    /// it can't continue them in a forked child. Feature `uring`.
     ///
     /// Where the system has no io_uring, forbids it, or fails the self-test of the process, the
-    /// loop logs a warning and takes [`Epoll`](Self::Epoll). It needs Linux 6.1.
+    /// loop logs a warning and takes [`Epoll`](Self::Epoll).
     Uring,
 }
 

@@ -104,8 +104,8 @@ impl Reactor {
     /// file, which is removed when the port closes; a name that begins with a NUL is abstract.
     ///
     /// With [`ListenOptions::lock_file`], which is on by default, the file of a crashed process is
-    /// replaced, and the file of a live process is kept: a lock file beside it, `PATH.lock`,
-    /// distinguishes the two.
+    /// replaced, and the file of a live process is kept: a lock file, `PATH.lock`, distinguishes
+    /// the two.
     ///
     /// The system queues connections from now on; the turn accepts them. Twisted's `listenUNIX`.
     ///
@@ -283,8 +283,9 @@ impl Port {
     }
 
     /// Duplicates the socket, so that another process can listen on it: see
-    /// [`ListeningSocket::into_descriptors`], and [`ErasedFactory::on_socket`] for its endpoint. The Deferred fires once the port listens. It fails if the
-    /// port stops, and with [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    /// [`ListeningSocket::into_descriptors`], and [`ErasedFactory::on_socket`] for its endpoint. The
+    /// Deferred fires once the port listens, or fails: if the port stops, and with
+    /// [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
     ///
     /// While a duplicate is open, the system queues connections even if this port is closed.
     ///
@@ -328,8 +329,8 @@ impl Port {
         }
     }
 
-    /// Sets whether the port accepts connections whatever the [limits](crate::LoadLimits) of its loop
-    /// say, and also when the process has no descriptors left: the loop holds 16 back for such ports.
+    /// Sets whether the port accepts connections in spite of the [limits](crate::LoadLimits) of its
+    /// loop, and also when the process has no descriptors left: the loop holds 16 back for such ports.
     /// For ports that answer questions about the program. No by default.
     pub fn accept_under_load(&self, on: bool) {
         if self.cell.accepts_under_load.replace(on) != on {
@@ -491,7 +492,7 @@ impl PortCell {
         }
     }
 
-    /// Requests what follows from [`is_held`](Self::is_held).
+    /// Has the turn apply [`is_held`](Self::is_held).
     pub(super) fn request_held(self: &Rc<Self>) {
         if let Some(share) = &self.share {
             share.pause(self.is_held());

@@ -322,7 +322,7 @@ impl Records {
         self.snapshots.take()
     }
 
-    /// Has the turn that is about to begin take a frame of these ticks. It needs no wake-up.
+    /// Has the turn that is about to begin take a frame of these ticks, without a wake-up.
     pub(super) fn request_frame(&self, ticks: u64) {
         self.frame_at.set(Some(ticks));
         self.pending.set(self.pending.get() | pending::REQUESTS);

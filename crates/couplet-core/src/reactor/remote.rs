@@ -90,9 +90,8 @@ impl Remote {
         self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(TellFn::new(f))))
     }
 
-    /// Closes a connection, whatever its protocol is, as
-    /// [`lose_connection`](Transport::lose_connection) does. A connection that is lost already is left
-    /// alone.
+    /// Closes a connection of any protocol, as [`lose_connection`](Transport::lose_connection) does. No
+    /// effect on a connection that is lost already.
     ///
     /// # Errors
     ///
@@ -103,9 +102,8 @@ impl Remote {
         self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(lose)))
     }
 
-    /// Resets a connection, whatever its protocol is, as
-    /// [`abort_connection`](Transport::abort_connection) does. A connection that is lost already is left
-    /// alone.
+    /// Resets a connection of any protocol, as [`abort_connection`](Transport::abort_connection) does. No
+    /// effect on a connection that is lost already.
     ///
     /// # Errors
     ///

@@ -70,7 +70,7 @@ impl Drop for Counted {
 /// One port's part in a shared socket.
 pub(super) struct Share {
     shared: Arc<SharedSocket>,
-    /// Its seat while it listens.
+    /// The port's seat while it listens.
     seat: Cell<Option<Seat>>,
 }
 

@@ -12,7 +12,7 @@ use crate::error::Reason;
 use crate::transport::ConnectionId;
 use crate::why::{Why, short_type};
 
-/// The contents of a loop at one moment. Prints as a table. Its text and fields are for people and
+/// The contents of a loop at one moment. Prints as a table. Text and fields are for people and
 /// for tests, and may change in any release.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -194,7 +194,7 @@ pub struct PendingSnapshot {
 pub struct WaitRef {
     /// `task`, `deferred`, `lock`, `connection`, or the kind of a [`PendingSnapshot`].
     pub kind: &'static str,
-    /// Its number among the objects of its kind.
+    /// The number of the object among the others of its kind.
     pub id: u64,
 }
 
@@ -219,7 +219,7 @@ pub struct DeferredSnapshot {
     pub is_program: bool,
     /// Whether a task or another Deferred waits for it.
     pub is_awaited: bool,
-    /// Its callbacks, and their results.
+    /// The callbacks, and their results.
     pub history: History,
     /// The event that it waits for, in words.
     pub why: Why,

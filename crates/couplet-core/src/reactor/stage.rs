@@ -170,7 +170,7 @@ impl Run {
         !self.job_grace.is_zero()
     }
 
-    /// Whether the run must end in this turn, whatever its stage.
+    /// Whether the run must end in this turn, in any stage.
     pub(super) fn must_end_now(&self) -> bool {
         self.urgency.get() == Urgency::Now
     }

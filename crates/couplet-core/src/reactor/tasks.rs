@@ -68,7 +68,7 @@ pub(crate) struct TaskCell {
     waker: Waker,
     /// Dropped in step 5.
     is_cancelled: Cell<bool>,
-    /// In a box of its own: the offset of an unsized field costs each poll ten instructions.
+    /// Boxed separately: the offset of an unsized field costs each poll ten instructions.
     pub(super) task: Box<dyn Task>,
 }
 
@@ -110,7 +110,8 @@ pub(super) struct WakeQueue {
     /// it. Only that thread writes the flag.
     in_turn: AtomicBool,
     /// Between turns, something may sleep without checking the queue: another loop, which has the
-    /// descriptor, a function around the wait, or whoever turns a loop over another driver. Only the loop's thread writes the flag.
+    /// descriptor, a function around the wait, or the caller of the turns of a loop over another
+    /// driver. Only the loop's thread writes the flag.
     may_sleep: AtomicBool,
 }
 

@@ -33,7 +33,7 @@ struct WatchCell<S> {
 
 enum WatchState<S> {
     Watching(Parts<S>),
-    /// The callback is running; with the resolver of a [`Watch::stop`] called meanwhile.
+    /// The callback is running; with the resolver of a [`Watch::stop`] called from inside it.
     Calling(Option<Resolver<S>>),
     Ended,
 }
@@ -45,8 +45,7 @@ pub struct NotWatching;
 
 impl Reactor {
     /// Calls `callback` in each turn in which `source` is ready for `interest`, from the next turn
-    /// on. The loop owns the source meanwhile; [`Watch::stop`] returns it, and the end of the run
-    /// drops it.
+    /// on. The loop owns the source; [`Watch::stop`] returns it, and the end of the run drops it.
     ///
     /// Watches are level-triggered: the callback need not read everything; it is called again as
     /// long as the source is ready. So the source should be non-blocking, and a callback that

@@ -1,6 +1,6 @@
 //! A driver for tests, with an in-memory network and virtual time.
 //!
-//! It has two manners, so that code that runs on both runs on any driver. *Readiness* behaves like
+//! Two manners exist, and code that runs on both runs on any driver. *Readiness* behaves like
 //! epoll: it reports readable streams, and sends bytes that fit immediately. *Completion* behaves
 //! like io_uring: it takes the outbox and sends the taken bytes in random (seeded) portions over
 //! several turns; received bytes (or the end of the stream) may be in flight when reading is

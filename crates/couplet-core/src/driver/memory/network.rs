@@ -70,7 +70,7 @@ impl End {
         self.holder == Holder::Closed
     }
 
-    /// Its holder pauses or resumes reading.
+    /// The holder of this end pauses or resumes reading.
     pub(super) fn receive(&mut self, on: bool) {
         self.holder = if on { Holder::Reading } else { Holder::Paused };
     }
@@ -95,7 +95,7 @@ pub(super) struct Listener {
 pub(crate) enum Standstill {
     /// No event can ever occur.
     Stalled,
-    /// The next event lies beyond the clock's limit.
+    /// The next event is beyond the clock's limit.
     TooLong,
     /// Every turn has work, and the clock never advances.
     BusyLoop,

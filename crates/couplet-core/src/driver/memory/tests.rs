@@ -11,7 +11,7 @@ fn at(ip: impl Into<IpAddr>, port: u16) -> Address {
     Address::Tcp(SocketAddr::new(ip.into(), port))
 }
 
-/// An outbox with so many bytes.
+/// An outbox with `bytes` bytes.
 fn outbox(bytes: usize) -> Outbox {
     let mut out = Outbox::new(Rc::default());
     out.extend(&vec![b'x'; bytes]);
@@ -157,7 +157,7 @@ impl Rig {
     }
 }
 
-/// What each manner reports.
+/// The events that this manner reports.
 fn events_of(manner: Manner) -> Vec<What> {
     use What::{
         Accept, Connect, Datagram, DatagramError, DatagramRoom, End, FailedConnect, Read, Reset,
@@ -450,7 +450,7 @@ fn a_datagram_port_hears_only_its_peer_until_the_port_is_dropped() {
             assert_eq!(rig.driver.datagram().from, friend_host);
         }
     }
-    // Its number is free again.
+    // The port number is free again.
     rig.driver.close(port, CloseMode::Normal);
     rig.network.bind_datagrams(&to, &DatagramOptions::default()).expect("a free port");
 }

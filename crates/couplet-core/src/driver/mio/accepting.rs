@@ -239,7 +239,7 @@ impl Mio {
         } else {
             self.try_again(slot, BACK_OFF);
         }
-        // Another thread may have taken the descriptor meanwhile; `Mio::retry` opens it again.
+        // If another thread has taken the descriptor, `Mio::retry` opens it again.
         self.reserve.fill();
         let now = self.world.now();
         if self.full_logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL) {

@@ -26,7 +26,7 @@ pub(super) struct Lock {
 pub(super) enum Origin {
     /// This lock created it.
     Created,
-    /// It existed before: its creator did not remove it.
+    /// Left over from a creator that did not remove it.
     LeftBehind,
 }
 

@@ -151,8 +151,8 @@ pub struct Mio {
     turned_away: u64,
     full_logged_at: Option<Instant>,
     /// By slot: descriptors and bytes received on UNIX sockets and not reported yet.
-    // Bound: one for each UNIX socket with descriptors that were read and not reported yet: it
-    // reads no more until then.
+    // Bound: one for each UNIX socket with descriptors that were read and not reported yet: its
+    // next read follows the report.
     held: BTreeMap<u32, HeldMessage>,
     buffer: ReadBuffer,
     /// The part of the buffer that the first read of an idle stream may fill.
@@ -160,7 +160,7 @@ pub struct Mio {
     /// The number of lent bytes in the buffer.
     lent: usize,
     waker: Arc<PollWaker>,
-    // Bound: those of its pool: see `driver::pool::PoolState`.
+    // Bound: as its pool: see `driver::pool::PoolState`.
     names: Names,
     jobs: Pool<Job, ()>,
     /// The batch of datagrams being reported.
@@ -272,7 +272,7 @@ impl Mio {
         Ok(Readiness::new(is_local))
     }
 
-    /// Registers a stream. It gets the next slot, so its token is known before it is inserted.
+    /// Registers a stream, whose token is known before it is inserted: it gets the next slot.
     fn register(&self, stream: &mut Stream, interest: Interest) -> io::Result<()> {
         let token = Token(self.slots.next_key().slot as usize);
         self.world.registry.register(stream, token, interest)

@@ -271,7 +271,7 @@ impl Mio {
         }
     }
 
-    /// The next event of a pipe: like a stream's, but without descriptors beside the bytes.
+    /// The next event of a pipe: like a stream's, but without descriptors.
     pub(super) fn next_from_pipe(&mut self, slot: u32) -> Option<Event> {
         let key = self.slots.key_at(slot);
         let Some(Registered { kind: Kind::Pipe(pipe), .. }) = self.slots.get_mut(key) else {

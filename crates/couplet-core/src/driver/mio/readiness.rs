@@ -162,7 +162,7 @@ impl Mio {
             ReadResult::Nothing => None,
             ReadResult::End(error) => Some(Event::end_of(key, error)),
             ReadResult::Bytes(n) if !descriptors.is_empty() => {
-                // Descriptors are reported first; meanwhile another connection may use the buffer.
+                // Descriptors are reported first, and then another connection may use the buffer.
                 let held = HeldMessage {
                     descriptors: descriptors.into(),
                     bytes: self.buffer[..n].to_vec(),

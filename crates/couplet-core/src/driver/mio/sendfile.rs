@@ -10,7 +10,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use super::socket::Stream;
 use crate::driver::{FileChanged, Outbox};
 
-/// Most bytes in one call. It is more than a turn may write otherwise, because nothing is copied.
+/// Most bytes in one call: more than the limit of other writes in a turn, because nothing is copied.
 const LIMIT: usize = 2 * 1024 * 1024;
 
 /// Sends from the part of a file at the front. Returns the number of bytes sent, and the result.

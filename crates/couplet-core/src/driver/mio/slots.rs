@@ -56,7 +56,7 @@ pub(super) struct ConnectingSlot {
 
 /// Descriptors, and the bytes received with them.
 pub(super) struct HeldMessage {
-    // Bound: those of one message: at most MOST (253).
+    // Bound: the descriptors of one message: at most MOST (253).
     #[cfg_attr(not(unix), expect(dead_code, reason = "none is passed"))]
     pub(super) descriptors: VecDeque<Descriptor>,
     // Bound: one read of a UNIX socket; of a ring, the buffers filled before it was cancelled.

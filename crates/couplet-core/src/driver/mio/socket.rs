@@ -15,7 +15,7 @@ use crate::driver::LocalSocket;
 
 #[cfg(unix)]
 use couplet_os::owned::Owner as OwnedSocket;
-/// On Windows mio keeps state beside the socket.
+/// On Windows mio keeps state along with the socket.
 #[cfg(not(unix))]
 type OwnedSocket = std::rc::Rc<mio::net::TcpStream>;
 

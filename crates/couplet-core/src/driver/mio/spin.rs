@@ -1,8 +1,8 @@
 //! [`Spin`]: polling for a while before a loop sleeps, as long as that pays.
 //!
-//! To wake a sleeping thread takes the kernel tens of microseconds. A loop that polls meanwhile notices
-//! the next event sooner, and burns its core. It pays only if the event comes while it polls, so vain
-//! attempts become rare.
+//! Waking a sleeping thread takes the kernel tens of microseconds. A loop that polls instead of sleeping
+//! notices the next event sooner, and burns its core. Polling pays only if the event comes in time, so
+//! vain attempts become rare.
 
 use std::io;
 use std::time::{Duration, Instant};

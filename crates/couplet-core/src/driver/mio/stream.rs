@@ -209,8 +209,8 @@ impl StreamSlot {
         self.readiness == Readiness::NONE
     }
 
-    /// A write error that ends only our direction: the peer of a UNIX socket reads no more, and may
-    /// still send.
+    /// A write error that ends only our direction: the peer of a UNIX socket has stopped reading, and
+    /// may still send.
     pub(super) fn take_half_error(&mut self) -> Option<io::Error> {
         let is_broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         let is_half = self.is_local()

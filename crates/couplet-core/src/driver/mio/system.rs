@@ -322,7 +322,7 @@ pub(super) fn bind_ip(
         Ok(socket)
     };
     match bind(address) {
-        // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
+        // A kernel without IPv6: a dual-stack wildcard falls back to IPv4.
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
             bind(SocketAddr::from(([0, 0, 0, 0], address.port())))
         }

@@ -1,10 +1,10 @@
 //! UNIX sockets: connecting them, and ports with their socket file and its lock. Twisted's `unix.Port`.
 //!
 //! A socket file outlives a process that is killed. The lock (flock(2), which ends with the
-//! process) reveals that: a socket file is replaced only if a lock file was left beside it, the
+//! process) reveals that: a socket file is replaced only if a lock file was left next to it, the
 //! lock is free, and a connect is refused. A socket that listens without a lock is left alone.
 //!
-//! Descriptors travel beside the bytes of a stream, in the control messages of recvmsg(2) and
+//! Descriptors travel along with the bytes of a stream, in the control messages of recvmsg(2) and
 //! sendmsg(2).
 
 use std::ffi::OsStr;
@@ -159,7 +159,7 @@ pub(super) type Descriptor = OwnedFd;
 /// Maximum descriptors received in one message (SCM_MAX_FD on Linux). The kernel closes the rest.
 const MOST: usize = 253;
 
-/// Whether the peer of a connection may still send, though it reads no more.
+/// Whether the peer of a connection may still send, though it has stopped reading.
 pub(super) fn may_receive(stream: &Stream) -> bool {
     #[cfg(target_os = "linux")]
     let ended = PollFlags::HUP | PollFlags::RDHUP;
@@ -228,7 +228,7 @@ pub(super) fn send(
 }
 
 /// The file of a listening socket, and its lock. Dropping it removes both, unless another socket
-/// has taken the path meanwhile, or another process listens on the socket.
+/// has taken the path, or another process listens on the socket.
 #[derive(Debug)]
 pub(in crate::driver) struct SocketFile {
     path: PathBuf,
@@ -271,8 +271,8 @@ impl SocketFile {
         Ok(file)
     }
 
-    /// The file of a socket that another process has bound, and its lock; `None` if it was removed. It
-    /// stays.
+    /// The file of a socket that another process has bound, and its lock; `None` if it was removed. The
+    /// drop removes neither.
     pub(in crate::driver) fn shared(
         path: &Path,
         lock: Option<File>,

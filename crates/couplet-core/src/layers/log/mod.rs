@@ -26,7 +26,7 @@ pub enum Direction {
 
 /// Receives the bytes seen by a [`TrafficLog`].
 ///
-/// Its methods are called within the connection's turn, so they must not block for long.
+/// The methods are called within the connection's turn, so they must not block for long.
 pub trait Tap {
     /// Called with bytes that pass.
     fn passed(&mut self, direction: Direction, bytes: &[u8], now: Instant);

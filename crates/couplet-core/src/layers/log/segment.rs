@@ -31,8 +31,8 @@ pub struct Segment<'a> {
     pub flags: u8,
     /// The data: with `cut`, at most [`SEGMENT`] bytes.
     pub data: &'a [u8],
-    /// How many bytes of data follow that were not kept. They count in the lengths of the headers;
-    /// there is no checksum of TCP if there are any.
+    /// The number of bytes of data that were left out. The lengths in the headers include them; with any,
+    /// the TCP checksum is omitted.
     pub cut: usize,
 }
 

@@ -238,7 +238,7 @@ fn the_ends_of_a_connection_without_addresses_are_told_apart_in_a_capture() {
     exchange(pcap.tap(&path.clone().into(), &path.into(), true), b"x", &[b"y", b"z"]);
     let bytes = file.0.take();
     // The addresses of the first packet, behind the headers of the file, the packet and the first
-    // 12 bytes of that of IPv4.
+    // 12 bytes of the IPv4 header.
     assert_eq!(bytes[24 + 16 + 12..][..8], [127, 0, 0, 2, 127, 0, 0, 1]);
     let ports: Vec<_> = packets(&bytes).iter().map(|packet| packet.from_port).collect();
     assert_eq!(ports, [2, 1, 2, 2, 1, 1, 2]);

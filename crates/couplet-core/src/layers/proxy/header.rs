@@ -325,7 +325,7 @@ impl ProxyHeader {
         ProxyHeader { peer: Some(peer), host: Some(host), ..ProxyHeader::default() }
     }
 
-    /// The header of [`encode`](Self::encode), alone.
+    /// Decodes a header from [`encode`](Self::encode), without bytes after it.
     pub(crate) fn decode(header: &[u8]) -> Result<ProxyHeader, ProxyError> {
         match bytes_needed(header, &[])? {
             0 => parse(header),

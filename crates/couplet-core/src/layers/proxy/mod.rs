@@ -25,8 +25,8 @@ use crate::error::Reason;
 /// Default time limit for the header.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads a PROXY header at the beginning of a connection, and forwards the bytes after it. Alone under
-/// a new connection, it is dropped once it has read the header.
+/// Reads a PROXY header at the beginning of a connection, and forwards the bytes after it. As the only
+/// layer of a new connection, it is dropped once it has read the header.
 ///
 /// The header is required. Limits: 10 s, 4096 bytes for version 2 and 107 for version 1. A
 /// connection that the proxy makes on its own behalf, such as a health check, keeps its addresses.

@@ -9,7 +9,7 @@ use super::engine::hello::HelloReader;
 use crate::defer::{Deferred, Result};
 use crate::layers::LayerWaker;
 
-/// The contents of a ClientHello. They are sent before anything is encrypted, so all of them may be
+/// The contents of a ClientHello, which is sent before anything is encrypted, so all of them may be
 /// forged. For [`Tls::choosing`](super::Tls::choosing).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

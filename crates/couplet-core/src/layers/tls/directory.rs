@@ -19,9 +19,9 @@ const MOST: usize = 10_000;
 /// Certificates by name, from a folder that is checked for changes.
 ///
 /// `example.com.pem` holds the certificate chain and the key for `example.com`, `_.example.com.pem`
-/// those for all names one level below, and `DEFAULT.pem` those for all other clients. The OCSP
-/// response in a file `example.com.ocsp` beside it is stapled. Other files are ignored. At most 10
-/// 000 directory entries are examined.
+/// for all names one level below, and `DEFAULT.pem` for all other clients. The OCSP response in a
+/// file `example.com.ocsp` is stapled to the certificate. Other files are ignored. At most 10 000
+/// directory entries are examined.
 ///
 /// A new connection checks for changed files if the last check was at least a second ago, and reads
 /// those. If a file cannot be read, the old certificate stays in use and a warning is logged. Open
@@ -138,7 +138,7 @@ impl Directory {
             match file {
                 Ok(file) => drop(files.insert(name, file)),
                 Err(failure) => {
-                    // Its stamp stays old, so the next check reads it again.
+                    // The stamp stays old, so the next check reads the file again.
                     files.extend(old.map(|old| (name, old.clone())));
                     failures.push(failure);
                 }

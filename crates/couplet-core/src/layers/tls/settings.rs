@@ -27,7 +27,7 @@ pub enum TlsConfigError {
     /// A file or folder cannot be read.
     #[error("cannot read {path}: {}", Plain(source), path = path.display())]
     File {
-        /// Its path.
+        /// The path of the file or folder.
         path: PathBuf,
         /// The system's error.
         source: Arc<io::Error>,
@@ -290,7 +290,7 @@ impl ServerTlsOptions {
         ServerTlsOptions::chosen_later().directory(directory)
     }
 
-    /// The settings of a server without a certificate of its own: [`Tls::choosing`] provides one
+    /// The settings of a server without a fixed certificate: [`Tls::choosing`] provides one
     /// for each connection.
     pub fn chosen_later() -> ServerTlsOptions {
         ServerTlsOptions {

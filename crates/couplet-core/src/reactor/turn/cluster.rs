@@ -108,11 +108,11 @@ struct ClusterState {
 
 #[derive(Debug)]
 enum ClusterStage {
-    /// So many loops are created; setup begins when all are.
+    /// Loops are being created; setup begins when all are.
     Creating {
         created: usize,
     },
-    /// The first loop runs. It handles the signals, so no other is set up before it.
+    /// The first loop, which handles the signals, runs before any other is set up.
     Running {
         set_up: usize,
     },

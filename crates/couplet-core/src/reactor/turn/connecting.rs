@@ -2,7 +2,7 @@
 //! 8305 ("happy eyeballs"): families interleaved, the next attempt after 250 ms or when one fails,
 //! and the first success wins.
 //!
-//! [`Connecting`] owns the connectors, their lookups and their attempts. It knows neither the turn
+//! [`Connecting`] owns the connectors, their lookups and their attempts, but knows neither the turn
 //! nor the connections: the turn passes events in, and takes an established connection out.
 
 use std::collections::{BTreeMap, VecDeque};

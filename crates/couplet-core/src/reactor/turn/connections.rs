@@ -54,8 +54,7 @@ impl Core {
         self.hooks.wrap(key, protocol)
     }
 
-    /// Calls into one connection, and carries out the consequences. Its output is queued for
-    /// sending.
+    /// Calls into one connection, carries out the consequences, and queues its output for sending.
     pub(super) fn with_life(
         &mut self,
         io: &mut dyn Commands,
@@ -64,7 +63,7 @@ impl Core {
     ) {
         let now = self.now();
         let Some(entry) = self.table.connection(key) else { return };
-        // Requests that the connection records on itself meanwhile are applied below, without an
+        // Requests that the connection records on itself in this call are applied below, without an
         // entry in the dirty list.
         let was_dirty = entry.life.cell().set_dirty(true);
         let effects = f(&mut entry.life, now);

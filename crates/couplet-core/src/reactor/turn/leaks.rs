@@ -1,4 +1,4 @@
-//! Lists what a program has left open.
+//! Lists the objects that a program has left open.
 
 use super::core::Core;
 use super::table::{ConnectionEntry, Origin, Resource};

@@ -52,7 +52,7 @@ enum Group {
 struct Output {
     most: usize,
     all: usize,
-    /// That of connections which are not held back.
+    /// The output of connections that are not held back.
     moving: usize,
 }
 
@@ -85,7 +85,7 @@ impl Load {
         !self.waiting.is_empty()
     }
 
-    /// Whether the loop has so much output that it accepts no more connections.
+    /// Whether the loop has so much output that it accepts no connections.
     fn is_high(&self) -> bool {
         self.limits.buffered.is_some_and(|most| self.buffered > high(most))
     }
@@ -233,7 +233,7 @@ impl Core {
         }
     }
 
-    /// A connection from another loop has arrived: its place is that of a connection of this one.
+    /// A connection from another loop has arrived: the place reserved for it is now its own.
     pub(super) fn count_arriving(&mut self, place: Option<Reserved>) {
         if let (Some(place), Some(_)) = (place, self.load.limits.connections) {
             place.keep();

@@ -1,4 +1,4 @@
-//! Ports, in the turn: accepted connections, those of shared sockets, and adopted ones.
+//! Ports, in the turn: connections that were accepted, also on shared sockets, or adopted.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -68,7 +68,7 @@ impl Core {
         self.count_load(io);
     }
 
-    /// Counts an accepted connection. A port that has as many as it may accepts no more.
+    /// Counts an accepted connection. At its limit, the port stops accepting.
     fn count_in_port(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
         port.accepted.set(port.accepted.get() + 1);
         if port.count() {

@@ -187,7 +187,7 @@ pub struct Loop {
     /// Whether a run handles signals.
     signals: bool,
     runtime: Runtime,
-    /// Tells the inspector of the loop that it is dropped. The error of an inspector that could not
+    /// Notifies the inspector when the loop is dropped. The error of an inspector that could not
     /// open, until the first run.
     inspected: io::Result<Option<Box<dyn Any>>>,
 }
@@ -332,8 +332,7 @@ impl Loop {
     }
 
     /// Sets the keeper of connections whose protocols call
-    /// [`Transport::keep`](crate::Transport::keep), in place of an earlier one. It applies to
-    /// connections that call it from now on.
+    /// [`Transport::keep`](crate::Transport::keep), in place of an earlier keeper, for later calls.
     pub fn keep_connections(&mut self, keeper: impl Keeper + 'static) {
         self.core.set_keeper(keeper);
     }
@@ -426,7 +425,7 @@ impl Loop {
     }
 
     /// Calls `around` with each wait that may block; `around` must call the wait. Use it to release
-    /// a lock that other threads need meanwhile, and to take it again. A panic in `around` is
+    /// a lock that other threads need during the wait, and to take it again. A panic in `around` is
     /// logged.
     ///
     /// ```
@@ -508,8 +507,8 @@ impl Loop {
     ///
     /// # Errors
     ///
-    /// The error of `setup`, which ends the run; that of an inspector that could not
-    /// [open](Self::with_driver), before `setup`.
+    /// The error of `setup`, which ends the run; before `setup`, the error of an inspector that could
+    /// not [open](Self::with_driver).
     pub fn begin(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         self.begin_run()?;
         let reactor = self.reactor();
@@ -563,7 +562,7 @@ impl Loop {
     }
 
     /// Keeps the handlers if a signal ended the run: most programs end then, and a second signal
-    /// should not kill them meanwhile. The drop of the driver restores the handlers.
+    /// should not kill them before they have. The drop of the driver restores the handlers.
     fn restore_signals(&mut self) -> Result<()> {
         if self.signals && self.stopped_by().is_none() {
             self.driver.watch_signals(false)?;
@@ -572,8 +571,8 @@ impl Loop {
     }
 
     /// Turns until `deferred` fires. Nothing is stopped: connections and ports stay open for the
-    /// next call. If the reactor is stopped meanwhile, the run ends like any other, and returns the
-    /// result if it arrived first.
+    /// next call. If the reactor is stopped before, the run ends like any other, and returns the
+    /// result if it arrives in time.
     ///
     /// # Errors
     ///

@@ -53,7 +53,7 @@ impl Core {
         let reactor = self.reactor.downgrade();
         if limits.frames > 0 && self.records.frames.set(frames.clone()).is_ok() {
             writer.set_watch(move |ticks| {
-                // A loop that is being dropped has no more turns.
+                // A loop that is being dropped has no further turns.
                 let Some(reactor) = reactor.upgrade() else { return u64::MAX };
                 let records = reactor.records();
                 let now = records.fresh_time();
@@ -91,8 +91,8 @@ impl Core {
         self.snapshot_of(io, None)
     }
 
-    /// Takes a snapshot; with `most`, without connections, and with at most so many of the pending
-    /// calls, tasks and jobs, and of the Deferreds.
+    /// Takes a snapshot; with `most`, without connections, and with at most this number of pending
+    /// calls, tasks and jobs, and of Deferreds.
     fn snapshot_of(&self, io: &dyn Commands, most: Option<usize>) -> Snapshot {
         let records = &self.records;
         let mut snapshot = Snapshot {
@@ -163,7 +163,7 @@ impl Core {
 }
 
 impl Core {
-    /// Calls, tasks and jobs, at most so many, where places are kept.
+    /// At most `most` calls, tasks and jobs, if places are kept.
     fn pending_work(&self, most: usize) -> Vec<PendingSnapshot> {
         let records = &self.records;
         let places = records.places.borrow();

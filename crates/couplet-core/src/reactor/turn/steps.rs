@@ -249,7 +249,7 @@ impl Core {
     fn suspends(&mut self, seq: Seq, key: Option<Key>) -> bool {
         let is_suspended = self.records.take_pending(pending::SUSPEND);
         if is_suspended {
-            // Its requests need no entry in the dirty list: they are applied first.
+            // The connection's requests need no entry in the dirty list: they are applied first.
             if let Some(entry) = key.and_then(|key| self.table.connection(key)) {
                 entry.life.cell().set_dirty(true);
             }
@@ -258,7 +258,7 @@ impl Core {
         is_suspended
     }
 
-    /// Resumes a suspended turn: applies the requests that the connection has recorded meanwhile,
+    /// Resumes a suspended turn: applies the requests that the connection has recorded since,
     /// and completes its event. `None` if that suspends the turn again.
     #[inline(never)]
     fn resume<D: Driver>(&mut self, driver: &mut D, suspended: Suspended) -> Option<Seq> {
@@ -595,7 +595,7 @@ impl Core {
     /// Applies all recorded requests, and sends their output; false when the run has ended.
     pub(super) fn flush(&mut self, io: &mut dyn Commands) -> bool {
         if let Some(key) = self.suspended.as_mut().and_then(|suspended| suspended.key.take()) {
-            // Its dirty flag is set.
+            // The connection's dirty flag is set already.
             self.records.mark_dirty(key);
         }
         !self.is_pending() || self.turn_without_events(io, false)

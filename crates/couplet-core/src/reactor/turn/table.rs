@@ -120,7 +120,7 @@ impl Opening {
     }
 }
 
-/// A connection that is opening, with its owner and the seat that it holds meanwhile.
+/// A connection that is opening, with its owner and the seat that it holds until it is open.
 pub(super) struct OpeningConnection {
     pub(super) opening: Opening,
     pub(super) seat: Contained<Seat>,
@@ -229,8 +229,8 @@ impl Table {
         std::mem::take(&mut self.to_write)
     }
 
-    /// Keeps the capacity of a list that was written: no protocol is called meanwhile, so no writes
-    /// were queued.
+    /// Keeps the capacity of a list that was written: no protocol has been called since it was taken,
+    /// so no writes were queued.
     pub(super) fn recycle_writes(&mut self, list: Vec<Key>) {
         debug_assert!(self.to_write.is_empty(), "a protocol wrote during step 7");
         debug_assert!(list.is_empty(), "output was left unsent");

@@ -51,7 +51,7 @@ impl Core {
         }
     }
 
-    /// Ends a run: cancels the present tasks, but not tasks that they spawn meanwhile.
+    /// Ends a run: cancels the present tasks, but not tasks that they spawn in response.
     pub(super) fn drop_all_tasks(&mut self) {
         let tasks = &self.records.tasks;
         let ids = tasks.borrow().ids();

@@ -1,5 +1,4 @@
-//! Who waits for whom: tasks, Deferreds and locks of a loop with an inspector, as a graph and in
-//! words.
+//! The wait graph of a loop with an inspector, also in words: tasks, Deferreds and locks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -38,7 +37,7 @@ pub(super) struct Waits<'a> {
 }
 
 impl Waits<'_> {
-    /// Those of this thread, the oldest `most` Deferreds; empty unless it is observed.
+    /// The graph of this thread, with the oldest `most` Deferreds; empty unless the thread is observed.
     pub(super) fn of<'a>(
         pending: &'a [PendingSnapshot],
         readers: BTreeMap<u64, ConnectionId>,
@@ -84,7 +83,7 @@ impl Waits<'_> {
         next
     }
 
-    /// The tasks and locks that wait for themselves, and can't go on.
+    /// The tasks and locks that wait for themselves, and are stuck.
     pub(super) fn cycles(&self) -> BTreeSet<WaitRef> {
         let (mut cycles, mut done) = (BTreeSet::new(), BTreeSet::new());
         let tasks = self.awaited.keys().filter(|it| it.kind == "task");
@@ -107,7 +106,7 @@ impl Waits<'_> {
         self.stuck(cycles)
     }
 
-    /// The members of cycles that can't go on: one holder of a semaphore is enough to free it.
+    /// The members of cycles that are stuck: one holder of a semaphore is enough to free it.
     fn stuck(&self, mut cyclic: BTreeSet<WaitRef>) -> BTreeSet<WaitRef> {
         loop {
             let is_cyclic = |of: Option<WaitRef>| of.is_some_and(|of| cyclic.contains(&of));
@@ -309,7 +308,7 @@ impl Waits<'_> {
         if let Some(at) = at {
             why.since(at).text(" ago ");
         }
-        // Its text comes from the user's code, which is not called here.
+        // The failure's text comes from the user's code, which is not called here.
         why.text(match internals::chain(&deferred.history).outcome() {
             Some(ChainResult { failure: None, .. }) => "with a value",
             Some(ChainResult { failure: Some(_), .. }) => "with a failure",

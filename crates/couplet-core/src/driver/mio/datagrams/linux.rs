@@ -110,7 +110,7 @@ impl PortSocket {
     }
 
     /// Lets the kernel coalesce datagrams if they fit; returns the length for which to make room. An
-    /// adopted socket stays as it is: its queue may hold coalesced datagrams, and another process that
+    /// adopted socket is not changed: its queue may hold coalesced datagrams, and another process that
     /// reads from it may have no room for them.
     pub(super) fn coalesce(&self, size: usize, is_adopted: bool) -> usize {
         match is_adopted {
@@ -151,7 +151,7 @@ impl PortSocket {
         match datagrams::send(self.as_fd(), &batch) {
             Ok(n) => Ok(runs[..n].iter().map(|run| run.count).sum()),
             Err(error) if runs[0].count > 1 && !is_unrelated_to_joining(&error) => {
-                // They exceed the link's MTU, or the link can't segment them: send one by one.
+                // The datagrams exceed the link's MTU, or the link can't segment them: send one by one.
                 tracing::debug!(%error, "datagrams are sent one by one");
                 self.joins.set(false);
                 self.send(out)

@@ -99,7 +99,7 @@ fn set_member(
     }
 }
 
-/// The address of an IPv4 interface; the wildcard stands for any interface.
+/// The address of an IPv4 interface; the wildcard means any interface.
 fn address_of(interface: Interface) -> Ipv4Addr {
     match interface {
         Interface::Address(address) => address,
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// An IPv4 port, an IPv6 port of both families, and one of IPv6 alone.
+    /// An IPv4 port, an IPv6 port of both families, and an IPv6-only port.
     fn ports() -> [(PortSocket, &'static str); 3] {
         let port = |domain, ip: IpAddr, only_v6: bool| {
             let socket = Socket::new(domain, Type::DGRAM, None).expect("a socket");
@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    /// On the interface of this host alone, which each system has.
+    /// Uses only the loopback interface, which each system has.
     #[test]
     fn a_group_that_was_left_can_be_joined_again_and_not_left_twice() {
         let [v4, ..] = ports();

@@ -9,11 +9,11 @@ use crate::driver::Key;
 pub(super) enum Place {
     /// An operation of the ring receives, or will after the next wait has begun.
     Ring,
-    /// The ring receives no more, once its operation has ended.
+    /// The ring stops receiving once its operation has ended.
     Leaving,
-    /// The mio driver reads, when epoll reports bytes: so many small reads in a row.
+    /// The mio driver reads when epoll reports bytes; `calm` small reads in a row so far.
     Epoll { calm: u8 },
-    /// It enters the ring at the next wait, if it is still idle.
+    /// The connection enters the ring at the next wait, if it is still idle.
     Entering,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Sending {
     pub(super) then: Then,
 }
 
-/// What follows when held output was sent.
+/// The next step once held output was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
     Nothing,

@@ -2,8 +2,8 @@
 //!
 //! The mio driver does everything except the input and the small output of some TCP connections. The
 //! ring watches its epoll, so that one call waits for both; while the ring has no connection, the mio
-//! driver waits. A connection's bytes are at one [place](flows::Place) at a time. It begins in epoll,
-//! where the mio driver serves it, and enters the ring after some small messages. There a multishot
+//! driver waits. A connection's bytes are at one [place](flows::Place) at a time. A new connection is in
+//! epoll, where the mio driver serves it, and enters the ring after some small messages. There a multishot
 //! operation receives, as long as messages are smaller than a buffer of the ring. The connection
 //! returns to epoll when a buffer was filled, when bytes arrive during a pause, when its output is
 //! stuck, and when its stream ends. So a connection that has readiness to remember is always mio's,
@@ -49,7 +49,7 @@ pub struct Uring {
     calm: u8,
     /// Another loop polls the ring's descriptor.
     is_embedded: Cell<bool>,
-    /// Those of the loop, once it has written.
+    /// The spare buffers of the loop, once it has written.
     spares: Option<Rc<Spares>>,
 }
 
@@ -60,12 +60,12 @@ impl std::fmt::Debug for Uring {
 }
 
 impl Uring {
-    /// A driver with a shared read buffer of `read_buffer` bytes, as [`Mio::new`], and a ring. It
-    /// belongs to the calling thread.
+    /// A driver with a shared read buffer of `read_buffer` bytes, as [`Mio::new`], and a ring, for the
+    /// calling thread only.
     ///
     /// # Errors
     ///
-    /// If the system has no io_uring, forbids it, or fails the self-test; and those of
+    /// If the system has no io_uring, forbids it, or fails the self-test; and the errors of
     /// [`Mio::new`].
     pub fn new(read_buffer: usize) -> io::Result<Uring> {
         check()?;
@@ -112,7 +112,7 @@ impl Uring {
         }
     }
 
-    /// Bytes arrived in the ring. They are lent from there, unless the loop has paused the
+    /// Bytes arrived in the ring, and are lent from there unless the loop has paused the
     /// connection, or it has had its share of the round.
     #[inline(always)]
     fn arrived(&mut self, key: Key, is_last: bool) -> Option<Event> {

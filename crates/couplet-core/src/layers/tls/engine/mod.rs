@@ -1,8 +1,8 @@
 //! The only module that depends on rustls. [`Session`] is one TLS connection as a state machine
 //! over bytes in memory; [`config`] converts our settings to rustls's.
 //!
-//! The unbuffered API of rustls 0.23 returns states that borrow the connection. They are converted
-//! to a [`Step`] immediately, so that nothing above depends on their form.
+//! The unbuffered API of rustls 0.23 returns states that borrow the connection. [`Session`] converts
+//! them to a [`Step`] immediately, so that nothing above depends on their form.
 
 pub(super) mod certificates;
 pub(super) mod config;

@@ -15,7 +15,7 @@ const KEY_ENCIPHERMENT: u8 = 0x20;
 const KEY_AGREEMENT: u8 = 0x08;
 const KEY_CERT_SIGN: u8 = 0x04;
 
-/// Usages of which a server's, and a client's, key must have one.
+/// A server's key must have one of these usages, and a client's key one of the next.
 const SERVER: u8 = DIGITAL_SIGNATURE | KEY_ENCIPHERMENT | KEY_AGREEMENT;
 const CLIENT: u8 = DIGITAL_SIGNATURE | KEY_AGREEMENT;
 

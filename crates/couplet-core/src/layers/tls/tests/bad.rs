@@ -218,7 +218,7 @@ fn a_record_that_was_altered_or_is_too_long_ends_the_connection() {
     let too_long = [&[23, 3, 3, 0x48, 1], &[0; 18_433][..]].concat();
     // Our side cannot make more than 16 KiB of plaintext, but this much ciphertext can be sent.
     let barely = [&[23, 3, 3, 0x41, 1], &[0; 16_641][..]].concat();
-    // The header alone shows that its record is too long.
+    // Only a header, which already shows that its record is too long.
     let header = vec![23, 3, 3, 0x48, 1];
     let alter = |bytes: &mut Vec<u8>| bytes[20] ^= 1;
     for (name, change, problem) in [

@@ -55,8 +55,8 @@ impl Server {
     }
 }
 
-/// A client performs a handshake and sends the line. Its bytes after `prefix` arrive in pieces of
-/// these lengths; the rest arrives whole. Returns the total number of bytes.
+/// A client performs a handshake and sends the line. The client's bytes after `prefix` arrive in pieces
+/// of these lengths; the rest arrives whole. Returns the total number of bytes.
 fn talk(client: &ClientTls, server: &mut Server, prefix: &[u8], lengths: &[usize]) -> usize {
     let (mut client, _) = End::new(client.layer(NAME, start()).expect("a name"));
     client.above.extend(LINE);
