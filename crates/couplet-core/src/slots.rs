@@ -161,7 +161,7 @@ impl<T> Slots<T> {
         Some(value)
     }
 
-    /// Removes a value and invalidates its key. Its slot is not reused until
+    /// Removes a value and invalidates its key. The slot is not reused until
     /// [`reuse`](Self::reuse).
     pub fn retire(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.slot as usize);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_shrinks_to_twice_what_is_used_when_that_is_less_than_a_quarter() {
+    fn a_table_less_than_a_quarter_full_shrinks_to_twice_its_used_slots() {
         let mut slots = Slots::new();
         slots.slots.reserve_exact(1000);
         slots.free.reserve_exact(1000);

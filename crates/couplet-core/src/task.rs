@@ -210,7 +210,7 @@ impl LoopingCall {
     /// Starts: the first call is made in the next turn, then one every `interval` from now. With an
     /// interval of zero there is a call in every turn.
     ///
-    /// The Deferred fires with the looping call when it is stopped. It fails with the function's
+    /// The Deferred fires with the looping call when it is stopped, and fails with the function's
     /// failure; immediately with [`AlreadyRunning`] if it is running; with
     /// [`Cancelled`](crate::defer::Cancelled) when the loop ends. Cancelling it stops the calls
     /// and cancels the one in progress. A stopped looping call can be started again.

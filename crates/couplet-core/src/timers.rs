@@ -1,6 +1,6 @@
 //! The timer store: which values come due when, and in which order.
 //!
-//! Time is passed in; nothing here reads a clock or depends on the loop. It keeps contract 87, 88,
+//! Time is passed in; nothing here reads a clock or depends on the loop. The store keeps contract 87, 88,
 //! 91 and 94: equal deadlines come due in the order of the requests, a request after a [`Seq`]
 //! waits for a later one, and moving a deadline later costs next to nothing. Unlike in Twisted's
 //! `_pendingTimedCalls`, a cancelled call leaves the store immediately.
@@ -8,8 +8,8 @@
 //! A deadline is first sorted coarsely into a wheel: eight levels of 64 slots, where a slot of the
 //! lowest level is a tick (about a millisecond) and a slot of any other is as wide as the level
 //! below it. When the time of a slot comes, its entries move to finer slots or, once their tick has
-//! come, into a small heap, which alone keeps their exact order. So an insert or a cancel costs a
-//! few link updates, however many timers there are, and only nearly due timers are ever compared.
+//! come, into a small heap, the only place that keeps their exact order. So an insert or a cancel costs
+//! a few link updates, however many timers there are, and only nearly due timers are ever compared.
 
 use std::fmt;
 use std::mem;
@@ -420,7 +420,7 @@ impl<T> Timers<T> {
 
 /// An entry in the heap.
 ///
-/// INVARIANT: `due` is not after the entry's own, which may have moved later meanwhile.
+/// INVARIANT: `due` is not after the entry's own, which may have moved later since.
 #[derive(Clone, Copy)]
 struct Node {
     due: Due,
@@ -491,7 +491,7 @@ impl<T> Timers<T> {
     }
 }
 
-/// An [`Instant`] in eight bytes: nanoseconds since [`ORIGIN`](Self::ORIGIN), which stands for an
+/// An [`Instant`] in eight bytes: nanoseconds since [`ORIGIN`](Self::ORIGIN), which means an
 /// instant that the holder knows.
 ///
 /// Times more than 36 years before that instant or 548 after it are clamped.
@@ -513,7 +513,7 @@ impl Moment {
 
     pub(crate) fn instant(self, origin: Instant) -> Instant {
         let distance = Duration::from_nanos(self.0.abs_diff(Self::ORIGIN));
-        // In range: it lies between the origin and a given `Instant`.
+        // In range: between the origin and a given `Instant`.
         if self.0 < Self::ORIGIN { origin - distance } else { origin + distance }
     }
 }

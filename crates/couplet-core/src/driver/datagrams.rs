@@ -704,7 +704,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn runs_join_what_has_one_length_and_goes_to_one_place() {
+    fn runs_join_datagrams_of_equal_length_for_one_destination() {
         let mut queue = DatagramQueue::default();
         let [a, b] = [1, 2].map(|port| Address::udp(([127, 0, 0, 1], port)));
         let from = Some(IpAddr::from([127, 0, 0, 1]));

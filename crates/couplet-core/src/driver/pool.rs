@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the test fails where it would wait for ever")]
-    fn a_thread_that_was_idle_and_works_again_is_not_counted_on() {
+    fn a_thread_that_was_idle_and_works_again_does_not_count_as_idle() {
         let pool = gates(2, 9);
         let (begun, has_begun) = channel();
         let submit = |ticket| {

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_are_given_back_when_the_output_has_left() {
+    fn the_settings_are_restored_when_the_output_has_left() {
         let far = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         unlockpt(&far).expect("ours");
         let name = ptsname(&far, Vec::new()).expect("its name").into_string().expect("ASCII");

@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_loop_is_looked_at_once_more_and_then_not() {
+    fn an_idle_loop_is_checked_once_and_then_not_again() {
         let (at, mut held) = (now(), CurrentCall::default());
         held.begin(at);
         end(&mut held);

@@ -183,7 +183,7 @@ mod tests {
 
     /// The limits of each of several loops that share `read` bytes per second.
     #[test]
-    fn a_shared_limit_is_divided_among_the_loops_and_any_other_is_that_of_each_connection() {
+    fn a_shared_limit_is_divided_among_the_loops_and_a_limit_per_connection_is_not() {
         let cases =
             [(10, true, 2, "5"), (1, true, 2, "1"), (10, false, 2, "10"), (10, true, 0, "10")];
         for (read, shared, loops, each) in cases {

@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_are_gone_leave_their_turns_to_those_that_wait_and_to_new_ones() {
+    fn closed_connections_leave_their_turns_to_waiting_and_to_new_ones() {
         let now = start();
         let bandwidth = Bandwidth::new(50_000);
         let gone: Vec<_> = (0..1000).map(|_| Waiting::new(&bandwidth, 400, now)).collect();
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_came_and_was_not_used_is_given_back_too() {
+    fn a_turn_that_came_and_was_not_used_is_returned_too() {
         let now = start();
         let bandwidth = Bandwidth::new(1000);
         let mut first = Waiting::new(&bandwidth, 100, now);
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_again_and_again_takes_no_memory() {
+    fn reservations_that_are_cancelled_again_and_again_take_no_memory() {
         let now = start();
         let bandwidth = Bandwidth::new(1000);
         let _burst = Waiting::new(&bandwidth, 100, now);

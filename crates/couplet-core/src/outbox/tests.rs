@@ -98,7 +98,7 @@ fn a_buffer_of_the_largest_size_is_kept_and_a_larger_one_is_freed() {
 }
 
 #[test]
-fn a_buffer_that_is_too_large_takes_no_place() {
+fn a_buffer_that_is_too_large_is_not_kept() {
     let spares = Spares::default();
     spares.give(Vec::with_capacity(100));
     spares.give(Vec::with_capacity(PIECE + 1));
@@ -116,7 +116,7 @@ fn spare_buffers_have_a_bound_together() {
 }
 
 #[test]
-fn little_that_waits_does_not_keep_a_large_buffer() {
+fn a_short_rest_does_not_keep_a_large_buffer() {
     let mut outbox = outbox();
     outbox.extend(&vec![7; PIECE]);
     outbox.advance(PIECE - 10);
@@ -162,7 +162,7 @@ fn the_rest_of_a_sealed_piece_does_not_keep_it() {
 }
 
 #[test]
-fn much_that_waits_stays_where_it_is() {
+fn a_long_rest_is_not_copied() {
     let mut outbox = outbox();
     outbox.extend(&vec![7; MAX_OPEN]);
     outbox.advance(MAX_OPEN / 8);
@@ -178,7 +178,7 @@ fn much_that_waits_stays_where_it_is() {
 }
 
 #[test]
-fn a_piece_that_was_taken_has_nothing_that_was_sent_before() {
+fn a_taken_piece_contains_only_unsent_bytes() {
     for shared in [false, true] {
         let mut above = Outbox::new(Rc::default());
         if shared {

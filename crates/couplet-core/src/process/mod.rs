@@ -105,7 +105,7 @@ pub trait ProcessProtocol: Any {
         let _ = (process, reason);
     }
 
-    /// The child has exited, perhaps with pipes that are still open.
+    /// The child has exited. Its pipes may still be open.
     fn process_exited(&mut self, process: &Process, end: &ProcessEnd) {
         let _ = (process, end);
     }

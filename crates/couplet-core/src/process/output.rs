@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_limit_is_that_of_the_documentation() {
+    fn the_default_limit_matches_the_documentation() {
         assert_eq!(OutputOptions::default().limit, 16 * 1024 * 1024);
     }
 }

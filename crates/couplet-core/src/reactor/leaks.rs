@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-    fn where_things_were_asked_for_is_forgotten_of_as_many_as_are_left() {
+    fn the_log_of_places_is_pruned_to_at_most_twice_its_live_entries_plus_64() {
         let mut logged = PlaceLog::default();
         let from = Origin { place: Location::caller(), since: Instant::now() };
         let mut add = |n: u32, least: u32| {

@@ -88,7 +88,7 @@ impl CallMonitor {
         CallGuard { _stall: stall, observers: self.0.clone(), name }
     }
 
-    /// Whether each call of a protocol is observed separately. A ring has them from the driver.
+    /// Whether each call of a protocol is observed separately. A ring gets the calls from the driver.
     pub(super) fn observes_protocols(&self) -> bool {
         self.0.stalls.is_some() || self.0.timer.is_some()
     }

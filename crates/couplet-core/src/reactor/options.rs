@@ -373,7 +373,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_that_are_not_set_are_those_of_the_documentation() {
+    fn default_options_match_the_documentation() {
         let options = LoopOptions::default();
         assert_eq!(options.driver, DriverChoice::Auto);
         assert_eq!(options.read_buffer, 256 * 1024);

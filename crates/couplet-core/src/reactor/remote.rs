@@ -229,7 +229,7 @@ mod tests {
     use crate::reactor::Loop;
 
     #[test]
-    fn c98_nothing_of_a_blocking_call_stays_in_its_loop() {
+    fn c98_a_blocking_call_leaves_nothing_in_its_loop() {
         let mut l = Loop::new().expect("a poll descriptor");
         let (reactor, remote) = (l.reactor(), l.reactor().remote());
         let waits = thread::spawn(move || {

@@ -53,8 +53,8 @@ impl Child {
         Child { start_within: None, stop_within: None, ..Child::new(supervisor.clone()) }
     }
 
-    /// A child that stands for this one and is restarted as it is: its service has this one as a part,
-    /// or several like it. It has no deadlines, since its parts have theirs.
+    /// A child that replaces this one, with the same restarts: its service has this one as a part,
+    /// or several like it. Without deadlines, since the parts have theirs.
     #[must_use]
     pub fn replaced_by(&self, service: impl Service + 'static) -> Self {
         Child {
@@ -140,16 +140,16 @@ impl fmt::Debug for Child {
 pub struct ChildStatus {
     /// The service's name.
     pub name: String,
-    /// Its state.
+    /// The present state.
     pub state: ChildState,
     /// How often it was restarted because it, or with it another child, had failed.
     pub restarts: u64,
-    /// Its health, [`Starting`](Health::Starting) unless it runs.
+    /// The service's health, [`Starting`](Health::Starting) unless it runs.
     pub health: Health,
 }
 
 impl ChildStatus {
-    /// Its row in snapshots, under the names of its supervisors and its own.
+    /// The row in snapshots, under the names of the supervisors and the child.
     fn row(&self, path: &str) -> NoteRow {
         let fields = [
             ("name", path.to_owned()),
@@ -176,17 +176,17 @@ impl fmt::Display for ChildStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChildState {
-    /// It has not started, or was stopped.
+    /// Not started yet, or stopped.
     Stopped,
-    /// It starts.
+    /// Starting.
     Starting,
-    /// It runs.
+    /// Running.
     Running,
-    /// It failed and waits to be restarted.
+    /// Failed, and waiting to be restarted.
     Restarting,
-    /// It has ended and is not restarted.
+    /// Ended, and not to be restarted.
     Ended,
-    /// It stops.
+    /// Stopping.
     Stopping,
 }
 
@@ -212,7 +212,7 @@ pub(super) struct ChildCell {
     /// `None` while one of its methods runs.
     service: RefCell<Option<Box<dyn Service>>>,
     life: RefCell<Life>,
-    /// Its row in snapshots, while the supervisor runs.
+    /// The child's row in snapshots, while the supervisor runs.
     row: RefCell<Option<Note>>,
     /// The number of starts. Identifies a run: the ends of earlier ones are ignored.
     run: Cell<u64>,
@@ -350,7 +350,7 @@ impl ChildCell {
         }
     }
 
-    /// Its share in the health of its supervisor, with its name.
+    /// The child's part in the supervisor's health, with its name.
     pub(super) fn health(self: &Rc<Self>) -> Health {
         let health = match &*self.life.borrow() {
             Life::Starting | Life::Stopping => Some(Health::Starting),

@@ -208,8 +208,8 @@ impl<P: 'static> ClientService<P> {
     /// Sets the age at which a ready connection is closed, as
     /// [`lose_connection`](Transport::lose_connection) does, and replaced: none by default. The next
     /// attempt looks the name up again, so the service follows a name that has moved to another
-    /// server while the old one still answers. It begins when the old connection has ended, without
-    /// a delay, and no failure is counted.
+    /// server while the old one still answers. The new attempt begins when the old connection has ended,
+    /// without a delay, and no failure is counted.
     ///
     /// By default a connection may have any age: the service cannot know whether an answer is on its
     /// way, which a close would lose.
@@ -275,8 +275,8 @@ impl<P: 'static> ClientService<P> {
 
     /// Fires with the connection when it is ready: immediately if it already is, otherwise with the
     /// next one. With `fail_after_failures`, it fails with the last failure after that many,
-    /// counted from this call; without, it keeps waiting. It fails with [`Cancelled`] if the
-    /// service stops or has stopped. Cancelling it ends only this wait. Twisted's `whenConnected`.
+    /// counted from this call; without, it keeps waiting. If the service stops or has stopped, the
+    /// failure is [`Cancelled`]. Cancelling the Deferred ends only this wait. Twisted's `whenConnected`.
     pub fn when_connected(&self, fail_after_failures: Option<u32>) -> Deferred<Connection<P>> {
         match &*self.inner.state.borrow() {
             ServiceState::Connected(connection) => return Deferred::succeed(connection.clone()),
@@ -494,7 +494,7 @@ fn back_off(failures: u32, reactor: &Reactor) -> Duration {
     Duration::from_secs_f64(seconds + jitter)
 }
 
-/// The factory of one attempt. It forwards to the user's factory, whose panics [`Shared`] contains,
+/// The factory of one attempt. Forwards to the user's factory, whose panics [`Shared`] contains,
 /// and reports the end of the attempt to the service.
 struct Attempt<F: Factory + 'static> {
     factory: Shared<F>,
@@ -551,8 +551,8 @@ impl<F: Factory + 'static> Factory for Attempt<F> {
     }
 }
 
-/// For a [`Supervisor`](super::Supervisor). Its start does not wait for a connection, so that a
-/// program starts while its servers are away; its health says whether it is connected.
+/// For a [`Supervisor`](super::Supervisor). Starting does not wait for a connection, so that a
+/// program starts while its servers are away; the health says whether the client is connected.
 impl<P: 'static> Service for ClientService<P> {
     fn name(&self) -> &str {
         &self.inner.name

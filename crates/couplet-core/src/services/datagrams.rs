@@ -7,7 +7,7 @@ use super::service::Service;
 use crate::defer::Deferred;
 use crate::{DatagramPort, DatagramProtocol, DatagramTransport, Reactor, Result};
 
-/// Receives datagrams on a port while it is started. To stop, it reads no more, lets the protocol
+/// Receives datagrams on a port while it is started. A stop ends the reading, lets the protocol
 /// [finish](Self::finish), and closes the port; cancelled, it closes the port immediately.
 ///
 /// ```
@@ -54,8 +54,8 @@ impl DatagramService {
         self
     }
 
-    /// Sets a closure that is called when the service stops. The port, which reads no more but can
-    /// send, is closed when its Deferred fires.
+    /// Sets a closure that is called when the service stops. The port has stopped reading but can
+    /// still send; it is closed when the closure's Deferred fires.
     #[must_use]
     pub fn finish(mut self, f: impl FnMut(&DatagramTransport) -> Deferred<()> + 'static) -> Self {
         self.finish = Some(Box::new(f));

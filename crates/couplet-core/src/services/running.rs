@@ -33,7 +33,7 @@ impl Running {
         self.end.take()
     }
 
-    /// Fires when the work is over, whatever its outcome. Cancelled, it cancels the work.
+    /// Fires when the work is over, with any outcome. Cancelled, it cancels the work.
     pub(super) fn over(self) -> Deferred<()> {
         if let Some(end) = self.end {
             // Not awaited, so that its failure is expected.

@@ -9,7 +9,7 @@ use crate::defer::Deferred;
 /// a task. Twisted's `IService`.
 ///
 /// A [`Supervisor`](super::Supervisor) starts services in order, restarts those that end, and stops
-/// them. It is a service itself, so that programs are trees of services.
+/// them. Supervisors are services too, so that programs are trees of services.
 ///
 /// ```
 /// use couplet::services::{Health, Service};
@@ -51,7 +51,7 @@ pub trait Service {
 
     /// Stops the service. The Deferred fires once it holds nothing.
     ///
-    /// Cancelled, because its time is over, the service ends immediately whatever it can: it
+    /// Cancelled, because its time is over, the service ends everything it can immediately: it
     /// aborts connections and drops tasks.
     fn stop(&mut self) -> Deferred<()>;
 
@@ -63,7 +63,7 @@ pub trait Service {
 
     /// The end of a service that may end without a [`stop`](Self::stop). Called once after each
     /// start. The Deferred succeeds when the service has done its work, and fails when the service
-    /// has failed; then a supervisor may restart it. `None`, the default, stands for a service that
+    /// has failed; then a supervisor may restart it. `None`, the default, means that the service
     /// runs until it is stopped.
     fn take_end(&mut self) -> Option<Deferred<()>> {
         None
@@ -75,15 +75,15 @@ pub trait Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Health {
-    /// It starts, or waits to be restarted, and can't do its work yet.
+    /// Starting, or waiting to be restarted: the service can't do its work yet.
     Starting,
-    /// It does its work.
+    /// Working.
     Ready,
-    /// It works with restrictions, such as these.
+    /// Working with these restrictions.
     Degraded(String),
-    /// It does not work, for this reason.
+    /// Not working, for this reason.
     Failed(String),
-    /// It stops. Connections that are open are still served.
+    /// Stopping. Connections that are open are still served.
     Stopping,
 }
 

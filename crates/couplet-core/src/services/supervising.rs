@@ -1,4 +1,4 @@
-//! The task of a supervisor. It carries out one order after the other, as the process of Erlang's
+//! The task of a supervisor, which carries out one order after the other, as the process of Erlang's
 //! `supervisor` handles its messages, so that restarts, additions and stops never overlap.
 
 use std::cell::RefCell;
@@ -202,7 +202,7 @@ impl Supervising {
         let mut others = self.group(child);
         others.retain(|other| !Rc::ptr_eq(other, child));
         for other in others.iter().rev() {
-            // Its failure has been logged.
+            // The failure has been logged.
             let _ = self.stop_child(other).await;
             self.forget_temporary(other);
         }
@@ -228,7 +228,7 @@ impl Supervising {
         }
     }
 
-    /// Starts a child with those of its group that don't run. Returns a child that fails to start.
+    /// Starts a child and the members of its group that don't run. Returns a child that fails to start.
     async fn start_group(&self, child: &Rc<ChildCell>) -> Option<(Rc<ChildCell>, String)> {
         let mut group = self.group(child);
         group.retain(|one| one.state() != ChildState::Running);
@@ -267,7 +267,7 @@ impl Supervising {
         let end = match child.take_end().await {
             Ok(end) => end,
             Err(panic) => {
-                // Its failure would hide the panic.
+                // A failure of the stop would hide the panic.
                 let _ = child.stop(&self.reactor).await;
                 return Err(panic);
             }
@@ -361,7 +361,7 @@ impl Supervising {
     }
 }
 
-/// Waits for a child, so that the wait can be cancelled meanwhile.
+/// Waits for a child; the canceller in `place` ends the wait.
 async fn wait(place: &RefCell<Option<Canceller>>, deferred: Deferred<()>) -> Result<()> {
     drop(place.replace(Some(deferred.canceller())));
     let outcome = deferred.await;
@@ -371,7 +371,7 @@ async fn wait(place: &RefCell<Option<Canceller>>, deferred: Deferred<()>) -> Res
 
 impl Drop for Supervising {
     fn drop(&mut self) {
-        // The loop has ended, and with it whatever the children had in it.
+        // The loop has ended, and with it everything that the children had in it.
         if self.inner.is_active() {
             self.finish(Stage::Stopped, Err(Cancelled::of("a supervisor").into()));
         }

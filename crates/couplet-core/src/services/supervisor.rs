@@ -70,7 +70,7 @@ pub enum ServiceError {
     Start {
         /// The child.
         name: String,
-        /// Its failure.
+        /// The failure of the start.
         failure: Failure,
     },
     /// Children were restarted too often.
@@ -90,12 +90,12 @@ pub enum ServiceError {
         /// …within this period.
         period: Duration,
     },
-    /// Children did not stop without an error, or not in time. They are regarded as stopped.
+    /// Children failed to stop, or not in time, and are regarded as stopped.
     #[error("cannot stop service {name}: {failure}")]
     Stop {
         /// The first of them.
         name: String,
-        /// Its failure.
+        /// The failure of its stop.
         failure: Failure,
     },
     /// A child of this name exists.
@@ -149,10 +149,10 @@ pub(super) enum Stage {
     Stopped,
     Starting,
     Running,
-    /// It runs, and is about to stop.
+    /// Running, and about to stop.
     Leaving,
     Stopping,
-    /// It gave up, for this reason.
+    /// The supervisor gave up, for this reason.
     GaveUp(String),
 }
 
@@ -285,7 +285,7 @@ impl Supervisor {
     }
 
     /// Sets a closure that drains the ports in place of [`drain`](Self::drain), for a program with
-    /// ports in several loops. Its Deferred fires when they have drained; cancelled, it
+    /// ports in several loops. The closure's Deferred fires when they have drained; cancelled, it
     /// ends the drain's first stage.
     #[must_use]
     pub fn drain_by(self, drain: impl Fn(&Reactor) -> Deferred<()> + 'static) -> Self {
@@ -295,7 +295,7 @@ impl Supervisor {
     }
 
     /// Starts the children, and [winds down](Self::wind_down) before the loop stops
-    /// ([`Shutdown::Before`]). The Deferred fires when the children have stopped. It fails if one of
+    /// ([`Shutdown::Before`]). The Deferred fires when the children have stopped, and fails if one of
     /// them can't be started, or if the supervisor gives up; with [`react`](crate::react) the process
     /// then ends with code 1, so that systemd (`Restart=on-failure`) starts it again.
     pub fn run(&self, reactor: &Reactor) -> Deferred<()> {
@@ -476,7 +476,7 @@ impl Inner {
         let mut children = self.children.borrow_mut();
         let place = children.iter().position(|one| Rc::ptr_eq(one, child));
         let forgotten = place.map(|place| children.remove(place));
-        // Its service is dropped while nothing is borrowed.
+        // The service of the child is dropped while nothing is borrowed.
         drop(children);
         drop(forgotten);
     }

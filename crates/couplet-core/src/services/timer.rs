@@ -12,8 +12,8 @@ use crate::defer::Deferred;
 use crate::task::{LoopResult, LoopingCall};
 
 /// Calls a function when it is started and then every interval, as a [`LoopingCall`] does: never
-/// two calls at a time. It fails when the function fails. A stop waits for the call in progress;
-/// cancelled, it cancels that call. Twisted's class of the same name.
+/// two calls at a time. The service fails when the function fails. A stop waits for the call in
+/// progress; cancelled, it cancels that call. Twisted's class of the same name.
 ///
 /// ```
 /// use std::time::Duration;

@@ -49,8 +49,8 @@ impl std::fmt::Debug for ConnectionEnd {
     }
 }
 
-/// A stream's operations for a guest, which writes body chunks without copying them. Errors are
-/// those of the connection.
+/// A stream's operations for a guest, which writes body chunks without copying them. Errors come from
+/// the connection.
 pub trait GuestStream: Sealed {
     /// Observes the end of its connection.
     fn ending(&self) -> ConnectionEnd;

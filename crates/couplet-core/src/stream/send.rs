@@ -11,8 +11,8 @@ use super::loop_owned::LoopOwned;
 
 /// A stream that is `Send`, for libraries that require it. Created by [`Stream::into_send`].
 ///
-/// It implements the I/O traits of a stream. They work in the thread of its loop, and fail in other
-/// threads. If it is dropped in another thread, its loop closes it.
+/// Implements the I/O traits of a stream, which work in the thread of its loop, and fail in other
+/// threads. If it is dropped in another thread, the loop closes it.
 pub struct SendStream(LoopOwned<Stream>);
 
 impl Stream {

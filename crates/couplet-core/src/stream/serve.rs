@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl Reactor {
-    /// Connects to an endpoint; the Deferred fires with the stream. It fails like
-    /// [`connect`](Reactor::connect); cancelling it stops the attempt.
+    /// Connects to an endpoint; the Deferred fires with the stream, and fails like
+    /// [`connect`](Reactor::connect). Cancelling it stops the attempt.
     #[track_caller]
     pub fn connect_stream(
         &self,

@@ -277,7 +277,7 @@ impl SharedStream {
         self.reader.set(reader);
     }
 
-    /// Takes out whoever waits for bytes.
+    /// Takes out the reader that waits for bytes.
     fn take_reader(&self) -> Reader {
         match self.usual.id.get() {
             Some(id) if self.usual.waits.take() => Reader::Task(id),

@@ -9,9 +9,9 @@ use crate::recorder::Reactor;
 
 /// A reactor whose time passes only when the test advances it. Twisted's `Clock`.
 ///
-/// It is a complete loop: timed calls, looping calls, tasks and timeouts run as usual. Its network
-/// is empty; for code that listens or connects use [`MemoryReactor`](super::MemoryReactor), which
-/// has a clock too.
+/// A complete loop with an empty network: timed calls, looping calls, tasks and timeouts run as usual.
+/// For code that listens or connects use [`MemoryReactor`](super::MemoryReactor), which has a clock
+/// too.
 ///
 /// ```
 /// use couplet::testing::Clock;
@@ -39,9 +39,9 @@ impl Clock {
         self.memory.l.reactor()
     }
 
-    /// Advances the clock. It stops at each deadline on the way to run the calls that are due, in
-    /// order of deadline; calls scheduled in the meantime run too if they fall due within the
-    /// advance. Twisted's `Clock.advance`.
+    /// Advances the clock, and stops at each deadline on the way to run the calls that are due, in
+    /// order of deadline. Calls that those schedule run too if they fall due within the advance.
+    /// Twisted's `Clock.advance`.
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
-//! A loop over the in-memory network, the base of all test doubles in this module. It turns until
-//! idle and advances time.
+//! A loop over the in-memory network, which turns until idle and advances time: the base of all test
+//! doubles in this module.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -139,7 +139,7 @@ impl Drop for MemoryLoop {
     }
 }
 
-/// The panics that the loop has contained. They fail the test, so that callbacks may contain
+/// The panics that the loop has contained. Any of them fails the test, so that callbacks may contain
 /// assertions.
 #[derive(Default)]
 struct ContainedPanics {

@@ -35,7 +35,7 @@ use crate::timers::{TimerKey, Timers};
 use crate::why::short_type;
 use couplet_os::tcp::Positions;
 
-/// Bytes of at most this length are copied, although they could be queued as they are.
+/// Bytes of at most this length are copied, although they could be queued without a copy.
 const COPIED: usize = 512;
 
 /// Requests recorded but not yet applied; a set of bits.
@@ -76,7 +76,7 @@ pub(crate) mod mode {
     pub(crate) const UPGRADED: u8 = 4;
     /// The loop counts its output, which waits for the driver.
     pub(crate) const WAITS: u8 = 8;
-    /// A keeper has a duplicate of the socket, so a close alone would not send a FIN.
+    /// A keeper has a duplicate of the socket, so a close would not send a FIN without a shutdown.
     pub(crate) const SHARED: u8 = 16;
     /// The protocol has received only a part of a message.
     pub(crate) const IN_MESSAGE: u8 = 32;
@@ -88,7 +88,7 @@ pub(crate) mod mode {
     pub(crate) const SETTINGS: u8 = RESETS_UNLESS_CLOSED | CLOSES_AT_ONCE | WRITES_UNTIL_END;
 }
 
-/// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
+/// The phase of a connection as its handles see it, which changes in the call itself, not in the turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Open,
@@ -144,7 +144,7 @@ pub(super) enum Level {
 /// Bytes that a socket received and sent.
 type WireBytes = [u64; 2];
 
-/// The byte counts of a socket, where those of the protocol do not tell them.
+/// Socket byte counts, kept only where they differ from the protocol's.
 #[derive(Clone, Copy, Debug)]
 enum Wire {
     /// There are layers.
@@ -252,7 +252,7 @@ pub(crate) struct ConnectionCell {
     bytes_accepted: Cell<u64>,
     // The fields below are off the per-message path.
     key: Key,
-    /// The socket, if the driver has sockets. It answers queries until it is closed.
+    /// The socket, if the driver has sockets; for queries until it is closed.
     socket: Option<LocalSocket>,
     /// Bytes for the peer that a guest such as hyper holds, at most 4 GiB; for snapshots.
     #[cfg(feature = "hyper")]
@@ -327,7 +327,7 @@ struct RareState {
     /// A connection whose progress counts for this one.
     companion: Weak<ConnectionCell>,
     stall: Option<StallCheck>,
-    /// When the driver began to accept no more bytes, and how many it had sent then.
+    /// When the driver stopped accepting bytes, and how many it had sent then.
     blocked: Option<(Instant, u64)>,
     /// Written bytes that were dropped.
     dropped: u64,
@@ -351,7 +351,7 @@ struct RareState {
     /// Bytes left over by an upgrade or by layers that were dropped, which the protocol gets before any
     /// new byte.
     // Bound: the rest of an upgrade: bytes that the old protocol's framer held (its limit and one
-    // chunk), and those of `upgrade_with`; one chunk for each layer that was dropped.
+    // chunk), and the bytes passed to `upgrade_with`; one chunk for each layer that was dropped.
     unread: Vec<u8>,
     credentials: Option<Box<PeerCredentials>>,
     program: Option<Rc<dyn Any>>,
@@ -475,7 +475,7 @@ impl ConnectionCell {
         self.below.get()?.opened.borrow().as_ref()?.find()
     }
 
-    /// What layers have told about the connection, as [`Opened::to_proxy_header`] writes it.
+    /// The layers' information about the connection, as [`Opened::to_proxy_header`] encodes it.
     pub(crate) fn to_proxy_header(&self) -> Option<Vec<u8>> {
         let opened = self.below.get().map(|below| below.opened.borrow());
         let opened = opened.as_ref().and_then(|opened| opened.as_ref());
@@ -1119,7 +1119,7 @@ impl ConnectionCell {
         self.wire_bytes()[1]
     }
 
-    /// The driver accepts no more bytes for now.
+    /// The driver accepts no bytes for now.
     pub(super) fn note_blocked(&self, now: Instant) {
         let progress = self.progress();
         let blocked = &mut self.rare_mut().blocked;
@@ -1158,7 +1158,7 @@ impl ConnectionCell {
         }
     }
 
-    /// When a throttle ends that alone pauses reading.
+    /// The end of a throttle, if nothing else pauses reading.
     pub(super) fn throttle_end(&self) -> Option<Instant> {
         self.throttled_until().filter(|_| self.paused.get() == paused::BY_THROTTLE)
     }
@@ -1314,7 +1314,7 @@ impl ConnectionCell {
         self.outbox.borrow().slices().flatten().copied().collect()
     }
 
-    /// Whether the output is bytes alone: neither descriptors nor parts of files are queued.
+    /// Whether the output is only bytes: neither descriptors nor parts of files are queued.
     pub(super) fn has_bytes_alone(&self) -> bool {
         let outbox = self.outbox.borrow();
         !outbox.has_attached() && !outbox.has_files()
@@ -1420,7 +1420,7 @@ impl ConnectionCell {
         self.producer_mut()?.object.take()
     }
 
-    /// Puts the object back, unless the producer was unregistered meanwhile.
+    /// Puts the object back, unless the producer has been unregistered since.
     pub(super) fn restore_producer(&self, object: Box<dyn Producer>) {
         let unregistered = match self.producer_mut() {
             Some(mut registered) if registered.object.is_none() => {

@@ -178,7 +178,7 @@ impl Effects {
         Effects(self.0 | other.0)
     }
 
-    /// True when nothing follows except `what`.
+    /// True when all effects are among `what`.
     #[inline]
     pub(crate) fn is_at_most(self, what: Effects) -> bool {
         self.0 & !what.0 == 0
@@ -696,7 +696,7 @@ impl Life {
                 }
             }
             (Reading::Paused { .. }, false) => self.pending |= due::RESUMED,
-            // Paused and resumed before the pause was applied; meanwhile bytes had to wait.
+            // Paused and resumed before the pause was applied; bytes had to wait in between.
             (Reading::On | Reading::Layered, false)
                 if self.transport.cell.has_unread()
                     || self.layered.as_deref().is_some_and(Layered::is_behind) =>
@@ -869,7 +869,7 @@ impl Life {
         }
     }
 
-    /// Has the loop count the output, if it limits what connections hold.
+    /// Has the loop count the output, if it limits the output of connections.
     fn note_waiting(&mut self, now: Instant) {
         self.watch_stall(now);
         let cell = &self.transport.cell;
@@ -990,8 +990,8 @@ impl Life {
                 let shut = *our_fin != OurFin::Sent;
                 let at_once = self.transport.cell.has_mode(mode::CLOSES_AT_ONCE);
                 if at_once && shut {
-                    // Other processes may share the socket, so closing ours alone would not send a
-                    // FIN.
+                    // Other processes may share the socket, so a close without a shutdown would not
+                    // send a FIN.
                     self.order(Effects::SHUT_WRITE);
                     return self.end_as_planned(CloseMode::Normal);
                 }
@@ -1059,7 +1059,7 @@ impl Life {
     }
 
     /// The deadline may have passed; `unsent` is the system's count of unsent bytes. If the
-    /// deadline has moved meanwhile, only rearms the timer.
+    /// deadline has moved since, only rearms the timer.
     pub(crate) fn timed_out(&mut self, now: Instant, unsent: Option<usize>) -> Effects {
         self.layers_timed_out(now);
         self.order(Effects::DEADLINE);
@@ -1119,7 +1119,7 @@ impl Life {
     fn close(&mut self, mode: CloseMode) {
         self.state = State::Closed { mode };
         self.transport.cell.advance_phase(Phase::Ended);
-        // What was written may have left in this turn, before the close.
+        // All output may have left in this turn, before the close.
         let sent = self.transport.cell.buffered() == 0;
         self.transport.cell.clear_outbox();
         self.clear_layers();
@@ -1486,7 +1486,7 @@ impl Life {
                 );
                 assert!(!cell.has_output(), "an ended connection sends nothing");
                 let last = due::LOST | due::WRITE_CLOSED | due::DRAINED | due::FLUSHED;
-                assert!(due & !last == 0, "nothing is due but the loss and what it follows");
+                assert!(due & !last == 0, "only the loss and the calls before it are due");
             }
         }
     }

@@ -148,12 +148,12 @@ impl Transport {
         self.cell.write_bytes(bytes.into());
     }
 
-    /// Sends a range of a file after everything written before. It is read in pieces of 64 KiB as the
-    /// peer takes them; from an [immutable](SharedFile::immutable) file Linux sends it without a copy
+    /// Sends a range of a file after everything written before: read in pieces of 64 KiB as the
+    /// peer takes them, or, from an [immutable](SharedFile::immutable) file on Linux, without a copy
     /// (`sendfile`), unless there are layers such as TLS.
     ///
-    /// The bytes count as buffered, also towards the hard cap, but are not in memory. They are those
-    /// of one version of the file: if it is overwritten or shrinks before the last byte of the range
+    /// The bytes count as buffered, also towards the hard cap, but are not in memory. All of them come
+    /// from one version of the file: if it is overwritten or shrinks before the last byte of the range
     /// has left, or has no such range, the connection is reset with the reason
     /// [`Lost`](crate::Reason::Lost) and a [`FileChanged`](crate::driver::FileChanged). The peer then
     /// lacks the end of the range. A file that only grows, as a log, or was removed or replaced, is
@@ -426,12 +426,12 @@ impl Transport {
     }
 
     /// Returns the number of bytes, written or in the system's send queue, that the peer has not
-    /// acknowledged, as far as the system tells: on Linux and macOS.
+    /// acknowledged, as far as the system reports it: on Linux and macOS.
     pub fn unacknowledged(&self) -> usize {
         self.buffered() + self.cell.unacknowledged().unwrap_or_default()
     }
 
-    /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] if the
+    /// Fires when at most the low mark is buffered; fails with [`ConnectionLost`] if the
     /// connection is lost first. That failure may be dropped: `connection_lost` reports the loss.
     pub fn drained(&self) -> Deferred<()> {
         self.wait_for_level(Level::LowMark)
@@ -706,10 +706,10 @@ impl Transport {
     ///
     /// At the end of each turn in which the state changed or bytes were received or written, the loop's
     /// [`Keeper`](crate::reactor::Keeper) gets a record for
-    /// [`HandedOver::kept`](crate::reactor::HandedOver::kept). It does not match the socket, so that the
-    /// next process resets the connection, if this one dies in the middle of a turn, with unsent output,
-    /// or [inside a message](Self::set_in_message). An upgrade ends the keeping: the next protocol
-    /// calls this again.
+    /// [`HandedOver::kept`](crate::reactor::HandedOver::kept). If this process dies in the middle of a
+    /// turn, with unsent output, or [inside a message](Self::set_in_message), the record does not match
+    /// the socket, and the next process resets the connection. An upgrade ends the keeping: the next
+    /// protocol calls this again.
     ///
     /// Does nothing in a loop without a keeper, on sockets other than TCP, on a connection that was made
     /// by a connect, and after layers were added or a close was requested.

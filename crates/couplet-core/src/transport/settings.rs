@@ -6,7 +6,7 @@ use super::Transport;
 use super::cell::{ConnectionCell, Watermarks};
 
 /// The settings and counters of a connection, in the order of [`of`](TransportSettings::of). Times are
-/// in microseconds; [`NEVER`] stands for no limit.
+/// in microseconds; [`NEVER`] means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TransportSettings(pub(crate) [u64; TransportSettings::COUNT]);
 
@@ -40,7 +40,7 @@ impl TransportSettings {
         ])
     }
 
-    /// Applies these settings to a new connection. Its protocol will write `unsent` bytes again.
+    /// Applies these settings to a new connection, whose protocol will write `unsent` bytes again.
     pub(crate) fn restore(self, transport: &Transport, unsent: usize) {
         let TransportSettings(numbers) = self;
         let [

@@ -202,7 +202,7 @@ fn each_event_is_reported_once_in_its_turn() {
 }
 
 #[test]
-fn a_key_that_is_closed_in_the_turn_of_its_event_is_heard_of_no_more() {
+fn a_key_closed_in_the_turn_of_its_event_reports_nothing() {
     for manner in MANNERS {
         for what in events_of(manner) {
             let mut rig = Rig::new(manner);
@@ -225,7 +225,7 @@ fn a_key_that_is_closed_in_the_turn_of_its_event_is_heard_of_no_more() {
 }
 
 #[test]
-fn a_key_that_pauses_in_the_turn_of_its_event_is_heard_of_when_it_resumes() {
+fn a_key_paused_in_the_turn_of_its_event_reports_it_on_resume() {
     for manner in MANNERS {
         for what in [What::Accept, What::Read, What::Datagram] {
             let mut rig = Rig::new(manner);
@@ -281,7 +281,7 @@ fn a_forgotten_lookup_or_job_is_not_reported_and_the_others_are() {
 }
 
 #[test]
-fn a_lookup_ends_at_its_time_and_a_forgotten_one_is_not_waited_for() {
+fn a_lookup_ends_at_its_time_and_a_forgotten_one_delays_no_wait() {
     let mut rig = Rig::new(Manner::Readiness);
     for (seconds, name) in [(1, "one"), (2, "two"), (3, "three")] {
         let address = IpAddr::from([10, 0, 0, seconds as u8]);
@@ -436,7 +436,7 @@ fn a_batch_of_datagrams_ends_and_the_rest_follows_in_the_next_turn() {
 }
 
 #[test]
-fn a_datagram_port_hears_only_its_peer_until_the_port_is_dropped() {
+fn a_datagram_port_receives_only_from_its_peer_and_frees_its_number_on_close() {
     let mut rig = Rig::new(Manner::Readiness);
     let (friend, friend_host) = rig.datagrams(&DatagramOptions::default());
     let (stranger, _) = rig.datagrams(&DatagramOptions::default());

@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_that_was_reached_grows_and_another_becomes_one_more_than_was_accepted() {
+    fn an_accept_limit_grows_when_reached_and_else_falls_to_one_above_the_accepted() {
         let mut share = AcceptLimit::new();
         let mut round = |waiting: u32| {
             let taken = (1..=waiting).find(|_| !share.take()).unwrap_or(waiting);

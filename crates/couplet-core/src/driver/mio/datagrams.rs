@@ -505,7 +505,7 @@ mod tests {
     use crate::address::UnixAddress;
 
     #[test]
-    fn a_port_of_either_kind_is_prepared_and_an_error_of_that_fails_it() {
+    fn an_error_of_prepare_fails_the_bind_of_either_kind_of_port() {
         let udp = Address::udp(([127, 0, 0, 1], 0));
         for address in [udp, UnixAddress::Unnamed.into()] {
             let options = DatagramOptions::default().prepare(|_| Err(io::Error::other("rose")));
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn broadcasts_are_allowed_where_they_are_asked_for() {
+    fn broadcasts_are_allowed_only_on_request() {
         for on in [false, true] {
             let options = DatagramOptions::default().broadcast(on);
             let socket = bind_udp(([127, 0, 0, 1], 0).into(), &options).expect("a free port");

@@ -823,7 +823,7 @@ mod tests {
     use crate::driver::ListenOptions;
 
     #[test]
-    fn a_watch_is_found_by_its_token_and_no_slot_is() {
+    fn tokens_distinguish_watches_from_slots() {
         for id in [0, 1, 7, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, 1 << 32, (1 << 40) + 5] {
             let token = token_of(WatchId(id));
             assert_eq!(watch_of(token), Some(WatchId(id)));

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_attempts_in_vain_keep_it_polling() {
+    fn polling_continues_when_half_of_the_attempts_pay() {
         let mut bench = Bench::new();
         let events = [20, 1000];
         let paid = (0..1000).filter(|n| bench.wait(None, events[n % 2] * POLL).1.is_none()).count();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_no_polling() {
+    fn a_duration_of_zero_disables_polling() {
         assert!(Spin::new(Duration::ZERO).is_none());
     }
 }

@@ -230,7 +230,7 @@ fn the_end_of_a_direction_takes_a_sequence_number_which_the_other_acknowledges()
 }
 
 #[test]
-fn the_ends_of_a_connection_without_addresses_are_told_apart_in_a_capture() {
+fn a_capture_distinguishes_the_ends_of_a_connection_without_addresses() {
     let file = Shared::default();
     let epoch = Duration::from_secs(1_700_000_000);
     let pcap = Pcap::new(file.clone(), start(), epoch).expect("memory");

@@ -117,7 +117,7 @@ fn each_header_is_read_however_it_is_cut_and_nothing_behind_it_is_taken() {
 }
 
 #[test]
-fn what_is_written_is_read_the_same_here_and_by_others() {
+fn a_written_header_is_read_back_here_and_by_another_parser() {
     let full = ProxyHeader {
         alpn: Some(b"h2".to_vec()),
         authority: Some("server.test".to_owned()),
@@ -184,7 +184,7 @@ fn a_client_without_a_certificate_is_not_verified() {
 }
 
 #[test]
-fn the_sum_is_checked() {
+fn the_checksum_is_checked() {
     // Computed over the header with a checksum of 0.
     let rest = [2, 0, 6, b'x', b'.', b't', b'e', b's', b't', 3, 0, 4, 0, 0, 0, 0];
     let mut header = binary(0x21, 0, &rest);
@@ -203,7 +203,7 @@ fn the_sum_is_checked() {
 }
 
 #[test]
-fn a_header_of_version_2_says_whether_the_proxy_has_a_client_whatever_its_address() {
+fn a_header_of_version_2_has_the_command_proxy_for_a_client_with_any_address() {
     let tcp = address("1.2.3.4:5");
     let unix = Address::from(crate::address::UnixAddress::from("/run/a.sock"));
     for (peer, host, command, family) in [
@@ -242,7 +242,7 @@ fn crc32c_by_the_bit(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn what_is_not_a_valid_header_is_refused_as_soon_as_it_cannot_become_one() {
+fn an_invalid_header_is_refused_and_delivers_nothing() {
     let four = [1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 2];
     for (stream, text) in [
         (&b"GET / HTTP/1.1\r\n"[..], "does not begin with"),
@@ -338,7 +338,7 @@ fn nothing_is_written_before_the_header_was_read() {
 }
 
 #[test]
-fn what_a_version_cannot_say_is_an_error() {
+fn encoding_a_header_that_its_version_cannot_express_fails() {
     let header = |change: &dyn Fn(&mut ProxyHeader)| {
         let mut header = ProxyHeader::default();
         change(&mut header);

@@ -228,7 +228,7 @@ impl Seen {
 }
 
 #[test]
-fn what_layers_lend_is_not_copied() {
+fn lent_bytes_pass_through_layers_without_a_copy() {
     let mut layers = stack![pass(), pass(), pass()];
     let bytes = b"the very same bytes";
     let mut times = 0;
@@ -294,7 +294,7 @@ fn a_receiver_that_stops_misses_nothing_and_gets_nothing_early() {
 }
 
 #[test]
-fn a_full_layer_stops_the_reading_and_goes_on_at_its_deadline() {
+fn a_full_layer_stops_the_reading_until_its_deadline() {
     let now = start();
     let metered = Metered { credit: 3, each: 3, now, ended: false };
     let mut layers = stack![pass(), metered, pass()];
@@ -357,7 +357,7 @@ fn a_stack_opens_once_when_its_last_level_does_with_all_addresses() {
 }
 
 #[test]
-fn a_layer_that_is_pushed_later_sends_what_was_written_before_in_clear() {
+fn output_written_before_a_push_leaves_in_clear() {
     let mut layers = stack![pass()];
     let mut above = outbox(b"220 go ahead\r\n");
     layers.push(Records::default(), &mut above, start()).expect("nothing came behind it");
@@ -372,7 +372,7 @@ fn a_layer_that_is_pushed_later_sends_what_was_written_before_in_clear() {
 }
 
 #[test]
-fn bytes_behind_an_upgrade_fail_it_wherever_they_lie() {
+fn bytes_behind_an_upgrade_fail_it_at_any_level() {
     // Bytes unread between two levels, bytes unread inside a level, bytes that a full level holds
     // back, and none.
     let wire = [1, !b'a', 1, !b'b'];
@@ -520,7 +520,7 @@ fn a_failure_comes_once_and_its_alert_goes_down() {
 }
 
 #[test]
-fn what_layers_found_out_is_found_from_the_top() {
+fn the_uppermost_layers_info_is_found_first() {
     let opens = |info: &'static str| Records {
         opened_by: Some(*Opened::with_info(info)),
         ..Records::default()
@@ -535,7 +535,7 @@ fn what_layers_found_out_is_found_from_the_top() {
 }
 
 #[test]
-fn each_address_is_that_of_the_uppermost_layer_that_has_one() {
+fn each_address_comes_from_the_uppermost_layer_that_has_one() {
     let [a, b, c] =
         [1, 2, 3].map(|port| Address::from(std::net::SocketAddr::from(([1, 2, 3, 4], port))));
     let opens = |peer: Option<&Address>, host: Option<&Address>| Records {
@@ -579,7 +579,7 @@ fn only_layers_whose_time_has_come_time_out() {
 }
 
 #[test]
-fn a_cleared_stack_has_and_takes_nothing() {
+fn a_cleared_stack_holds_nothing_and_delivers_nothing() {
     for clear in [Layers::clear, Layers::drop_layers] {
         let mut layers = stack![silent(), single()];
         layers.down(&mut outbox(b"never sent"), start());

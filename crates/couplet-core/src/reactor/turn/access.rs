@@ -8,8 +8,8 @@ use crate::error::Reason;
 use crate::panics::contain;
 
 impl ConnectionEntry {
-    /// Logs the end of the connection, if the subscriber wants such lines. Called before the socket
-    /// closes, which provides the address.
+    /// Logs the end of the connection, if the subscriber wants such lines. Called while the socket,
+    /// which provides the address, is still open.
     #[inline]
     pub(super) fn log_end(&self, now: Instant) {
         if is_logged() {

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn c57a_as_many_leave_together_as_are_made_in_the_time() {
+    fn c57a_replies_made_within_the_window_leave_together() {
         assert_eq!(together(Answers::Measured, Duration::ZERO), 0);
         assert_eq!(together(Answers::Measured, MICRO), 0);
         assert_eq!(together(Answers::Measured, 5 * MICRO), 32);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn c57a_what_was_slow_and_is_short_now_is_noticed() {
+    fn c57a_batching_follows_replies_that_become_slower_or_faster() {
         let mut batching = Batching::new(Answers::Measured);
         let mut now = any_time();
         let mut held = Vec::new();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn c57a_the_time_between_two_turns_is_nobodys() {
+    fn c57a_the_time_between_turns_counts_for_no_reply() {
         let mut batching = Batching::new(Answers::Measured);
         let mut now = any_time();
         for _ in 0..40 * PROBE {

@@ -112,7 +112,7 @@ enum ClusterStage {
     Creating {
         created: usize,
     },
-    /// The first loop, which handles the signals, runs before any other is set up.
+    /// The first loop runs; the others are set up after it, because it handles the signals.
     Running {
         set_up: usize,
     },

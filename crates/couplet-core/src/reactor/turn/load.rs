@@ -233,7 +233,7 @@ impl Core {
         }
     }
 
-    /// A connection from another loop has arrived: the place reserved for it is now its own.
+    /// A connection from another loop has arrived, and keeps the place that was reserved for it.
     pub(super) fn count_arriving(&mut self, place: Option<Reserved>) {
         if let (Some(place), Some(_)) = (place, self.load.limits.connections) {
             place.keep();

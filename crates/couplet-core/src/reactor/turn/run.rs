@@ -562,7 +562,7 @@ impl Loop {
     }
 
     /// Keeps the handlers if a signal ended the run: most programs end then, and a second signal
-    /// should not kill them before they have. The drop of the driver restores the handlers.
+    /// should not kill them first. The drop of the driver restores the handlers.
     fn restore_signals(&mut self) -> Result<()> {
         if self.signals && self.stopped_by().is_none() {
             self.driver.watch_signals(false)?;
@@ -571,8 +571,8 @@ impl Loop {
     }
 
     /// Turns until `deferred` fires. Nothing is stopped: connections and ports stay open for the
-    /// next call. If the reactor is stopped before, the run ends like any other, and returns the
-    /// result if it arrives in time.
+    /// next call. A stop of the reactor ends this run like any other; the result is returned if it
+    /// arrived first.
     ///
     /// # Errors
     ///

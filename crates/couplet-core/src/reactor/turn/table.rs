@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_that_has_gone_leaves_a_bounded_number_for_reuse() {
+    fn a_crowd_that_ends_leaves_a_bounded_number_for_reuse() {
         let mut table = Table::new();
         let crowd: Vec<_> = (0..2 * SPARES).map(|_| made(&mut table)).collect();
         crowd.into_iter().for_each(|entry| table.retire(entry));

@@ -9,9 +9,9 @@
 //! FIN. Nothing may follow either (RFC 8446, 6.1), so the connection ends when our own end was sent
 //! and the first of the two has arrived.
 //!
-//! While feeding, [`ProtocolSink`] borrows the protocol beside the layers. The state stays readable
-//! and cannot change: [`SinkEvents`] collects events, which [`Life::apply_sink_events`] applies
-//! afterwards.
+//! While feeding, [`ProtocolSink`] borrows the protocol, separately from the layers. The state stays
+//! readable and cannot change: [`SinkEvents`] collects events, which [`Life::apply_sink_events`]
+//! applies afterwards.
 
 use std::any::Any;
 use std::io;
@@ -69,7 +69,7 @@ impl Layered {
     }
 
     /// Counts the bytes in the layers as in flight, and orders a new deadline if it moved. Returns
-    /// true when the layers have output and all of it lies at the bottom.
+    /// true when the layers have output and all of it is at the bottom.
     #[inline(always)]
     fn settle(&mut self, cell: &ConnectionCell, pending: &mut u32) -> bool {
         let bottom = self.layers.bottom().len();
@@ -149,7 +149,7 @@ struct SinkEvents {
     panicked: Option<Box<dyn Any + Send>>,
 }
 
-/// The parts of a connection borrowed beside its layers while bytes rise.
+/// The parts of a connection borrowed along with its layers while bytes rise.
 struct ProtocolSink<'l> {
     protocol: &'l mut dyn Protocol,
     transport: &'l Transport,
@@ -411,7 +411,7 @@ impl Life {
     /// hold. While the protocol is paused the bytes wait in the layers, unless a layer is still
     /// opening.
     ///
-    /// Returns true in the common case: the protocol replied, and the whole reply lies at the
+    /// Returns true in the common case: the protocol replied, and the whole reply is at the
     /// bottom.
     #[inline(never)]
     pub(super) fn feed_layers(&mut self, bytes: &[u8], now: Instant) -> bool {

@@ -12,7 +12,7 @@ use crate::transport::cell::{Phase, mode};
 /// Checks of the progress within a limit: a stall is noticed at the limit, or up to a quarter later.
 const CHECKS: u32 = 4;
 
-/// The progress at the last check. It exists while a limit applies, and until the next check.
+/// The progress at the last check, kept while a limit applies, and until the next check.
 #[derive(Clone, Copy)]
 pub(crate) struct StallCheck {
     limit: Duration,

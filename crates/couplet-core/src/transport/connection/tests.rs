@@ -110,7 +110,7 @@ fn bytes_that_leave_the_system_postpone_the_close_deadline_each_time_and_only_th
 }
 
 #[test]
-fn what_is_left_of_a_large_write_waits_in_a_buffer_of_its_size() {
+fn the_rest_of_a_large_write_waits_in_a_buffer_of_its_size() {
     let mut held = Held::new();
     let _ = held.feed(&[7; 100_000]);
     let mut out = held.life.cell().outbox();
@@ -127,7 +127,7 @@ fn what_is_left_of_a_large_write_waits_in_a_buffer_of_its_size() {
 }
 
 #[test]
-fn a_write_that_waits_where_nothing_left_is_not_copied() {
+fn a_write_of_which_nothing_left_is_not_copied() {
     let mut held = Held::new();
     held.life.cell().outbox().spares().give(Vec::with_capacity(100_000));
     let at = held.at();
@@ -160,7 +160,7 @@ fn write_closed_does_not_come_after_a_reset() {
 }
 
 #[test]
-fn what_has_left_counts_as_sent_however_soon_the_connection_ends() {
+fn bytes_that_left_before_an_abort_count_as_sent() {
     for sends in [false, true] {
         let mut held = Held::new();
         let at = held.at();
@@ -205,7 +205,7 @@ fn of_the_idle_and_the_close_deadline_the_earlier_one_counts() {
 }
 
 #[test]
-fn what_follows_is_at_most_what_it_is_made_of() {
+fn effects_are_at_most_a_set_that_contains_them() {
     let both = Effects::OUTPUT.and(Effects::RECEIVE);
     for (effects, most, is) in [
         (Effects::NOTHING, Effects::NOTHING, true),
@@ -232,7 +232,7 @@ impl Held {
         self.life.why().at(self.after(Duration::from_millis(3200))).to_string()
     }
 
-    /// Simulates a driver that has sent so many bytes, and takes no more.
+    /// Simulates a driver that has sent `sent` bytes, and takes no others.
     fn block(&mut self, sent: usize) {
         let mut out = self.life.cell().outbox();
         let before = out.len();
@@ -257,7 +257,7 @@ fn c180_paused_reading_names_its_originator() {
 }
 
 #[test]
-fn c180_unsent_bytes_are_told_with_the_time_that_the_peer_has_taken_nothing() {
+fn c180_unsent_bytes_name_the_time_since_the_peer_took_any() {
     let mut held = Held::new();
     let transport = held.transport();
     transport.set_write_cap(Some(1024 * 1024));
@@ -277,7 +277,7 @@ fn c180_unsent_bytes_are_told_with_the_time_that_the_peer_has_taken_nothing() {
 }
 
 #[test]
-fn c180_half_closed_connections_tell_which_side_is_closed() {
+fn c180_half_closed_connections_name_the_closed_side() {
     let mut held = Held::new();
     let transport = held.transport();
     transport.write("rest");
@@ -290,7 +290,7 @@ fn c180_half_closed_connections_tell_which_side_is_closed() {
 }
 
 #[test]
-fn c180_a_close_tells_how_far_it_is() {
+fn c180_a_close_reports_its_progress() {
     let mut held = Held::new();
     let _ = held.feed(b"bye");
     let _ = held.life.apply(held.start);
@@ -307,13 +307,13 @@ fn c180_a_close_tells_how_far_it_is() {
 }
 
 #[test]
-fn c180_a_drain_is_told() {
+fn c180_a_drain_is_named() {
     let mut held = Held::new();
     let _ = held.life.drain(Duration::from_secs(1));
     assert_eq!(held.why(), "asked to finish by a drain; waits for the peer's first byte for 3.2 s");
 }
 
-// A write error of our direction alone.
+// A write error that ends only our direction.
 
 /// A step of a connection's life. Requests are applied, and due calls made, after each.
 #[derive(Clone, Copy, Debug)]

@@ -47,7 +47,7 @@ fn c75_c76_a_bad_certificate_is_the_reason_on_both_sides() {
 }
 
 #[test]
-fn the_certificate_of_an_authority_is_no_servers_own_and_the_error_says_so() {
+fn an_authoritys_certificate_is_refused_as_a_servers_and_the_error_says_so() {
     let authority = Authority::new();
     let itself = authority.identity_with(NAME, |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -150,7 +150,7 @@ fn ends_with_nothing_in_common_say_so() {
 }
 
 #[test]
-fn what_is_not_tls_gets_an_alert_and_a_guess() {
+fn input_other_than_tls_gets_an_alert_and_the_error_guesses_its_protocol() {
     let (client, server) = good();
     for (input, guess) in [
         (&b"GET / HTTP/1.1\r\nHost: server.test\r\n\r\n"[..], "plain HTTP"),

@@ -63,7 +63,7 @@ fn the_first_data_may_come_with_the_last_of_the_handshake() {
 }
 
 #[test]
-fn a_receiver_that_stops_between_records_gets_the_rest_later_and_can_write_meanwhile() {
+fn a_receiver_that_stops_between_records_can_write_and_gets_the_rest_later() {
     let mut two = open();
     let mut wire = Vec::new();
     for record in [b"one", b"two"] {
@@ -259,7 +259,7 @@ fn the_certificate_is_chosen_by_name_and_read_again_when_it_changes() {
 }
 
 #[test]
-fn a_name_finds_its_own_file_before_that_of_its_parent_and_the_default_last() {
+fn a_name_finds_its_own_file_then_its_parents_and_then_the_default() {
     let authority = Authority::new();
     let folder = std::env::temp_dir().join(format!("couplet-names-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -296,7 +296,7 @@ fn a_name_finds_its_own_file_before_that_of_its_parent_and_the_default_last() {
 }
 
 #[test]
-fn each_file_of_a_name_is_read_again_when_it_alone_changes() {
+fn each_file_of_a_name_is_read_again_when_only_that_file_changes() {
     let authority = Authority::new();
     let folder = std::env::temp_dir().join(format!("couplet-ocsp-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -347,7 +347,7 @@ fn client_random(client: &ClientTls) -> Vec<u8> {
 }
 
 #[test]
-fn the_same_world_makes_a_client_say_the_same() {
+fn clients_in_equal_worlds_send_the_same_random() {
     let (client, server) = good_of(TlsVersion::Tls12);
     let random = || client_random(&client);
     let in_it = || in_world(Rc::new(Fixed(4)), random);
@@ -361,7 +361,7 @@ fn the_same_world_makes_a_client_say_the_same() {
 }
 
 #[test]
-fn a_world_inside_another_ends_alone_even_by_a_panic() {
+fn a_world_inside_another_ends_without_ending_the_outer_one_even_by_a_panic() {
     let (client, _) = good_of(TlsVersion::Tls12);
     let is_in = |number: u64| client_random(&client) == number.to_le_bytes().repeat(4);
     in_world(Rc::new(Fixed(4)), || {
@@ -375,7 +375,7 @@ fn a_world_inside_another_ends_alone_even_by_a_panic() {
 }
 
 #[test]
-fn the_name_that_a_client_requests_is_none_of_the_next_client() {
+fn the_name_that_a_client_requests_does_not_reach_the_next_connection() {
     let server = server(certified(&Authority::new()));
     let options = ClientTlsOptions::default().dangerously_accept_any_server_certificate();
     let client = client(options.resumption(false));
