@@ -312,7 +312,7 @@ impl DatagramQueue {
         self.hold_one();
     }
 
-    /// Moves the first datagram to the held ones of its receiver, which is full.
+    /// Moves the first datagram to its receiver's held ones: the receiver is full.
     fn hold_one(&mut self) {
         let Some(first) = self.list.pop_front() else { return };
         let data = self.bytes[self.sent..self.sent + first.length].to_vec();

@@ -35,7 +35,7 @@ pub struct RingWriter {
 type Watch = Box<dyn Fn(u64) -> u64>;
 
 impl RingWriter {
-    /// A ring that fits into `bytes` bytes, and the addresses of `connections` connections.
+    /// A ring of at most `bytes` bytes, and the addresses of at most `connections` connections.
     pub(crate) fn new(
         (bytes, connections): (usize, usize),
         contents: Option<Contents>,

@@ -180,7 +180,7 @@ struct Names {
 }
 
 impl Ring {
-    /// A ring that fits into `bytes` bytes, made at this tick and time, and the addresses of
+    /// A ring of at most `bytes` bytes, made at this tick and time, and the addresses of at most
     /// `connections` connections.
     pub fn new(bytes: usize, connections: usize, origin: (u64, Instant)) -> Ring {
         Ring::with(bytes, connections, Clock::Processor(origin.0, origin.1))

@@ -189,7 +189,7 @@ pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
     ///
     /// # Errors
     ///
-    /// If a file can't be used. The ports keep the present ones.
+    /// If a file can't be used; the ports then keep the contents of the present files.
     fn reload(&self) -> Result<Reload> {
         Ok(Reload::default())
     }

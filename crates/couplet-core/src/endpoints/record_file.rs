@@ -62,7 +62,7 @@ type FileId = Option<(u64, u64)>;
 
 // Bound: one for each file that an endpoint has open.
 /// The open files, with the number of their users. A file is opened and closed while this is
-/// locked: its lock excludes other programs, but not another loop of this one. Law 9: one
+/// locked: the file's lock excludes other programs, but not another loop of this one. Law 9: one
 /// for each file that an endpoint names.
 static OPEN: Mutex<Vec<OpenRecords>> = Mutex::new(Vec::new());
 

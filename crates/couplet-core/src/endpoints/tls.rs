@@ -118,7 +118,7 @@ macro_rules! common_setters {
             self
         }
 
-        /// Sets the issuers' certificates of the [`identity`](Self::identity), in another PEM file. No
+        /// Sets another PEM file, with the issuers' certificates for the [`identity`](Self::identity). No
         /// effect without an identity.
         #[must_use]
         pub fn chain(mut self, file: impl Into<String>) -> Self {

@@ -16,7 +16,7 @@ pub use crate::reactor::inspect::{InspectedLoop, Inspector, Observing};
 pub use crate::why::{short_type, size, time};
 use crate::{LoopOptions, Reactor, Transport};
 
-/// Has the loops with these options inspected; inspected loops keep the places of timed calls, tasks
+/// Has the loops with these options inspected, which makes them keep the places of timed calls, tasks
 /// and jobs.
 #[must_use]
 pub fn inspect(options: LoopOptions, inspector: Arc<dyn Inspector>) -> LoopOptions {

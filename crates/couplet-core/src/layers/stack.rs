@@ -31,7 +31,8 @@ use crate::panics::{Contained, discard, discard_all};
 use crate::unread::Unread;
 
 /// Plaintext arrived after the request to encrypt: an injection, or a peer that does not wait
-/// (CVE-2011-0411). The connection is cut, and never delivers it as part of the encrypted stream.
+/// (CVE-2011-0411). The connection is cut, and the plaintext is never delivered as part of the
+/// encrypted stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("plaintext after STARTTLS: the peer sent unencrypted bytes after the request to encrypt")]
 pub struct PlaintextAfterUpgrade;

@@ -84,7 +84,7 @@ pub trait LineProtocol: Any {
     /// The connection was made. This is the first call.
     fn connection_made(&mut self, _transport: &LineTransport) {}
 
-    /// A complete line arrived, without its delimiter, and borrowed for the call only.
+    /// A complete line arrived, borrowed for the call only, and without its delimiter.
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]);
 
     /// In raw mode: bytes arrived, at least one, split at arbitrary points. To return to line mode,

@@ -197,7 +197,7 @@ impl EndedDeferreds {
 }
 
 impl LoopOptions {
-    /// Has the loops with these options inspected; inspected loops keep the places of timed calls,
+    /// Has the loops with these options inspected, which makes them keep the places of timed calls,
     /// tasks and jobs.
     pub(crate) fn inspected_by(mut self, inspector: Arc<dyn Inspector>) -> LoopOptions {
         self.inspector = Some(ByInspector(inspector));

@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-    fn the_log_of_places_is_pruned_to_at_most_twice_its_live_entries_plus_64() {
+    fn the_log_of_places_is_pruned_at_twice_its_live_entries_plus_64() {
         let mut logged = PlaceLog::default();
         let from = Origin { place: Location::caller(), since: Instant::now() };
         let mut add = |n: u32, least: u32| {

@@ -1,8 +1,8 @@
 //! The loop: the records of a [`Reactor`], its handles, and the [`Loop`], which owns the connections
 //! and carries the requests out in its turn.
 //!
-//! `records.rs` holds the requests. Its sibling modules give [`Reactor`] the methods, which record
-//! requests; the modules in `turn/` carry them out, and the others don't depend on those.
+//! `records.rs` holds the requests. The other modules at this level give [`Reactor`] the methods that
+//! record requests; the modules in `turn/` carry them out, and the others don't depend on `turn/`.
 
 mod adopting;
 mod call_times;

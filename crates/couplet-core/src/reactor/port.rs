@@ -284,7 +284,7 @@ impl Port {
 
     /// Duplicates the socket, so that another process can listen on it: see
     /// [`ListeningSocket::into_descriptors`], and [`ErasedFactory::on_socket`] for its endpoint. The
-    /// Deferred fires once the port listens, or fails: if the port stops, and with
+    /// Deferred fires once the port listens, and fails if the port stops first, or with
     /// [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
     ///
     /// While a duplicate is open, the system queues connections even if this port is closed.

@@ -194,7 +194,7 @@ pub struct PendingSnapshot {
 pub struct WaitRef {
     /// `task`, `deferred`, `lock`, `connection`, or the kind of a [`PendingSnapshot`].
     pub kind: &'static str,
-    /// The number of the object among the others of its kind.
+    /// The number of the object within its kind.
     pub id: u64,
 }
 

@@ -53,7 +53,7 @@ impl Child {
         Child { start_within: None, stop_within: None, ..Child::new(supervisor.clone()) }
     }
 
-    /// A child that replaces this one, with the same restarts: its service has this one as a part,
+    /// A child that replaces this one, with the same restart policy: its service has this one as a part,
     /// or several like it. Without deadlines, since the parts have theirs.
     #[must_use]
     pub fn replaced_by(&self, service: impl Service + 'static) -> Self {

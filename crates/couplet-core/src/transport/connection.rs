@@ -1486,7 +1486,7 @@ impl Life {
                 );
                 assert!(!cell.has_output(), "an ended connection sends nothing");
                 let last = due::LOST | due::WRITE_CLOSED | due::DRAINED | due::FLUSHED;
-                assert!(due & !last == 0, "only the loss and the calls before it are due");
+                assert!(due & !last == 0, "only the loss and the calls before it may be due");
             }
         }
     }

@@ -239,7 +239,7 @@ impl Mio {
         } else {
             self.try_again(slot, BACK_OFF);
         }
-        // If another thread has taken the descriptor, `Mio::retry` opens it again.
+        // Fails if another thread has taken the descriptor; then `Mio::retry` opens it.
         self.reserve.fill();
         let now = self.world.now();
         if self.full_logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL) {

@@ -31,8 +31,8 @@ pub struct Segment<'a> {
     pub flags: u8,
     /// The data: with `cut`, at most [`SEGMENT`] bytes.
     pub data: &'a [u8],
-    /// The number of bytes of data that were left out. The lengths in the headers include them; with any,
-    /// the TCP checksum is omitted.
+    /// The number of bytes of data that were left out. The lengths in the headers include them; if there
+    /// are any, the TCP checksum is omitted.
     pub cut: usize,
 }
 

@@ -15,8 +15,9 @@ const KEY_ENCIPHERMENT: u8 = 0x20;
 const KEY_AGREEMENT: u8 = 0x08;
 const KEY_CERT_SIGN: u8 = 0x04;
 
-/// A server's key must have one of these usages, and a client's key one of the next.
+/// A server's key must have one of these usages.
 const SERVER: u8 = DIGITAL_SIGNATURE | KEY_ENCIPHERMENT | KEY_AGREEMENT;
+/// A client's key must have one of these usages.
 const CLIENT: u8 = DIGITAL_SIGNATURE | KEY_AGREEMENT;
 
 /// The identifier of the extension: 2.5.29.15.
