@@ -51,7 +51,7 @@ pub(crate) struct ConnectorCell {
     /// The source location of the request.
     pub(crate) place: Source,
     pub(crate) factory: FactorySlot,
-    /// The number under which the loop knows it, once it has started.
+    /// The connector's number in the loop, once it has started.
     pub(crate) serial: Cell<u64>,
     state: RefCell<State>,
     done: RefCell<Option<Done>>,
@@ -67,7 +67,7 @@ enum State {
 
 /// The step that a connector has reached while it is connecting.
 pub(crate) enum Step {
-    /// Recorded; the turn will start it, and begin at this time if there is one.
+    /// Recorded; the turn will start it, at this time if one is set.
     Requested(Option<Instant>),
     /// Begins when the timer fires.
     Waiting(TimerKey),
@@ -321,7 +321,7 @@ impl ConnectorCell {
         })
     }
 
-    /// Requests another attempt, at this time if there is one; returns false if the connector is
+    /// Requests another attempt, at this time if one is given; returns false if the connector is
     /// connecting or connected.
     pub(crate) fn request_again(&self, begin_at: Option<Instant>) -> bool {
         let is_free = self.state() == ConnectorState::Disconnected;

@@ -408,8 +408,8 @@ pub trait Commands {
     ///
     /// # Errors
     ///
-    /// If there is no such connection; always in a world without sockets. The connection stays
-    /// open.
+    /// If the connection does not exist; always in a world without sockets. An error leaves the
+    /// connection open.
     fn release(&mut self, key: Key) -> io::Result<Released> {
         let _ = key;
         Err(socket::unsupported())

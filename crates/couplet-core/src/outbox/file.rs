@@ -1,10 +1,10 @@
 //! Parts of files in an outbox. A driver sends a part from the file itself, or has the outbox read
 //! it piece by piece.
 //!
-//! A part is of one version of its file: each piece of it leaves only if the file still has the bytes that
+//! A part comes from one version of its file: each piece leaves only if the file still has the bytes that
 //! it was opened with. Bytes are read into memory, and the file is compared after the read: these bytes
 //! can't change any more. Without a copy they could, in the system's buffers, until the peer has
-//! acknowledged them; so a driver sends only from a file that is said to be immutable.
+//! acknowledged them; so a driver sends only from a file that is declared immutable.
 //!
 //! Bytes may follow the opened version, as in a log. To the system, a file that was appended to looks like
 //! one that was overwritten by a longer one, and a renamed file like one that was overwritten and got its

@@ -37,7 +37,7 @@ impl CallTimes {
         self.total
     }
 
-    /// A limit, and how many calls took at most so long, but longer than the limit before. The
+    /// A limit, and how many calls took at most this long, but longer than the limit before. The
     /// limits are 1 µs, 4 µs, 16 µs and so on up to 4.2 s, and then [`Duration::MAX`].
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         (0..).zip(self.buckets).map(|(number, count)| (limit(number), count))

@@ -132,7 +132,7 @@ impl Reactor {
 
     /// Adds rows to the [snapshots](Self::snapshot) of this loop, and so to the page of its
     /// inspector, until the note is dropped: `rows` is called for each snapshot. Rows of a view
-    /// that the inspector knows, such as `services`, are added to it; other views are new ones.
+    /// that the inspector knows, such as `services`, are added to that view; other names make new views.
     ///
     /// ```
     /// use couplet::reactor::NoteRow;

@@ -1,4 +1,4 @@
-//! The stage of a run: the only copy of it. Handles ask [`Run`]; the turn moves it on.
+//! The stage of a run, stored only here. Handles ask [`Run`]; the turn advances the stage.
 //!
 //! ```text
 //! Idle → Running → Before → Closing → Joining → Ending → Idle … → Dropped

@@ -1,4 +1,4 @@
-//! [`Child`]: a service and the supervisor's instructions for it; and its state.
+//! [`Child`]: a service, the supervisor's instructions for it, and its state.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -524,7 +524,7 @@ impl Life {
         self.take_effects()
     }
 
-    /// Asks the protocol to finish, once. A silent peer has so much time for its part.
+    /// Asks the protocol to finish, once. `patience` is a silent peer's time for its part.
     pub(crate) fn drain(&mut self, patience: Duration) -> Effects {
         if !self.transport.cell.is_draining() {
             self.transport.cell.set_draining(patience);
@@ -739,7 +739,7 @@ impl Life {
     }
 
     /// Whether the connection is as its protocol sees it: without layers, open in both directions,
-    /// with no call due that another process would miss, and with so much output at most.
+    /// with no call due that another process would miss, and with at most this much output.
     fn can_leave(&self, most: usize) -> bool {
         let cell = &self.transport.cell;
         self.is_whole()

@@ -584,7 +584,7 @@ impl Transport {
     /// Sets how long a closed connection waits for the peer's FIN after its own: 30 s by default.
     /// Input that arrives before is read and discarded, however much it is: a close with unread input
     /// would be a reset, which destroys output that the peer has not read yet. Then the socket is
-    /// closed, and the reason stays the one of the close. `None` waits forever, and so does a time
+    /// closed, and the reason of the close stays. `None` waits forever, and so does a time
     /// above 49 days. Counted in whole milliseconds.
     ///
     /// ```

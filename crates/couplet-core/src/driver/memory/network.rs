@@ -85,7 +85,7 @@ pub(super) struct Link {
 }
 
 pub(super) struct Listener {
-    // Bound: the backlog of the port, and one, as Linux has it.
+    // Bound: the backlog of the port plus one, as on Linux.
     pub(super) queue: VecDeque<EndId>,
     pub(super) options: ListenOptions,
 }

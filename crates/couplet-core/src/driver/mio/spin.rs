@@ -29,8 +29,8 @@ impl Spin {
         (!most.is_zero()).then_some(Spin { most, rest: 0, left: 0, attempts: 0 })
     }
 
-    /// Waits for an event, at most for `timeout`. `poll` waits for so long, and returns whether there is
-    /// an event.
+    /// Waits for an event, at most for `timeout`. `poll` waits for the given time, and returns whether
+    /// there is an event.
     pub(super) fn wait(
         &mut self,
         timeout: Option<Duration>,

@@ -354,7 +354,7 @@ pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stre
     Ok(stream)
 }
 
-/// Turns on the probes of a peer that has been silent for so long.
+/// Turns on the probes of a peer that has been silent for `silence`.
 fn keep_alive(socket: SockRef<'_>, silence: Option<Duration>) -> io::Result<()> {
     let Some(silence) = silence else { return Ok(()) };
     // The system counts in seconds.

@@ -102,7 +102,7 @@ impl Core {
         }
     }
 
-    /// The group after this one, so much later, give or take a quarter. All groups are asked before
+    /// The group after this one, `apart` later plus or minus a quarter. All groups are asked before
     /// their time is over.
     fn next_group(&self, before: GroupDue, apart: Duration) -> GroupDue {
         let share = (self.reactor.random() >> 32) as u32;
