@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_is_a_value_that_so_many_do_not_exceed() {
+    fn a_quantile_is_the_least_value_that_its_share_does_not_exceed() {
         let values: Vec<Duration> = (1..=200).map(Duration::from_micros).collect();
         let at = |share| quantile(&values, share).as_micros();
         assert_eq!([0.0, 0.5, 0.99, 0.999, 1.0].map(at), [1, 100, 198, 200, 200]);

@@ -112,7 +112,7 @@ impl Visit {
 const LAMP: &str = "lamp: 12.50 EUR, 15.00 USD";
 
 #[test]
-fn the_shop_shows_prices_and_sells_what_it_has() {
+fn the_shop_shows_prices_and_sells_its_stock() {
     let Some(postgres) = postgres::Server::start_on_tcp() else { return };
     let Some(redis) = redis::Server::start_redis(&[]) else { return };
     run(async move |reactor| {
@@ -141,7 +141,7 @@ fn the_shop_shows_prices_and_sells_what_it_has() {
 }
 
 #[test]
-fn a_server_that_is_gone_is_named_and_used_again_once_it_is_back() {
+fn a_failing_server_is_named_and_used_again_once_it_is_back() {
     let Some(mut postgres) = postgres::Server::start() else { return };
     let Some(mut redis) = redis::Server::start_redis_at_path() else { return };
     run(async move |reactor| {

@@ -121,7 +121,7 @@ fn twenty_tasks_share_the_connections_of_a_pool_in_the_order_they_came() {
 }
 
 #[test]
-fn who_waits_too_long_is_told_and_leaves_the_queue() {
+fn a_waiter_that_times_out_leaves_the_queue() {
     let Some(server) = Server::start() else { return };
     run(async move |reactor| {
         let pool = pool(&reactor, &server, 1);

@@ -85,7 +85,7 @@ fn a_record_made_in_a_task_of_tokio_wakes_a_sleeping_loop() {
 }
 
 #[test]
-fn timed_calls_come_in_order_whatever_the_loop_slept_for() {
+fn timed_calls_run_in_order_when_added_or_moved_during_a_sleep() {
     let order = beside(async |reactor| {
         let order: Rc<RefCell<Vec<u32>>> = Rc::default();
         let call = |after, number| {

@@ -208,7 +208,7 @@ fn bytes_enter_and_leave_through_one_function() {
 /// The turn is one provided function for all drivers: the compiler rejects a second `impl Engine`
 /// for a driver while there is one for every `D: Driver`.
 #[test]
-fn no_driver_has_a_walk_of_its_own() {
+fn no_driver_has_its_own_turn() {
     with_parsed_code(|| {
         let engines: Vec<String> = library("couplet-core")
             .iter()
@@ -229,7 +229,7 @@ fn no_driver_has_a_walk_of_its_own() {
 }
 
 #[test]
-fn no_driver_overrides_what_all_share() {
+fn no_driver_overrides_a_shared_method() {
     with_parsed_code(|| {
         let mut broken = Vec::new();
         let mut provided = Vec::new();

@@ -59,7 +59,7 @@ fn every_package_of_the_folders_is_in_packages() {
 }
 
 #[test]
-fn every_manifest_has_what_a_registry_shows() {
+fn every_manifest_has_the_keys_that_a_registry_shows() {
     let mut broken = Vec::new();
     for (package, _) in PACKAGES {
         let manifest = read(&format!("{}/Cargo.toml", folder_of(package)));

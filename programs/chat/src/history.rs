@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn c228_a_person_who_returns_gets_what_was_missed_or_learns_of_a_gap() {
+    fn c228_a_returning_member_gets_the_missed_lines_or_a_notice_of_the_gap() {
         use rooms::Start::{After, Oldest};
         let mut scene = Scene::new(3);
         let oldest = Some(After(place(2)));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn c228_lines_are_removed_with_those_of_the_room_by_bytes_and_age() {
+    fn c228_kept_lines_are_limited_in_bytes_and_age_like_the_rooms() {
         let mut scene = Scene::new(1000);
         for number in 1..=101 {
             scene.add(at(number), number, KEPT_BYTES / 100);

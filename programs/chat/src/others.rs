@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_announcement_are_nobody() {
+    fn invalid_parts_of_an_announcement_are_ignored() {
         for (text, expected) in [
             ("", (0, &[][..])),
             ("x", (0, &[])),

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn who_talks_without_a_pause_is_heard_at_the_rate() {
+    fn continuous_talk_passes_at_the_rate() {
         // Silence saves up no more than the burst.
         for silence in [1, 60, 86_400] {
             let heard = heard_in_a_minute_after(silence, 2);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn who_talks_as_people_do_never_waits() {
+    fn talk_at_a_human_pace_never_waits() {
         let mut now = hold(Nobody).reactor().now();
         let mut rate_limit = RateLimit::default();
         for _ in 0..1000 {

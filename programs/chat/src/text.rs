@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_short_and_has_letters_digits_and_dashes_alone() {
+    fn a_name_is_short_and_has_only_letters_digits_and_dashes() {
         for good in ["a", "Ada", "ada_2", "a-b", "x".repeat(NAME_LENGTH).as_str()] {
             assert!(is_name(good), "{good}");
         }

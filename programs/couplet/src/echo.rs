@@ -167,7 +167,7 @@ mod tests {
     use crate::marks::SLOW_READER;
 
     #[test]
-    fn who_has_finished_and_reads_late_is_not_cut() {
+    fn a_client_that_has_finished_and_reads_late_is_not_cut() {
         let timeouts = [None, Some(Duration::from_secs(1))];
         let lengths = [10_000, 80_000, 130_000, 500_000];
         for (idle_timeout, length) in timeouts.into_iter().flat_map(|t| lengths.map(|n| (t, n))) {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_finished_and_reads_nothing_is_cut_in_the_end() {
+    fn a_client_that_has_finished_and_never_reads_is_cut_in_the_end() {
         let mut held = hold(EchoServer::New { idle_timeout: None });
         // The rest that waits is too short to pause reading.
         while held.connection.transport().buffered() == 0 {

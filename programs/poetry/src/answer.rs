@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_number_and_what_follows_is_left() {
+    fn a_line_is_a_number_and_later_bytes_are_left() {
         for (kind, bytes, number, rest) in [
             (ReplyKind::Poem, &b"poem 5 Ode\r\nhello"[..], 5, &b"hello"[..]),
             (ReplyKind::Poem, b"poem 0 two words\n", 0, b""),
@@ -152,13 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_without_its_control_characters() {
+    fn an_error_is_shown_without_control_characters() {
         let error = whole(ReplyKind::Poem, b"error no\x1b[2J such poem\r\n").unwrap_err();
         assert_eq!(error.to_string(), "the server says: no?[2J such poem");
     }
 
     #[test]
-    fn what_is_no_answer_is_found_out_at_once() {
+    fn an_answer_with_a_wrong_beginning_is_refused_immediately() {
         for (kind, bytes) in [
             (ReplyKind::Poem, &b"O"[..]),
             (ReplyKind::Poem, b"poems"),

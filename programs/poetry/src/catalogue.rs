@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn titles_that_cannot_be_told_apart_are_refused() {
+    fn titles_that_differ_only_in_case_and_unprintable_titles_are_refused() {
         let error = catalogue(&["Ode", "x", "oDE"]).unwrap_err();
         assert!(error.contains("\"Ode\" and \"oDE\""), "{error}");
         for bad in ["", "?", "a\nb", "a\rb", "a\0", "\u{85}"] {

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_nothing_is_cut_after_the_idle_timeout() {
+    fn a_client_without_a_request_is_cut_after_the_idle_timeout() {
         for little in [&b""[..], b"a", b"a line without an end", b"a\n", b"c\n\n"] {
             let mut held = hold(server(vec![poem("a", "Alas!")], Pace::FULL_SPEED));
             held.push(little);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_a_poem_slowly_is_not_idle() {
+    fn a_client_that_gets_a_poem_slowly_is_not_idle() {
         let pace = Pace { num_bytes: 1, delay: IDLE * 2 };
         let mut held = hold(server(vec![poem("a", "Alas!")], pace));
         held.push(b"a\n");
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_finished_and_reads_late_is_not_cut() {
+    fn a_client_that_has_finished_and_reads_late_is_not_cut() {
         for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
             let poems = vec![poem("a", &"x".repeat(length))];
             let mut held = hold(server(poems, Pace::FULL_SPEED));

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_at_the_end_or_at_the_first_error() {
+    fn the_waiter_is_woken_at_the_end_or_at_the_first_error() {
         let broken = io::ErrorKind::BrokenPipe;
         for (last, outcome) in [(2, Err(broken)), (3, Err(broken)), (3, Ok(()))] {
             let expected = PIECES[..last].concat();

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_variable_that_is_set_decides_what_a_terminal_can_show() {
+    fn the_first_set_variable_decides_the_characters_of_a_terminal() {
         let cases: [(&[(&str, &str)], bool); 9] = [
             (&[], false),
             (&[("LC_ALL", "C.UTF-8"), ("LC_CTYPE", "C"), ("LANG", "C")], true),
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_total_a_line_tells_how_much_there_is() {
+    fn without_a_total_a_line_shows_the_received_bytes() {
         let row = row(None);
         assert_eq!(row.line(0, 79), "Ozymandias   connecting");
         row.connected.set(()).unwrap();

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_late_is_not_cut() {
+    fn a_late_reader_is_not_cut() {
         for (length, has_finished) in
             [10_000, 80_000, 130_000, 500_000].into_iter().flat_map(|n| [(n, false), (n, true)])
         {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_nothing_of_the_rest_is_cut_in_the_end() {
+    fn a_client_that_never_reads_the_rest_is_cut_in_the_end() {
         let mut held = client(80_000);
         held.advance(SLOW_READER / 2);
         assert!(!held.wire.saw_reset());
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_whole_poem_and_stays_is_left_after_30_s() {
+    fn a_client_that_stays_after_the_whole_poem_is_closed_after_30_s() {
         let mut held = client(10_000);
         assert_eq!(held.wire.take().len(), 10_000);
         assert!(held.wire.saw_fin());

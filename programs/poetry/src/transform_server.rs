@@ -128,7 +128,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
+    fn an_incomplete_request_is_cut_after_the_idle_timeout() {
         for little in [&b""[..], b"99", b"99999:", b"99999:upper.x", b"7:upper.x,"] {
             let mut held = hold(factory(99_999, Some(IDLE))());
             held.push(little);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_often_and_reads_late_is_paused_and_not_cut() {
+    fn a_client_that_asks_often_and_reads_late_is_paused_and_not_cut() {
         // The answers before a pause are many times as long as the longest.
         let mut held = hold(factory(7, None)());
         let requests = "7:upper.x,".repeat(50_000);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_finished_and_reads_late_is_not_cut_without_a_timeout() {
+    fn without_a_timeout_a_client_that_has_finished_and_reads_late_is_not_cut() {
         for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
             let mut held = hold(factory(1_000_000, None)());
             let request = format!("{}:upper.{},", length + 6, "x".repeat(length));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_finished_has_the_idle_timeout_for_each_piece() {
+    fn a_client_that_has_finished_has_the_idle_timeout_for_each_piece() {
         for (pause, is_cut) in [(NEARLY, false), (IDLE + SECOND, true)] {
             let mut held = hold(factory(1_000_000, Some(IDLE))());
             let request = format!("{}:upper.{},", 500_006, "x".repeat(500_000));

@@ -142,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn each_transformation_does_what_its_name_says() {
+    fn each_transformation_gives_the_expected_text() {
         for (request, expected) in [
             (
                 "cummingsify.Look ON my \u{c4}RA \u{3a3}\u{3a3}",
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused() {
+    fn invalid_requests_are_refused() {
         use BadRequest::{NoDot, NoUtf8, UnknownName};
         for (request, error) in [
             (&b""[..], NoDot),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn no_letter_grows_beyond_what_is_allowed_for() {
+    fn no_letter_grows_beyond_the_factor() {
         for letter in ('\0'..=char::MAX).map(String::from) {
             for (name, transform) in TRANSFORMATIONS {
                 assert!(transform(&letter).len() <= GROWTH * letter.len(), "{name} {letter:?}");
@@ -213,7 +213,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_grows_beyond_what_is_allowed_for(text in "(\\PC|you|is|\n| ){0,50}") {
+        fn no_text_grows_beyond_the_factor(text in "(\\PC|you|is|\n| ){0,50}") {
             for (name, transform) in TRANSFORMATIONS {
                 let made = transform(&text);
                 prop_assert!(made.len() <= GROWTH * text.len(), "{}", name);
@@ -223,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_not_said_at_sea_stays_as_it_is(text in "([b-e]{1,4}[ .,\n']){0,20}") {
+        fn words_unknown_at_sea_stay_unchanged(text in "([b-e]{1,4}[ .,\n']){0,20}") {
             prop_assert_eq!(pirate(&text), text);
         }
     }

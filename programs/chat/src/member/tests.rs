@@ -56,7 +56,7 @@ fn heard(wire: &Wire) -> String {
 }
 
 #[test]
-fn however_a_line_is_cut_it_is_heard_once_and_whole() {
+fn a_line_arrives_once_and_whole_however_it_is_cut() {
     every_split(b"one\ntwo two\n\n/who\n//three\n", |pieces| {
         let mut scene = Scene::new();
         let (ada, bob) = (scene.member("ada"), scene.member("bob"));
@@ -70,7 +70,7 @@ fn however_a_line_is_cut_it_is_heard_once_and_whole() {
 }
 
 #[test]
-fn who_does_not_read_is_cut_at_the_cap_and_the_others_hear_everything() {
+fn a_member_that_never_reads_is_reset_at_the_cap_and_the_others_get_every_line() {
     let mut scene = Scene::new();
     let (ada, bob, eve) = (scene.member("ada"), scene.member("bob"), scene.member("eve"));
     let line = [&[b'x'; 500][..], b"\n"].concat();
@@ -90,7 +90,7 @@ fn who_does_not_read_is_cut_at_the_cap_and_the_others_hear_everything() {
 }
 
 #[test]
-fn who_floods_is_heard_at_the_rate_loses_nothing_and_cuts_nobody() {
+fn a_flood_arrives_whole_at_the_rate_and_resets_no_member() {
     let mut scene = Scene::new();
     let (ada, bob) = (scene.member("ada"), scene.member("bob"));
     // Many times the cap: each line grows by the sender's name.
@@ -116,7 +116,7 @@ fn who_floods_is_heard_at_the_rate_loses_nothing_and_cuts_nobody() {
 }
 
 #[test]
-fn while_one_floods_others_are_heard_at_once() {
+fn during_a_flood_lines_of_others_arrive_immediately() {
     let mut scene = Scene::new();
     let (ada, bob, eve) = (scene.member("ada"), scene.member("bob"), scene.member("eve"));
     eve.push("flood\n".repeat(10_000).as_bytes());
@@ -160,7 +160,7 @@ fn is_paused_by(line: &str, count: u64) -> bool {
 }
 
 #[test]
-fn who_quits_while_paused_is_gone() {
+fn a_reset_of_a_paused_member_is_announced() {
     let mut scene = Scene::new();
     let (ada, eve) = (scene.member("ada"), scene.member("eve"));
     eve.push("flood\n".repeat(10_000).as_bytes());
@@ -174,7 +174,7 @@ fn who_quits_while_paused_is_gone() {
 }
 
 #[test]
-fn names_are_unique_whatever_the_size_of_their_letters_and_free_when_their_owner_leaves() {
+fn names_are_unique_regardless_of_case_and_free_when_their_owner_leaves() {
     let mut scene = Scene::new();
     let (ada, bob) = (scene.member("Ada"), scene.member("bob"));
     for (asked, answer) in [
@@ -204,14 +204,14 @@ fn names_are_unique_whatever_the_size_of_their_letters_and_free_when_their_owner
 }
 
 #[test]
-fn the_cap_is_out_of_reach_of_what_a_thousand_may_say_at_once() {
+fn a_burst_of_a_thousand_members_stays_below_the_cap() {
     let longest = LINE_LENGTH + NAME_LENGTH + "<> \n".len();
     // Each member may use up its share and finish a line.
     assert!(BURST_OF_ALL as usize + 1000 * longest < WRITE_CAP);
 }
 
 #[test]
-fn who_is_silent_for_the_idle_timeout_is_cut_and_the_others_are_told() {
+fn a_member_silent_for_the_idle_timeout_is_cut_and_its_leaving_announced() {
     let mut scene = Scene::new();
     let (ada, eve) = (scene.member("ada"), scene.member("eve"));
     heard(&ada);

@@ -54,7 +54,7 @@ fn said_until(member: &mut Member, last: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_line_said_on_one_server_is_heard_on_all_once_and_in_order() {
+fn a_line_of_one_server_arrives_on_all_once_and_in_order() {
     each_bus(|bus| {
         let (first, second) = (chat(&bus, &[]), chat(&bus, &["--threads", "2"]));
         let mut ada = named(&first, "ada");
@@ -88,7 +88,7 @@ fn a_line_said_on_one_server_is_heard_on_all_once_and_in_order() {
 }
 
 #[test]
-fn c233_people_are_told_how_many_lines_of_another_server_did_not_arrive() {
+fn c233_people_see_how_many_lines_of_another_server_were_lost() {
     let Some(bus) = servers::Server::start(&[]) else { return };
     let mut link = Link::to(bus.port);
     let first = chat(&bus, &[]);
@@ -286,7 +286,7 @@ fn returning(server: &Server, from: &str, until: &str) -> (Member, Vec<String>) 
 }
 
 #[test]
-fn c228_lines_are_kept_in_one_order_and_whoever_returns_to_any_server_gets_those_it_missed() {
+fn c228_lines_are_kept_in_one_order_and_any_server_replays_the_missed_ones() {
     each_keeping_bus(|bus| {
         let keeps = ["--history", "50"];
         let (mut first, second) = (chat(&bus, &keeps), chat(&bus, &keeps));

@@ -26,7 +26,7 @@ fn ada_and_bob() -> (Server, Member, Member) {
 }
 
 #[test]
-fn the_greeting_tells_ones_name_and_teaches_the_commands() {
+fn the_greeting_shows_the_name_and_the_commands() {
     let server = Server::start(&[]);
     let mut ada = Member(server.connect());
     let greeting: Vec<String> = (0..GREETING).map(|_| ada.line()).collect();
@@ -42,7 +42,7 @@ fn the_greeting_tells_ones_name_and_teaches_the_commands() {
 }
 
 #[test]
-fn what_one_says_all_others_hear_and_who_comes_and_goes_they_are_told() {
+fn all_others_get_each_line_and_each_arrival_and_departure() {
     let server = Server::start(&[]);
     let mut ada = named(&server, "ada");
     let mut bob = Member::join(&server);
@@ -87,7 +87,7 @@ fn a_bad_name_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn nobody_sends_control_characters_or_speaks_for_another() {
+fn a_line_holds_no_control_characters_and_cannot_forge_another_speaker() {
     let (_server, mut ada, mut bob) = ada_and_bob();
     let cases: [(&[u8], &str); 6] = [
         (b"\x1b[2J\x1b]0;title\x07", "<bob> ?[2J?]0;title?"),
@@ -134,7 +134,7 @@ fn a_line_that_is_too_long_is_not_said_and_the_next_one_is() {
 }
 
 #[test]
-fn an_endless_line_costs_no_memory_and_holds_nobody_up() {
+fn an_endless_line_costs_no_memory_and_delays_no_member() {
     let (server, mut ada, mut bob) = ada_and_bob();
     let before = server.memory();
     let mut endless = Member::join(&server);
@@ -149,7 +149,7 @@ fn an_endless_line_costs_no_memory_and_holds_nobody_up() {
 }
 
 #[test]
-fn who_floods_and_who_never_reads_hold_nobody_up() {
+fn a_flooder_and_a_member_that_never_reads_delay_no_member() {
     let (server, mut ada, mut bob) = ada_and_bob();
     let mut never_reads = server.connect();
     never_reads.send(b"/nick stone\n");
@@ -232,7 +232,7 @@ fn a_thousand_people_hear_one_another() {
 }
 
 #[test]
-fn without_descriptors_those_who_are_in_go_on() {
+fn without_descriptors_members_keep_talking() {
     let server = Server::start_limited(24, &[]);
     let mut ada = named(&server, "ada");
     let mut bob = named(&server, "bob");
@@ -247,7 +247,7 @@ fn without_descriptors_those_who_are_in_go_on() {
 }
 
 #[test]
-fn a_signal_stops_it_cleanly_whatever_is_open() {
+fn a_signal_stops_the_server_cleanly_with_open_connections() {
     for signal in [Signal::INT, Signal::TERM] {
         let server = Server::start(&["--drain", "0"]);
         let mut ada = Member::join(&server);
@@ -290,7 +290,7 @@ fn nc_that_closes_its_sending_side_is_answered_first() {
 }
 
 #[test]
-fn who_begins_a_line_and_falls_silent_is_cut_after_the_idle_timeout() {
+fn a_client_silent_in_mid_line_is_cut_after_the_idle_timeout() {
     assert_idle_is_cut(&[], b"half a li");
 }
 

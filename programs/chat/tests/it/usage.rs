@@ -8,7 +8,7 @@ fn the_help_has_an_example_and_the_program_a_version() {
 }
 
 #[test]
-fn bad_usage_has_code_2_and_says_what_is_expected() {
+fn bad_usage_exits_with_2_and_names_the_expected_value() {
     assert_refused(&[
         (&["--nope"], "unexpected argument '--nope' found"),
         (&["--threads", "-1"], "a number of threads, at most 1024, or auto"),
@@ -23,7 +23,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
 }
 
 #[test]
-fn without_an_endpoint_it_takes_a_free_port_of_this_machine_and_one_in_use_is_named() {
+fn without_an_endpoint_a_server_takes_a_free_local_port_and_a_port_in_use_is_named() {
     let (one, two) = (Server::start(&[]), Server::start(&[]));
     assert!(one.ports[0].ip().is_loopback() && one.ports[0].is_ipv4());
     assert_ne!(one.ports, two.ports);

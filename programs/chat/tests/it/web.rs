@@ -310,7 +310,7 @@ fn c228_a_page_of_another_origin_and_messages_beyond_the_limit_are_refused() {
 }
 
 #[test]
-fn c31_each_page_hears_that_the_server_goes_away_with_and_without_a_drain() {
+fn c31_each_page_gets_a_going_away_close_with_and_without_a_drain() {
     for signal in [Signal::INT, Signal::TERM] {
         let mut server = alone();
         let page = server.ports[1];

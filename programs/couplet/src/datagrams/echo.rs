@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn each_peer_gets_so_many_answers_a_second() {
+    fn answers_to_a_peer_are_limited_per_second() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let began = Instant::now();
         let mut answers = ReplyLimiter::new(3);

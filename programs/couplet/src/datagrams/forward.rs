@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_too_many_is_turned_away_until_another_is_idle() {
+    fn a_client_above_the_limit_is_turned_away_until_another_is_idle() {
         let mut scene = Scene::new(1);
         let first = scene.ask(0).expect("it was forwarded");
         for _ in 0..3 {

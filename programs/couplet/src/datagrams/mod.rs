@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn datagrams_are_told_from_streams_by_their_kind() {
+    fn the_kind_of_an_endpoint_selects_datagrams_or_streams() {
         for (typed, here, there) in [
             ("udp:9000", "[::]:9000", "127.0.0.1:9000"),
             ("udp:127.0.0.1:9000", "127.0.0.1:9000", "127.0.0.1:9000"),

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_did_not_happen_is_left_out() {
+    fn zero_counts_are_left_out() {
         let totals = Totals::default();
         assert_eq!(totals.to_string(), "0 connections, 0 bytes sent, 0 received");
         let place = totals.place(1);

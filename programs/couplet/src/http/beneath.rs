@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_have_what_is_served_and_nothing_else() {
+    fn lists_have_exactly_the_served_entries() {
         let (_temporary, site) = site();
         let names = |links| {
             let root = Folder::new(&site, links).unwrap().open().unwrap();

@@ -174,7 +174,7 @@ connections (3)
     }
 
     #[test]
-    fn what_a_recording_of_a_world_lacks_is_left_out_and_its_faults_are_there() {
+    fn a_recording_of_a_world_shows_its_faults_and_omits_missing_parts() {
         let mark = |time: f64, text: &str| json!({"time": time, "loop": 0, "text": text, "severity": "fault"});
         let shown = json!({
             "program": {"name": "naive", "version": "", "started": 1000.0, "now": 1009.5},
@@ -194,7 +194,7 @@ loop 0 (server) ended
     }
 
     #[test]
-    fn a_row_is_one_line_whatever_its_fields() {
+    fn a_row_is_one_line_for_any_fields() {
         let history = json!({"place": "a.rs:1:1", "state": "pending", "steps": []});
         let rows = [
             json!({"id": "0.1", "place": "a.rs:1:1", "callbacks": 0, "history": history}),

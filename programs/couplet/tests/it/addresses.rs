@@ -85,7 +85,7 @@ fn all_interfaces_are_ipv6_and_ipv4() {
 }
 
 #[test]
-fn a_port_in_use_is_named_and_nobody_is_told_of_another() {
+fn a_port_in_use_is_named_and_no_other_port_is_printed() {
     let first = Server::start(&["echo"]);
     let taken = first.ports[0].port().to_string();
     let ended = run(&["echo", "--listen", "0", "--listen", &taken]);
@@ -108,7 +108,7 @@ fn a_port_is_free_again_as_soon_as_its_server_has_ended() {
 }
 
 #[test]
-fn a_server_whose_stdout_nobody_reads_serves() {
+fn a_server_with_a_closed_stdout_serves() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = couplet(&["echo", "-v"]);

@@ -13,7 +13,7 @@ fn clients_that_leave_at_any_step_do_an_echo_server_no_harm() {
 }
 
 #[test]
-fn a_server_without_descriptors_goes_on_when_others_have_left() {
+fn a_server_without_descriptors_accepts_again_when_clients_leave() {
     let server = Server::start_limited(32, &["echo"]);
     let mut clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
     // The accepted clients are served; the others are turned away, not left hanging.

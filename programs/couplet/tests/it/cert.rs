@@ -85,7 +85,7 @@ fn a_server_that_wants_certificates_of_clients_gets_them() {
 }
 
 #[test]
-fn files_that_exist_are_replaced_only_when_told_so() {
+fn existing_files_are_replaced_only_with_force() {
     let folder = Certs::new();
     cert(&folder, &["localhost"]).quietly(0);
     let read = |name: &str| std::fs::read_to_string(folder.path(name)).unwrap();

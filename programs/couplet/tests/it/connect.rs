@@ -61,7 +61,7 @@ fn given(to: impl ToString, bytes: &[u8]) -> Running {
 }
 
 #[test]
-fn stdin_goes_to_the_server_and_what_it_sends_to_stdout() {
+fn stdin_goes_to_the_server_and_its_bytes_to_stdout() {
     let server = Server::start(&["echo"]);
     for bytes in [&b""[..], b"a line\n", b"no end of a line", &noise(20 * MIB)] {
         for running in [given(server.address(), bytes), with_stdin(server.address(), file(bytes))] {
@@ -137,7 +137,7 @@ fn with_nothing_to_say_it_prints_a_whole_poem() {
 }
 
 #[test]
-fn at_the_end_of_stdin_the_server_may_go_on_sending() {
+fn after_the_end_of_stdin_the_server_may_still_send() {
     let answering = serve_raw(|mut client| {
         let question = client.read_to_end().unwrap();
         for _ in 0..3 {
@@ -160,7 +160,7 @@ fn a_server_that_neither_reads_nor_ends_is_given_up() {
 }
 
 #[test]
-fn what_comes_is_printed_at_once() {
+fn received_bytes_are_printed_immediately() {
     let server = Server::start(&["echo"]);
     let (mut shown, stdout) = std::io::pipe().unwrap();
     let mut running = start(connect(server.address()), Stdio::piped(), stdout);
@@ -259,7 +259,7 @@ fn a_request_from_a_pipe_is_answered_by_an_http_server() {
 }
 
 #[test]
-fn a_pipe_that_nobody_closes_does_not_hold_it_when_the_server_has_closed() {
+fn an_open_stdin_does_not_delay_the_exit_after_the_server_has_closed() {
     let poet = serve_raw(|mut client| client.send(b"a poem\n"));
     let mut running = with_stdin(poet, Stdio::piped());
     let stdin = running.stdin();
@@ -282,7 +282,7 @@ fn push_until_full(client: &mut Client, bytes: &[u8]) -> usize {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_reads_stdout_slowly_slows_the_server_and_gets_everything() {
+fn a_slow_reader_of_stdout_slows_the_server_and_gets_everything() {
     let (sender, sent) = mpsc::channel();
     let flood = serve_raw(move |mut client| {
         let bytes = noise(60 * MIB);
@@ -359,7 +359,7 @@ fn a_server_that_reads_slowly_slows_stdin_and_gets_everything() {
 }
 
 #[test]
-fn streams_that_somebody_made_non_blocking_are_no_harm() {
+fn non_blocking_standard_streams_work() {
     let server = Server::start(&["echo"]);
     let bytes = noise(3 * MIB);
     let (stdin, mut typing) = std::io::pipe().unwrap();
@@ -399,14 +399,14 @@ fn at_a_terminal_lines_go_to_the_server_and_control_d_ends_them() {
 }
 
 #[test]
-fn at_a_terminal_it_ends_with_the_server_and_nobody_need_press_a_key() {
+fn at_a_terminal_the_command_ends_with_the_server_without_a_key() {
     let poet = serve_raw(|mut client| client.send(b"a poem\n"));
     let ended = Terminal::start(80, 24, &mut connect(poet)).ended();
     assert_eq!((ended.code, ended.text()), (Some(0), "a poem\r\n"));
 }
 
 #[test]
-fn interrupted_it_has_code_130_and_terminated_143_and_has_printed_what_came() {
+fn an_interrupt_exits_with_130_and_a_termination_with_143_after_printing_received_bytes() {
     let greeting = serve_raw(|mut client| {
         client.send(b"hello\n");
         drop(client.read_to_end());
@@ -445,7 +445,7 @@ fn a_closed_pipe_ends_it_quietly() {
 }
 
 #[test]
-fn what_fails_has_code_1_and_a_line_that_says_what() {
+fn a_failure_exits_with_1_and_one_line_that_names_it() {
     let (unused, _guard) = unused_port();
     let resetting = serve_raw(Client::reset);
     let server = Server::start(&["echo"]);
@@ -473,7 +473,7 @@ fn what_fails_has_code_1_and_a_line_that_says_what() {
 }
 
 #[test]
-fn where_it_is_connected_is_told_to_those_who_ask() {
+fn v_logs_the_peer_and_the_help_has_examples() {
     let server = Server::start(&["echo"]);
     let mut running = Running::start(&mut couplet(&["connect", &server.address(), "-v"]));
     running.stdin();

@@ -30,7 +30,7 @@ fn a_thousand_clients_of_an_echo_server_get_each_their_own_words_back() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn clients_that_have_gone_leave_no_memory_behind() {
+fn closed_clients_leave_no_memory() {
     const LEFT: u64 = 2 * 1024;
     allow_a_crowd();
     let server = Server::start_limited(8192, &["echo"]);

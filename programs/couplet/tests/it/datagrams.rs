@@ -183,7 +183,7 @@ fn interrupted_a_session_has_code_130_and_terminated_143() {
 }
 
 #[test]
-fn who_sends_to_nobody_hears_of_it() {
+fn a_datagram_to_a_closed_port_is_an_error() {
     let free = socket().local_addr().unwrap();
     let (running, _stdin) = connect(free, b"x");
     running.ended().says(1, &format!("no server listens on udp:{free}"));
@@ -231,7 +231,7 @@ fn c160i_a_name_with_several_addresses_leads_to_the_one_that_answers() {
 }
 
 #[test]
-fn a_peer_that_echoes_too_is_answered_so_many_times_a_second() {
+fn answers_to_a_peer_that_echoes_too_are_limited_by_udp_rate() {
     let rate = ["--udp-rate", "50"];
     let (echo, address) =
         start(&[&["echo", "--listen", "udp:0:interface=localhost"], &rate[..]].concat());

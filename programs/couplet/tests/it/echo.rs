@@ -9,7 +9,7 @@ use crate::kit::{Client, Server, couplet, noise, now, wait_until};
 const MIB: usize = 1024 * 1024;
 
 #[test]
-fn what_passes_is_logged_and_the_port_says_what_is_around_it() {
+fn a_log_endpoint_logs_the_bytes_and_the_port_names_its_wrappers() {
     let endpoint = "log:throttle:127.0.0.1:0:write=1M";
     let server = Server::start_command(couplet(&["echo", "-v", "--listen", endpoint]), 0);
     let line = server.line();
@@ -22,7 +22,7 @@ fn what_passes_is_logged_and_the_port_says_what_is_around_it() {
 }
 
 #[test]
-fn what_comes_goes_back_byte_by_byte_too() {
+fn every_byte_is_echoed_also_one_at_a_time() {
     let server = Server::start(&["echo"]);
     let (mut client, bytes) = (server.connect(), noise(500));
     for text in [&b"one"[..], b"two words", &[0, 255, 128, 10, 13]] {
@@ -35,7 +35,7 @@ fn what_comes_goes_back_byte_by_byte_too() {
 }
 
 #[test]
-fn who_stops_sending_gets_all_that_is_left_and_the_end() {
+fn a_client_that_stops_sending_gets_the_rest_and_the_end() {
     let server = Server::start(&["echo"]);
     let bytes = noise(20 * MIB);
     let mut client = server.connect();
@@ -46,7 +46,7 @@ fn who_stops_sending_gets_all_that_is_left_and_the_end() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn c71_who_never_reads_costs_at_most_2_mib_and_is_not_cut() {
+fn c71_a_client_that_never_reads_costs_at_most_2_mib_and_is_not_cut() {
     const CLIENTS: usize = 4;
     let server = Server::start(&["echo"]);
     // More than fits into the kernel's buffers in both directions.
@@ -77,7 +77,7 @@ fn warm_up(server: &Server, bytes: &[u8]) {
 }
 
 #[test]
-fn who_sends_nothing_for_the_idle_timeout_is_cut() {
+fn a_client_that_sends_nothing_for_the_idle_timeout_is_cut() {
     let server = Server::start(&["echo", "--idle-timeout", "3"]);
     let began = now();
     let mut silent = server.connect();
@@ -93,7 +93,7 @@ fn who_sends_nothing_for_the_idle_timeout_is_cut() {
 }
 
 #[test]
-fn idle_is_who_sends_nothing_and_not_who_reads_slowly() {
+fn a_client_that_reads_slowly_is_not_idle() {
     let server = Server::start(&["echo", "--idle-timeout", "0.5"]);
     let bytes = noise(40 * MIB);
     let mut client = server.connect();
@@ -114,7 +114,7 @@ fn idle_is_who_sends_nothing_and_not_who_reads_slowly() {
 /// The stall detector's thread runs if stalls would be logged.
 #[cfg(target_os = "linux")]
 #[test]
-fn what_holds_the_loop_is_looked_for_with_v() {
+fn the_stall_detector_runs_with_v() {
     let is_watched = |server: &Server| {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", server.running.pid())).unwrap();
         let name = |task: std::io::Result<std::fs::DirEntry>| {

@@ -113,7 +113,7 @@ const TABLE: &[Row] = &[
 const STAYS_OPEN: [bool; 2] = [true, false];
 
 #[test]
-fn connect_ends_with_the_server_and_tells_how() {
+fn connect_ends_with_the_server_and_reports_how() {
     needs!("openssl");
     let file = certificate();
     let try_row = |(way, answer, in_clear, over_tls): Row| {
@@ -161,7 +161,7 @@ fn connect_ends_with_the_server_and_tells_how() {
 
 /// The bytes arrive while the server is stopped, before its idle timeout; it continues after that.
 #[test]
-fn c15c_a_server_that_was_stopped_reads_what_has_arrived_before_its_timers() {
+fn c15c_a_continued_server_reads_arrived_bytes_before_it_runs_timers() {
     const IDLE: Duration = Duration::from_secs(4);
     let timeout = IDLE.as_secs().to_string();
     let serve = |driver: &str| {

@@ -192,7 +192,7 @@ fn names_are_any_bytes_and_those_that_no_file_can_have_are_not_found() {
 }
 
 #[test]
-fn other_methods_are_refused_and_a_head_has_the_headers_alone() {
+fn other_methods_are_refused_and_a_head_gets_only_headers() {
     let site = Site::new(&[("page.html", b"<p>"), ("folder/x", b"")]);
     let server = site.serve();
     let mut client = server.connect();
@@ -337,7 +337,7 @@ fn a_folder_that_is_replaced_is_served_from_then_on() {
 }
 
 #[test]
-fn a_lack_of_descriptors_is_an_answer_of_its_own_and_ends() {
+fn a_lack_of_descriptors_is_answered_with_503_until_it_ends() {
     let site = Site::new(&[("file", b"a file")]);
     let server = Server::start_limited(24, &["serve", site.0.to_str().unwrap()]);
     let mut client = server.connect();

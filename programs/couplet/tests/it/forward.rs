@@ -60,7 +60,7 @@ fn totals(server: Server) -> String {
 }
 
 #[test]
-fn who_stops_sending_still_receives() {
+fn a_side_that_stops_sending_still_receives() {
     Scene::each(&[], |_, mut one, mut other| {
         one.send(b"the last words");
         one.finish();
@@ -141,7 +141,7 @@ fn deaf() -> (SocketAddr, impl Sized) {
 }
 
 #[test]
-fn a_client_that_has_gone_is_connected_for_no_longer() {
+fn a_reset_of_the_client_cancels_its_connect() {
     let (address, _queue) = deaf();
     let server = forward(&address.to_string(), &["-v", "--connect-timeout", "600"]);
     server.connect().reset();
@@ -170,7 +170,7 @@ fn a_client_is_not_read_before_its_server_is_connected() {
 }
 
 #[test]
-fn a_refused_connection_is_told_in_one_line_and_resets_the_client() {
+fn a_refused_connection_is_one_line_in_the_log_and_resets_the_client() {
     let (nobody, _taken) = unused_port();
     let server = forward(&nobody.to_string(), &["-v"]);
     for _ in 0..3 {
@@ -202,7 +202,7 @@ fn a_session_in_which_nothing_moves_is_reset() {
 }
 
 #[test]
-fn who_reads_slowly_is_not_idle() {
+fn a_slow_reader_is_not_idle() {
     let Scene { server, upstream: _upstream, mut near, far } = Scene::new(&["--idle-timeout", "1"]);
     let bytes = noise(16 * MIB);
     let (mut sender, sent) = (far, bytes.clone());
@@ -253,7 +253,7 @@ fn with_v_there_is_a_line_for_each_connection_at_its_end() {
 }
 
 #[test]
-fn a_client_too_many_is_turned_away_until_another_has_gone() {
+fn a_client_above_the_limit_is_turned_away_until_another_leaves() {
     let Scene { server, upstream, near, far } = Scene::new(&["--max-connections", "1"]);
     for _ in 0..2 {
         assert_eq!(server.connect().read_to_end().unwrap_or_default(), b"");
@@ -293,7 +293,7 @@ fn a_thousand_clients_reach_each_their_own_server() {
 }
 
 #[test]
-fn stopped_or_killed_it_makes_no_whole_of_a_part() {
+fn a_stop_or_kill_resets_unfinished_connections() {
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
         let Scene { server, upstream: _upstream, mut near, mut far } =
             Scene::new(&["--drain", "0"]);
@@ -311,7 +311,7 @@ fn stopped_or_killed_it_makes_no_whole_of_a_part() {
 }
 
 #[test]
-fn where_it_cannot_listen_it_says_so() {
+fn a_failed_listen_is_reported() {
     let first = Server::start(&["echo"]);
     let ended = run(&["forward", &first.address(), "1"]);
     assert_eq!((ended.code, ended.text()), (Some(1), ""));

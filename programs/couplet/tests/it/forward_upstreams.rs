@@ -135,7 +135,7 @@ fn a_client_is_reset_when_every_server_has_failed_it() {
 }
 
 #[test]
-fn a_client_keeps_its_server_and_only_those_of_a_missing_one_move() {
+fn a_client_keeps_its_server_and_only_clients_of_a_failed_one_move() {
     let (closed, socket) = unused_port();
     let servers = [serve_raw(named("a")), closed, serve_raw(named("c"))];
     let server = forward(&servers, &["--balance", "by-peer", "--down-for", "0.1"]);

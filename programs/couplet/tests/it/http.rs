@@ -62,7 +62,7 @@ fn files_come_whole_and_folders_as_lists() {
 }
 
 #[test]
-fn what_is_not_there_is_told_and_nothing_outside_is_given() {
+fn missing_files_are_404_and_files_outside_the_folder_are_not_served() {
     let site = Site::new(&[("a", b"a")]);
     let server = site.serve();
     for path in ["/b", "/../", "/%2e%2e/%2e%2e/etc/passwd", "/b/../../../../etc/passwd"] {
@@ -120,7 +120,7 @@ fn full() -> Stdio {
 }
 
 #[test]
-fn compressed_answers_are_asked_for_and_decoded_by_option_alone() {
+fn only_the_option_requests_and_decodes_compressed_answers() {
     // "a poem\n", compressed by gzip.
     const GZIP: [u8; 27] = [
         31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 75, 84, 40, 200, 79, 205, 229, 2, 0, 188, 111, 12, 83, 7,
@@ -231,7 +231,7 @@ fn pieces_that_have_arrived_are_printed_together() {
 }
 
 #[test]
-fn wrong_arguments_are_told() {
+fn wrong_arguments_are_usage_errors() {
     for (words, said) in [
         (&["get", "ftp://a/"][..], "ftp: is not supported: only http: and https: URLs can be"),
         (&["get", "a b"], "expected a URL, as in https://example.com/"),

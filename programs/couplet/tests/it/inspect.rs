@@ -28,7 +28,7 @@ pub(crate) fn json(args: &[&str]) -> serde_json::Value {
 }
 
 #[test]
-fn a_server_tells_where_its_inspector_is_and_that_shows_its_connections() {
+fn a_server_prints_the_url_of_its_inspector_which_shows_its_connections() {
     let server = Server::start(&["echo", "--inspect", "0"]);
     let url = url(&server);
     assert!(url.starts_with("http://127.0.0.1:") && url.contains("/?token="), "{url}");
@@ -102,7 +102,7 @@ fn a_unix_socket_needs_no_token() {
 }
 
 #[test]
-fn what_cannot_be_inspected_is_an_error() {
+fn a_target_that_cannot_be_inspected_is_an_error() {
     let server = Server::start(&["echo", "--inspect=0"]);
     let url = url(&server);
     let quiet = run(&["inspect", "--check", &url]);

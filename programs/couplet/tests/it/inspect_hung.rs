@@ -24,7 +24,7 @@ fn first_loop(endpoint: &str) -> Value {
 }
 
 #[test]
-fn c179_the_inspector_and_the_loop_answer_while_nobody_reads_the_log() {
+fn c179_the_inspector_and_the_loop_answer_while_the_log_is_unread() {
     let (_file, endpoint) = socket();
     let (mut unread, log) = std::io::pipe().expect("a pipe");
     let mut command = couplet(&["echo", "-vv", "--inspect", &endpoint]);
@@ -62,7 +62,7 @@ fn c179_the_inspector_and_the_loop_answer_while_nobody_reads_the_log() {
 }
 
 #[test]
-fn a_server_starts_while_nobody_reads_the_address_of_its_inspector() {
+fn a_server_starts_while_stderr_is_unread() {
     let (_file, endpoint) = socket();
     let (_unread, full) = full_pipe();
     let mut command = couplet(&["echo", "--inspect", &endpoint]);
@@ -73,7 +73,7 @@ fn a_server_starts_while_nobody_reads_the_address_of_its_inspector() {
 }
 
 #[test]
-fn a_server_runs_while_nobody_reads_its_own_address() {
+fn a_server_runs_while_stdout_is_unread() {
     let (_file, endpoint) = socket();
     let (_unread, full) = full_pipe();
     let mut command = couplet(&["echo", "--inspect", &endpoint]);

@@ -39,7 +39,7 @@ fn c183b_a_unix_socket_of_an_inspector_is_found() {
 }
 
 #[test]
-fn c183b_a_control_socket_tells_the_url_of_an_inspector_or_the_status() {
+fn c183b_a_control_socket_returns_the_url_of_an_inspector_or_the_status() {
     let folder = Folder::new();
     let text = "[services.a]\nkind = \"echo\"\nlisten = \"0\"\n[runner]\ncontrol = \"ctl\"\n";
     folder.write("a.toml", text);

@@ -131,7 +131,7 @@ fn a_client_gets_the_sealed_version_of_a_file_that_changes_meanwhile() {
 }
 
 #[test]
-fn ranges_of_a_sealed_file_are_those_of_the_file() {
+fn ranges_of_a_sealed_file_equal_the_bytes_of_the_file() {
     let bytes = noise(500_000);
     let (site, _) = site(&bytes);
     let server = site.serve();
@@ -180,7 +180,7 @@ fn several(count: usize, bytes: &[u8]) -> (Site, Vec<String>) {
 }
 
 #[test]
-fn files_and_bytes_limit_what_is_sealed() {
+fn sealed_copies_are_limited_in_files_and_bytes() {
     let bytes = noise(100_000);
     let (site, paths) = several(10, &bytes);
     // A copy drops no other one, so the fifth does not fit.

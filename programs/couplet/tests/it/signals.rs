@@ -19,7 +19,7 @@ fn busy_servers() -> Vec<(Server, Vec<Client>)> {
 }
 
 #[test]
-fn a_server_stops_cleanly_with_0_within_a_second_whatever_is_open_also_at_a_second_signal() {
+fn a_server_with_open_connections_exits_with_0_within_a_second_also_at_a_second_signal() {
     assert_stop_at_once(busy_servers);
 }
 
@@ -93,7 +93,7 @@ fn a_program_that_hangs_is_ended_by_the_signals_after_the_first() {
 }
 
 #[test]
-fn sigusr1_counts_the_ports_as_soon_as_they_are_told_of() {
+fn sigusr1_counts_ports_before_their_address_is_printed() {
     let (mut reader, full) = full_pipe();
     let args = ["echo", "--listen", "0", "--listen", "0"];
     let mut running = Running::start_with_stdout(couplet(&args).stdout(full));
@@ -111,7 +111,7 @@ fn sigusr1_counts_the_ports_as_soon_as_they_are_told_of() {
 }
 
 #[test]
-fn sigusr1_prints_a_snapshot_and_the_server_goes_on() {
+fn sigusr1_prints_a_snapshot_and_the_server_keeps_running() {
     let server = Server::start(&["echo"]);
     let mut client = server.connect();
     client.echoes(b"hello");

@@ -98,7 +98,7 @@ fn packets_are_written_for_wireshark() {
 }
 
 #[test]
-fn a_broken_world_is_told_with_its_seed_the_shortest_list_of_faults_and_its_trace() {
+fn the_report_of_a_broken_world_has_its_seed_the_fewest_faults_and_its_trace() {
     let ended = run(&["sim", "naive", "--seeds", "1..40"]);
     assert_eq!((ended.code, ended.text()), (Some(1), ""));
     let told = &ended.stderr;
@@ -145,7 +145,7 @@ fn the_last_of_all_seeds_is_one_like_the_others() {
 }
 
 #[test]
-fn what_cannot_be_run_is_told() {
+fn a_world_that_cannot_run_is_an_error() {
     let full = "cannot write the packets to /dev/full: no space left on device";
     let nowhere = "cannot write the packets to /nowhere/chat.pcap: no such file or directory";
     let cases: [(&[&str], i32, &str); 8] = [

@@ -5,13 +5,13 @@ use crate::kit::{MIB, Server, check, noise, serve_raw};
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_never_reads_an_echo_holds_little() {
+fn a_client_that_never_reads_an_echo_holds_little() {
     check("echo", Server::start(&["echo"]), &noise(20 * MIB));
 }
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_never_reads_what_is_forwarded_holds_little() {
+fn a_client_that_never_reads_forwarded_bytes_holds_little() {
     let poem = noise(20 * MIB);
     let upstream = serve_raw(move |mut peer| {
         peer.push(&poem);
@@ -24,7 +24,7 @@ fn who_never_reads_what_is_forwarded_holds_little() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_never_reads_a_file_holds_little() {
+fn a_client_that_never_reads_a_file_holds_little() {
     let site = Site::new(&[("large", &noise(20 * MIB)), ("medium", &noise(MIB / 2))]);
     for path in ["/large", "/medium", "/"] {
         let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");

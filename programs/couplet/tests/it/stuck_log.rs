@@ -48,7 +48,7 @@ fn ends(mut running: Running, what: &str) {
 }
 
 #[test]
-fn c119c_servers_whose_log_or_output_nobody_reads_serve_and_end() {
+fn c119c_servers_with_an_unread_log_or_output_serve_and_end() {
     needs!("openssl");
     let file = certificate();
     let tls = format!("tls:unix:tls:cert={}", file.path());

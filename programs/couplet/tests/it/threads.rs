@@ -73,7 +73,7 @@ fn tls_in_several_threads_reads_its_files_once() {
 }
 
 #[test]
-fn the_totals_of_a_forward_are_those_of_all_threads() {
+fn the_totals_of_a_forward_sum_all_threads() {
     let echo = Server::start(&["echo"]);
     let threads = ["--threads", "4", "--max-connections", "20"];
     let server = Server::start(&[&["forward", "0", &echo.address()], &threads[..]].concat());

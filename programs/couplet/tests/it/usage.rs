@@ -11,7 +11,7 @@ fn every_command_has_a_help_with_an_example_and_a_version() {
 }
 
 #[test]
-fn bad_usage_has_code_2_and_says_what_is_expected() {
+fn bad_usage_exits_with_2_and_names_the_expected_value() {
     assert_refused(&[
         (&[], "Usage: couplet"),
         (&["sing"], "unrecognized subcommand 'sing'"),
@@ -49,7 +49,7 @@ fn a_bad_endpoint_shows_the_place_with_a_caret() {
 }
 
 #[test]
-fn a_bad_endpoint_is_told_with_the_one_that_is_likely_to_be_meant() {
+fn a_bad_endpoint_is_reported_with_a_likely_correction() {
     assert_hinted(&[
         (&["echo", "--listen", "::1:7000"], "[::1]:7000"),
         (&["echo", "--listen", "7000:interface=::1"], "7000:interface=[::1]"),

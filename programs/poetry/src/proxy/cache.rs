@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_cancels_its_own_wait_alone() {
+    fn a_client_that_leaves_cancels_only_its_own_wait() {
         let scene = Scene::new(None);
         let (one, two) = (scene.get(), scene.get());
         one.canceller.cancel();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn leaving_after_the_poem_came_is_no_harm() {
+    fn leaving_after_the_poem_arrived_is_harmless() {
         let scene = Scene::new(None);
         let one = scene.get();
         scene.answer(0, "a poem");
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_no_clock_reaches_is_for_ever() {
+    fn a_ttl_beyond_the_clock_never_expires() {
         let mut scene = Scene::new(Some(u64::MAX));
         scene.get();
         scene.answer(0, "a poem");
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_that_is_over_at_once_is_told_too() {
+    fn a_fetch_that_completes_immediately_is_delivered() {
         let clock = hold(Nobody);
         let cache = Cache::new(None, |_| Deferred::succeed(Bytes::from("a poem")));
         let got = Rc::new(Cell::new(false));

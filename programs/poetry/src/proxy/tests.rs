@@ -129,7 +129,7 @@ fn nothing_is_sent_before_the_poem_is_whole_and_then_all_get_it() {
 }
 
 #[test]
-fn a_poem_that_is_cut_too_long_late_or_empty_is_told_by_closing_without_data_and_fetched_again() {
+fn a_poem_that_is_cut_too_long_late_or_empty_closes_without_data_and_is_fetched_again() {
     let mut scene = Scene::new(1, None);
     let bad: [fn(&mut Scene, &Wire); 4] = [
         |_, fetch| fetch.reset(),
@@ -163,7 +163,7 @@ fn a_poem_of_just_the_greatest_length_that_comes_just_in_time_is_served() {
 }
 
 #[test]
-fn who_leaves_cancels_its_own_wait_and_the_last_one_the_fetch() {
+fn a_client_that_leaves_cancels_its_wait_and_the_last_one_the_fetch() {
     let mut scene = Scene::new(1, None);
     let (one, two) = (scene.client(), scene.client());
     let fetch = scene.fetch(0).unwrap();
@@ -207,7 +207,7 @@ fn where_all_upstreams_fail_the_next_client_makes_all_be_tried_again() {
 }
 
 #[test]
-fn a_dead_upstream_that_has_a_poem_again_is_dead_no_more() {
+fn a_dead_upstream_that_has_a_poem_again_is_alive() {
     let mut scene = Scene::new(2, Some(0));
     scene.client();
     scene.refuse(0);
@@ -231,7 +231,7 @@ fn an_upstream_whose_fetch_was_abandoned_is_not_dead() {
 }
 
 #[test]
-fn who_takes_nothing_for_a_minute_is_cut_and_who_reads_slowly_is_not() {
+fn a_client_that_takes_nothing_for_a_minute_is_cut_and_a_slow_reader_is_not() {
     let mut scene = Scene::new(1, None);
     scene.held.network().set_capacity(100);
     let (never, slow) = (scene.client(), scene.client());
@@ -314,7 +314,7 @@ fn an_attempt_to_connect_that_was_abandoned_has_ended_and_its_upstream_is_not_de
 }
 
 #[test]
-fn who_has_the_whole_poem_and_stays_is_left_after_30_s() {
+fn a_client_that_stays_after_the_whole_poem_is_closed_after_30_s() {
     let mut scene = Scene::new(1, None);
     let client = scene.serves(0, b"a poem");
     scene.advance(LEAVE.as_secs() - 1);

@@ -4,7 +4,7 @@ use crate::kit::{Server, TempFile, has_ipv6, run};
 use crate::serve::poet;
 
 #[test]
-fn what_a_server_on_all_interfaces_says_is_where_clients_find_it() {
+fn clients_reach_the_printed_address_of_a_server_on_all_interfaces() {
     let (_poem, server) = poet(b"a poem\n", &["--delay", "0", "-l", ":0"]);
     let ended = run(&["get", &format!("tcp:{}", server.address())]);
     assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{}", ended.stderr);

@@ -54,7 +54,7 @@ fn clients_that_leave_at_any_step_do_a_transformation_server_no_harm() {
 }
 
 #[test]
-fn poets_do_not_listen() {
+fn unread_input_does_not_reset_a_poem() {
     let (_poem, server) = poet(&noise(500_000), &["--delay", "0"]);
     let mut client = server.connect();
     // Unread input must not turn the close into a reset that destroys the poem.
@@ -63,7 +63,7 @@ fn poets_do_not_listen() {
 }
 
 #[test]
-fn servers_that_are_asked_answer_whom_they_took_when_descriptors_run_out() {
+fn without_descriptors_servers_keep_answering_their_accepted_clients() {
     for (args, request, answer) in [
         (&["serve", "--by-name", "--delay", "0"][..], &b"no such\n"[..], &b"error "[..]),
         (&["transform"], b"9:upper.ode,", b"3:ODE,"),
@@ -104,7 +104,7 @@ fn a_poetry_server_without_descriptors_gives_every_client_that_it_took_a_whole_p
 }
 
 #[test]
-fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
+fn an_incomplete_request_is_cut_after_the_idle_timeout() {
     assert_idle_is_cut(&["transform"], b"99999:upper.a");
     assert_idle_is_cut(&["serve", "--by-name"], b"a title without an e");
 }

@@ -198,7 +198,7 @@ fn a_title_is_the_name_of_the_file_without_its_last_extension() {
 }
 
 #[test]
-fn titles_that_cannot_be_told_apart_are_bad_usage() {
+fn ambiguous_or_unprintable_titles_are_bad_usage() {
     let ode = TempFile::named("Ode.txt", b"1");
     for name in ["ODE.poem", "Ode.txt", "?.txt", "a\nb.txt"] {
         let other = TempFile::named(name, b"2");
@@ -214,7 +214,7 @@ fn titles_that_cannot_be_told_apart_are_bad_usage() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_asks_and_never_reads_costs_at_most_1_mib_and_holds_up_nobody() {
+fn a_client_that_never_reads_costs_at_most_1_mib_and_delays_no_client() {
     const CLIENTS: usize = 4;
     let big = TempFile::named("big", &noise(8 * MIB));
     let server = serve(&[&big]);
@@ -239,7 +239,7 @@ fn who_asks_and_never_reads_costs_at_most_1_mib_and_holds_up_nobody() {
 }
 
 #[test]
-fn who_reads_late_gets_everything_that_was_asked_for() {
+fn a_late_reader_gets_all_requested_answers() {
     let big = TempFile::named("big", &noise(MIB));
     let server = serve(&[&big]);
     let mut client = server.connect();

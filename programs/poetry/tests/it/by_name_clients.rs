@@ -105,7 +105,7 @@ fn a_length_over_the_limit_is_refused_before_it_comes() {
 }
 
 #[test]
-fn what_is_no_answer_is_said_at_once_and_does_nothing_to_a_terminal() {
+fn an_invalid_answer_is_reported_immediately_without_control_characters() {
     let (_poem, plain) = poet(b"poetry without a name", &["--num-bytes", "5"]);
     let why = "\"poetr\" is not an answer; is that a `poetry serve --by-name`?\n";
     failed(&get("x", &[&plain.address()]), why);
@@ -121,7 +121,7 @@ fn what_is_no_answer_is_said_at_once_and_does_nothing_to_a_terminal() {
 }
 
 #[test]
-fn who_does_not_ask_a_server_by_name_is_told_how() {
+fn a_get_without_a_name_gets_a_hint_if_the_server_expects_one() {
     let server = Server::start(&["serve", "--by-name"]);
     let address = server.address();
     let ended = run(&["get", &address, "--timeout", "0.3"]);

@@ -22,7 +22,7 @@ fn a_thousand_clients_of_a_poetry_server_get_each_the_whole_poem() {
 }
 
 #[test]
-fn a_thousand_clients_of_a_server_by_name_get_each_what_they_ask_for() {
+fn a_thousand_clients_of_a_server_by_name_each_get_their_poem() {
     allow_a_crowd();
     let bytes = noise(3000);
     let poem = TempFile::named("noise.bin", &bytes);

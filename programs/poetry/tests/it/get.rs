@@ -151,7 +151,7 @@ fn a_poem_at_the_limit_comes_and_one_byte_more_is_too_long() {
 }
 
 #[test]
-fn who_closes_without_data_has_no_poem() {
+fn a_server_that_closes_without_data_has_no_poem() {
     let (empty, one) = (sends(Vec::new(), drop), sends(b"x".to_vec(), drop));
     let ended = get(&[&empty, &one]);
     assert_eq!(ended.text(), "x");

@@ -109,7 +109,7 @@ fn a_stdout_that_is_not_read_holds_up_neither_the_others_nor_an_interrupt() {
 }
 
 #[test]
-fn plain_lines_tell_of_progress_where_stderr_is_no_terminal() {
+fn plain_lines_show_progress_if_stderr_is_no_terminal() {
     let (_poem, server) = small();
     let ended = crate::kit::run(&["get", &server.address()]);
     assert!(!ended.stderr.contains('\u{1b}'), "{}", ended.stderr);

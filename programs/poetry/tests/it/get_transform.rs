@@ -100,7 +100,7 @@ fn is_as_it_was(ended: &Ended, poem: &[u8], why: &str) {
 }
 
 #[test]
-fn a_poem_that_is_not_transformed_is_printed_as_it_is() {
+fn a_poem_that_is_not_transformed_is_printed_unchanged() {
     let (_poem, server) = poet(b"A Poem\n", &FAST);
     let transform = Server::start(&["transform"]);
     let (address, transform) = (server.address(), transform.address());
@@ -122,7 +122,7 @@ fn a_poem_that_is_not_transformed_is_printed_as_it_is() {
 }
 
 #[test]
-fn a_server_that_is_none_of_transformations_is_no_hang() {
+fn a_server_without_transformations_causes_no_hang() {
     let (_poem, server) = poet(b"A poem of one line", &FAST);
     let by_name = Server::start(&["serve", "--by-name"]);
     let ended = get(&server.address(), &by_name.address(), &[]);
@@ -132,7 +132,7 @@ fn a_server_that_is_none_of_transformations_is_no_hang() {
 }
 
 #[test]
-fn a_poem_too_long_for_the_server_or_no_text_is_printed_as_it_is() {
+fn a_poem_too_long_for_the_server_or_not_text_is_printed_unchanged() {
     let transform = Server::start(&["transform"]);
     let transform = transform.address();
     // `cummingsify.` has 12 bytes.

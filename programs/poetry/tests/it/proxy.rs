@@ -48,7 +48,7 @@ fn a_poem_is_fetched_once_and_served_to_all() {
 }
 
 #[test]
-fn a_failing_upstream_is_told_by_closing_without_data_is_logged_and_is_tried_again() {
+fn a_failing_upstream_closes_clients_without_data_is_logged_and_tried_again() {
     let upstream = Upstream::start();
     let mut server = proxy(&upstream.address, &["--max-bytes", "10000"]);
     let idle = server.descriptors();
@@ -107,7 +107,7 @@ fn an_upstream_that_never_ends_costs_max_bytes_at_most() {
 }
 
 #[test]
-fn who_resets_cancels_its_own_wait_and_the_last_one_the_fetch() {
+fn a_client_that_resets_cancels_its_wait_and_the_last_one_the_fetch() {
     let upstream = Upstream::start();
     let server = proxy(&upstream.address, &[]);
     let idle = server.descriptors();
@@ -132,7 +132,7 @@ fn who_resets_cancels_its_own_wait_and_the_last_one_the_fetch() {
 }
 
 #[test]
-fn who_only_closes_its_sending_side_gets_the_whole_poem() {
+fn a_client_that_only_closes_its_sending_side_gets_the_whole_poem() {
     let (_poem, upstream) = poet(&noise(1000), &["--delay", "0.02", "--num-bytes", "100"]);
     let server = proxy(&upstream.address(), &[]);
     let mut client = server.connect();
@@ -172,7 +172,7 @@ fn a_poem_is_fetched_anew_when_its_time_is_over() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_never_reads_costs_little_beyond_the_poem_and_holds_nobody_up() {
+fn a_client_that_never_reads_costs_little_beyond_the_poem_and_delays_no_client() {
     const CLIENTS: u64 = 50;
     let bytes = noise(20_000_000);
     let (server, _) = proxy_of(bytes.clone(), &[]);
@@ -216,7 +216,7 @@ fn a_thousand_clients_share_one_fetch() {
 }
 
 #[test]
-fn without_descriptors_nobody_gets_a_part_and_all_is_well_afterwards() {
+fn without_descriptors_no_client_gets_a_partial_poem_and_service_resumes_afterwards() {
     let poem = noise(10_000);
     let bytes = poem.clone();
     let upstream = serve_raw(move |mut client| client.send(&bytes)).to_string();
@@ -237,7 +237,7 @@ fn without_descriptors_nobody_gets_a_part_and_all_is_well_afterwards() {
 }
 
 #[test]
-fn a_signal_stops_it_cleanly_whatever_is_open() {
+fn a_signal_stops_the_server_cleanly_with_open_connections() {
     for signal in [Signal::INT, Signal::TERM] {
         let upstream = Upstream::start();
         let server = proxy(&upstream.address, &["--drain", "0"]);
@@ -251,7 +251,7 @@ fn a_signal_stops_it_cleanly_whatever_is_open() {
 }
 
 #[test]
-fn a_proxy_that_is_killed_in_mid_poem_makes_no_whole_of_a_part() {
+fn a_proxy_that_is_killed_in_mid_poem_resets_its_client() {
     let poem = noise(40_000_000);
     let (server, _) = proxy_of(poem.clone(), &[]);
     let mut client = server.connect();

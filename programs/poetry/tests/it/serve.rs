@@ -40,7 +40,7 @@ fn a_poem_comes_in_parts_with_the_delay_between_them_and_then_the_end() {
 }
 
 #[test]
-fn unless_told_otherwise_ten_bytes_come_each_0_7_seconds() {
+fn by_default_ten_bytes_arrive_every_0_7_seconds() {
     let server = Server::start(&["serve"]);
     let mut client = server.connect();
     assert_eq!(client.read().unwrap().len(), 10);
@@ -51,7 +51,7 @@ fn unless_told_otherwise_ten_bytes_come_each_0_7_seconds() {
 }
 
 #[test]
-fn each_client_gets_the_next_poem_whatever_the_port() {
+fn each_client_gets_the_next_poem_on_any_port() {
     let poems = [&b"one"[..], b"two", b"three"].map(TempFile::new);
     let files = poems.each_ref().map(TempFile::path);
     let args = [&["serve", "--delay", "0", "-l", "0", "-l", "0"], &files[..]].concat();
@@ -77,7 +77,7 @@ fn without_a_file_there_are_built_in_poems() {
 }
 
 #[test]
-fn bytes_that_are_no_text_come_as_they_are() {
+fn bytes_that_are_not_text_arrive_unchanged() {
     let bytes = noise(5000);
     assert!(std::str::from_utf8(&bytes).is_err());
     for pace in [&["--delay", "0"][..], &["--delay", "0.001", "--num-bytes", "777"]] {
@@ -87,7 +87,7 @@ fn bytes_that_are_no_text_come_as_they_are() {
 }
 
 #[test]
-fn twenty_megabytes_at_full_speed_come_exactly_also_to_who_reads_late() {
+fn twenty_megabytes_at_full_speed_arrive_unchanged_also_at_a_late_reader() {
     let bytes = noise(20_000_000);
     let (_poem, server) = poet(&bytes, &["--delay", "0"]);
     let mut late = server.connect();
@@ -97,7 +97,7 @@ fn twenty_megabytes_at_full_speed_come_exactly_also_to_who_reads_late() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_never_reads_costs_little_beyond_the_poem() {
+fn a_client_that_never_reads_costs_little_beyond_the_poem() {
     const CLIENTS: u64 = 20;
     let (_poem, server) = poet(&noise(20_000_000), &["--delay", "0"]);
     server.connect().read_to_end().unwrap();
@@ -112,7 +112,7 @@ fn who_never_reads_costs_little_beyond_the_poem() {
 }
 
 #[test]
-fn an_empty_file_is_no_poem_to_who_does_not_ask_by_name() {
+fn an_empty_file_is_a_poem_only_by_name() {
     let (_poem, server) = poet(b"", &[]);
     assert_eq!(server.connect().read_to_end().unwrap(), b"");
     let ended = run(&["get", &server.address()]);
@@ -134,7 +134,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn who_stops_sending_gets_the_whole_poem() {
+fn a_client_that_stops_sending_gets_the_whole_poem() {
     let bytes = noise(3_000_000);
     for pace in [&["--delay", "0"][..], &["--delay", "0.01", "--num-bytes", "100000"]] {
         let (_poem, server) = poet(&bytes, pace);
@@ -153,7 +153,7 @@ fn in_mid_poem() -> (TempFile, Server, Client) {
 }
 
 #[test]
-fn a_server_that_is_killed_in_mid_poem_resets_and_nobody_takes_the_part_for_a_poem() {
+fn a_server_that_is_killed_in_mid_poem_resets_and_no_client_accepts_the_part() {
     let (_poem, server, mut client) = in_mid_poem();
     let mut get = Running::start(&mut program(&["get", &server.address(), "-vv"]));
     let mut proxy = Server::start(&["proxy", "--upstream", &server.address()]);
@@ -176,7 +176,7 @@ fn a_server_that_is_killed_in_mid_poem_resets_and_nobody_takes_the_part_for_a_po
 }
 
 #[test]
-fn who_has_the_whole_poem_keeps_it_when_the_server_is_killed() {
+fn a_client_keeps_its_whole_poem_when_the_server_is_killed() {
     let bytes = noise(200_000);
     let (_poem, server) = poet(&bytes, &["--delay", "0"]);
     let (mut client, mut late) = (server.connect(), server.connect());

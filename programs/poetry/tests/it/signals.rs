@@ -28,7 +28,7 @@ fn busy_servers() -> Vec<(Server, Vec<Client>)> {
 }
 
 #[test]
-fn a_server_stops_cleanly_with_0_within_a_second_whatever_is_open_also_at_a_second_signal() {
+fn a_server_with_open_connections_exits_with_0_within_a_second_also_at_a_second_signal() {
     assert_stop_at_once(busy_servers);
 }
 
@@ -56,7 +56,7 @@ fn a_drain_waits_for_clients_between_requests_no_longer_than_a_second() {
 }
 
 #[test]
-fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
+fn a_server_that_stops_resets_unfinished_poems() {
     let poem = TempFile::new(b"the whole poem");
     let args = ["serve", "-v", "--drain", "0.1", "--delay", "30", poem.path()];
     for signal in [Signal::INT, Signal::TERM] {
@@ -120,7 +120,7 @@ fn an_interrupted_get_has_code_130_and_a_terminated_one_143() {
 }
 
 #[test]
-fn sigusr1_tells_what_a_get_waits_for() {
+fn sigusr1_shows_the_connector_that_a_get_waits_for() {
     let silent = serve_raw(|mut client| drop(client.read_to_end())).to_string();
     let mut running = Running::start(&mut program(&["get", &silent, "-vv"]));
     wait_until("a connection", || running.told().contains("connection made"));
@@ -132,7 +132,7 @@ fn sigusr1_tells_what_a_get_waits_for() {
 }
 
 #[test]
-fn sigusr1_is_no_harm_where_nobody_reads_stderr() {
+fn sigusr1_is_harmless_with_a_closed_stderr() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let silent = Upstream::start();

@@ -4,7 +4,7 @@ use crate::kit::{MIB, Server, TempFile, check, noise, repeated};
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_never_reads_transformed_poems_holds_little() {
+fn a_client_that_never_reads_transformed_poems_holds_little() {
     for length in [100, 1000, 20_000, 60_000, 80_000, 90_000] {
         let poem = "x".repeat(length);
         let request = format!("{}:upper.{poem},", poem.len() + 6);
@@ -15,7 +15,7 @@ fn who_never_reads_transformed_poems_holds_little() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_never_reads_a_poem_holds_little() {
+fn a_client_that_never_reads_a_poem_holds_little() {
     let poem = TempFile::named("poem", &noise(20 * MIB));
     let serve = |options: &[&str]| {
         let common = ["serve", "--delay", "0", poem.path()];

@@ -65,7 +65,7 @@ fn a_terminal_that_cannot_draw_gets_plain_lines() {
 }
 
 #[test]
-fn a_get_shows_what_is_under_way_and_prints_whole_poems_among_it() {
+fn a_get_shows_progress_and_prints_whole_poems_between_its_lines() {
     let (_poem, server) = poet(b"roses are red\nviolets are blue\n", &["--delay", "0"]);
     let silent = serve_raw(|mut client| {
         client.send(b"half of it");

@@ -129,7 +129,7 @@ fn the_names_are_listed() {
 
 #[test]
 #[ignore = "measures; run it alone"]
-fn who_never_reads_costs_at_most_1_mib_is_not_cut_and_holds_up_nobody() {
+fn a_client_that_never_reads_costs_at_most_1_mib_is_not_cut_and_delays_no_client() {
     // Enough clients that their allowance exceeds the loop's spare buffers, at most 4 MiB.
     const CLIENTS: usize = 8;
     let server = serve();
@@ -161,7 +161,7 @@ fn growing() -> (String, String) {
 }
 
 #[test]
-fn who_finished_and_reads_late_gets_everything() {
+fn a_client_that_has_finished_and_reads_late_gets_everything() {
     let server = serve();
     let (poem, answer) = growing();
     let requests = netstring(format!("upper.{poem}")).repeat(100);
@@ -176,7 +176,7 @@ fn who_finished_and_reads_late_gets_everything() {
 }
 
 #[test]
-fn silent_clients_hold_up_nobody() {
+fn silent_clients_delay_no_client() {
     let server = serve();
     let _silent: Vec<Client> = (0..100)
         .map(|n| {

@@ -182,7 +182,7 @@ fn files_and_bytes_have_limits() {
 }
 
 #[test]
-fn a_sweep_forgets_what_was_not_asked_for_since_the_last_one() {
+fn a_sweep_removes_entries_not_requested_since_the_last_one() {
     let folder = Temporary::new();
     let path = folder.write("a", b"text", 100);
     let cache = Cache::new(LIMITS);

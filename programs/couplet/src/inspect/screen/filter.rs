@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_says_what_it_does_not_understand() {
+    fn a_filter_names_unknown_columns_and_bad_numbers() {
         let columns = columns("connections", ["id", "buffered"].into_iter());
         let problem = |text| Filter::parse(text, &columns).problem().map(str::to_owned);
         assert_eq!(problem("colour>5").as_deref(), Some("no column \"colour\""));

@@ -12,7 +12,7 @@ use crate::needed::Folder;
 use crate::tls::certificate;
 
 #[test]
-fn the_exit_code_of_an_error_that_nobody_reads_is_the_same() {
+fn a_closed_stderr_does_not_change_the_exit_code() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = couplet(&["run", "/nonexistent.toml"]);
@@ -173,7 +173,7 @@ fn unopenable(folder: &Folder, port: u16) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_check_refuses_what_a_start_cannot_open_and_makes_nothing() {
+fn a_check_rejects_files_that_a_start_cannot_open_and_creates_none() {
     needs!("openssl");
     let certificates = [certificate(), certificate()];
     let prepare = |folder: &Folder| {

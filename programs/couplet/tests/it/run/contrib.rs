@@ -281,7 +281,7 @@ fn keeping_node(redis: &servers::Server) -> (Program, SocketAddr) {
 }
 
 #[test]
-fn c228_on_redis_the_lines_outlive_its_crash_and_whoever_returns_gets_exactly_the_missed_ones() {
+fn c228_on_redis_the_lines_outlive_its_crash_and_a_returning_member_gets_exactly_the_missed_ones() {
     let replaced = [("CHANGE-ME", "s3cret"), ("port 6379\n", ""), ("dir /var/lib/redis\n", "")];
     let configuration = with(REDIS, &replaced);
     let Some(mut redis) = servers::Server::start_redis_with(&configuration, &[]) else { return };

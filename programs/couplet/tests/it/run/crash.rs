@@ -198,7 +198,7 @@ fn connections_of_all_loops_survive_a_sigkill() {
 }
 
 #[test]
-fn c51e_what_the_dead_process_had_read_in_part_is_reset() {
+fn c51e_a_connection_with_a_half_read_line_is_reset_after_a_kill() {
     let Some(program) = Managed::start(100) else { return };
     let [_, chat] = program.ports();
     let (mut ada, mut bob) = (member(chat), member(chat));

@@ -36,7 +36,7 @@ fn sighup_opens_the_log_again_and_no_line_is_lost() {
 }
 
 #[test]
-fn a_log_whose_file_was_removed_goes_on_in_a_new_file_each_time() {
+fn a_removed_log_file_is_created_again_at_each_reload() {
     let text = |number: u32| echo("a", "0", &format!("idle-timeout = {number}")) + LOGGED;
     let mut program = Program::start(&text(1));
     program.port("a");

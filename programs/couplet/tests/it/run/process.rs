@@ -14,7 +14,7 @@ use crate::needed::Folder;
 const LOCKED: &str = "[runner]\npid-file = \"pid\"\n";
 
 #[test]
-fn the_pid_file_has_the_number_until_the_end_and_what_a_killed_process_left_prevents_no_start() {
+fn the_pid_file_has_the_number_until_the_end_and_a_stale_one_prevents_no_start() {
     let text = echo("a", "0", "") + LOCKED + "control = \"ctl\"\n";
     let mut folder = Folder::new();
     for left in ["", "of the process before", "999999999999 is a long number and no process\n"] {

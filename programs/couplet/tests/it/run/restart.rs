@@ -329,7 +329,7 @@ fn a_program_whose_file_cannot_be_read_in_time_is_not_restarted() {
 }
 
 #[test]
-fn limits_and_delays_of_moved_connections_go_on() {
+fn moved_connections_keep_their_limits_and_delays() {
     let chat = chat("c");
     let text = services(&[echo("e", "0", "idle-timeout = 2"), chat], "");
     let program = Restarted::start(&text);

@@ -114,7 +114,7 @@ fn c51d_kept_connections_of_http_move_and_no_request_fails_in_restarts() {
 }
 
 #[test]
-fn a_kept_connection_ends_if_its_service_has_gone() {
+fn a_kept_connection_ends_if_its_service_was_removed() {
     let mut program = start(b"");
     let mut client = Client::connect(program.port("s"));
     assert_eq!(fetch(&mut client, "/small"), (SMALL.to_vec(), false));

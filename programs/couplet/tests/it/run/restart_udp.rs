@@ -148,7 +148,7 @@ fn c160h_an_old_process_whose_connections_finish_reads_no_datagram() {
 }
 
 #[test]
-fn c160h_a_reload_keeps_the_socket_and_what_waits_in_it() {
+fn c160h_a_reload_keeps_the_socket_and_its_queued_datagrams() {
     let (server, number) = server();
     let config = |idle: u32| {
         let (to, more) = (format!("udp:127.0.0.1:{number}"), format!("idle-timeout = {idle}"));

@@ -178,7 +178,7 @@ fn a_second_signal_ends_all_loops() {
 }
 
 #[test]
-fn max_connections_is_that_of_the_process() {
+fn max_connections_limits_the_whole_process() {
     for threads in ["3", "4"] {
         let text =
             echo("a", "0", "") + &echo("b", "0", "") + &process(threads, "max-connections = 8");
@@ -201,7 +201,7 @@ fn max_connections_is_that_of_the_process() {
 }
 
 #[test]
-fn a_limit_of_a_service_is_that_of_all_loops() {
+fn a_service_limit_covers_all_loops() {
     let forward = "[services.f]\nkind = \"forward\"\nlisten = \"0\"\nmax-connections = 4\n\
                    connect = \"unix:echo\"\n";
     let text = forward.to_owned() + &echo("u", "unix:echo", "") + &process("3", "");
