@@ -1,10 +1,10 @@
 //! The counted scenarios: system calls by strace, user instructions by valgrind.
 //!
 //! A count is a slope: the server runs twice, with loads of two lengths, so that start-up, opening
-//! connections and the end cancel out. The load runs in lock-step. It shares a processor with the
-//! server and proceeds only while the server sleeps; the server is meek, so it finds all messages
-//! of a round at the same time. So counts do not depend on speed. A freely loaded server wakes more
-//! often for fewer messages, and makes at least as many system calls.
+//! connections and the end cancel out. The load runs in lock-step: on the server's processor, and
+//! only while the server sleeps. The server is meek, so it finds all messages of a round at the
+//! same time, and counts do not depend on speed. A freely loaded server wakes more often for fewer
+//! messages, and makes at least as many system calls.
 
 use std::fs;
 use std::path::Path;
@@ -127,8 +127,8 @@ pub(crate) fn system_calls(bench: &Bench, kinds: &[Kind]) -> Result<Outcome> {
     Ok(outcome(Selected::SystemCalls, "calls/trip", &columns, &counts))
 }
 
-/// User instructions of these servers, except those of an interpreter, whose start alone takes too
-/// long under the tool, and the one in C, as the tool does not run io_uring.
+/// User instructions of these servers, without interpreters, which start too slowly under the tool,
+/// without Go, and without the server in C: the tool does not run io_uring.
 pub(crate) fn instructions(bench: &Bench, kinds: &[Kind]) -> Result<Outcome> {
     use Kind::{Go, Node, RawUring, Twisted, Uvloop};
     let is_omitted = |kind| matches!(kind, Twisted | Uvloop | Node | Go | RawUring);

@@ -102,7 +102,7 @@ fn system_calls_of_the_turn(program: &Path) -> Result<Option<usize>> {
     let mut objdump = Command::new("objdump");
     let output = objdump.args(["-d", "-C", "--no-show-raw-insn"]).arg(program).output()?;
     let code = String::from_utf8_lossy(&output.stdout);
-    // Each driver has a turn; those of the memory driver make no system call.
+    // The turn is compiled for each driver; on the memory driver it makes no system call.
     let turns = code.split("\n\n").filter(|function| {
         function.lines().next().is_some_and(|name| name.ends_with("::Engine>::turn>:"))
     });

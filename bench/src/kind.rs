@@ -13,7 +13,7 @@ pub(crate) enum Kind {
     Couplet,
     /// The same over io_uring.
     CoupletUring,
-    /// `couplet serve --sendfile`: files leave without a copy, as those of `nginx`.
+    /// `couplet serve --sendfile`: sends files without a copy, like `nginx`.
     CoupletSendfile,
     /// `couplet echo` with an inspector without readers.
     CoupletInspected,
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Hyper,
     /// With `sendfile on`.
     Nginx,
-    /// With its default, `sendfile off`: files are copied, as those of `couplet serve`.
+    /// With its default, `sendfile off`: copies files, like `couplet serve`.
     NginxCopies,
     Haproxy,
     H2o,
@@ -130,7 +130,7 @@ impl Kind {
         }
     }
 
-    /// True for the servers of others, each with a program of its own.
+    /// True for the servers of other projects, each a separate program.
     pub(crate) fn is_foreign(self) -> bool {
         use Kind::{
             Go, H2o, Haproxy, Nghttpd, Nginx, NginxCopies, Node, RawUring, Twisted, Uvloop,

@@ -1,8 +1,8 @@
 //! `couplet bench`: servers side by side, under a load that checks every byte. See
 //! `couplet bench --help`.
 //!
-//! The program runs itself again as each server of its own (`@serve`), so that a server's processor
-//! time can be read separately from the load's, and as the watch that ends a server (`@watch`).
+//! The program starts itself again as each built-in server (`@serve`), so that the server's
+//! processor time is separate from the load's, and as the watch that ends a server (`@watch`).
 
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "the load and the peers stand outside of any loop")]
@@ -118,8 +118,8 @@ fn answer(options: Options) -> Result<()> {
     }
 }
 
-/// Measures; prints and writes each table as it is complete, so that an interrupted run leaves those
-/// that it has finished.
+/// Measures; prints and writes each table when its scenario is finished, so that an interrupted run
+/// keeps the finished ones.
 fn compare(bench: &mut Bench, selected: &[Selected], outputs: &Outputs) -> Result<()> {
     let mut results = Results::new(bench.load_cpu.is_some());
     for missing in bench.find_servers(selected)? {

@@ -32,7 +32,7 @@ Examples:
   couplet bench --scenarios http --html http.html
   couplet bench --quick --write docs/performance.md            the project's tables
 
-Each server runs in a process of its own on one processor, and the load on another. In a round the
+Each server runs in its own process on one processor, and the load on another. In a round the
 servers take short turns, A B C C B A, until each has had its time. The first column is the server's
 processor time for a unit of work, by the scheduler's own count: it says how much one processor can
 serve, and depends little on other work of the machine. A ratio is the median of the ratios to the

@@ -1,4 +1,4 @@
-//! The results of a run, as they are written to a file; tables and pages are drawn from them.
+//! The results of a run, in the form of their file; tables and pages are drawn from them.
 
 use std::fs;
 use std::process::Command;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use couplet_testkit::bench::spread::Spread;
 
-/// The longest bar, as a ratio. A longer one is truncated, with an end of its own.
+/// The longest bar, as a ratio. A longer one is truncated, and ends in a mark.
 pub(crate) const LONGEST: f64 = 4.0;
 
 /// The results of a run.
@@ -63,7 +63,7 @@ pub(crate) struct Row {
     /// The leading quantity, over the rounds.
     #[serde(with = "Written")]
     pub(crate) lead: Spread,
-    /// Its ratio to the first row's, within each round.
+    /// The ratio of `lead` to the first row's, within each round.
     #[serde(with = "Written")]
     pub(crate) ratio: Spread,
     /// Medians of the further columns; none if there were too few samples.

@@ -31,7 +31,7 @@ pub(crate) struct Scenario {
 /// When requests are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pace {
-    /// The next one when an answer has come.
+    /// The next one when an answer arrives.
     Closed,
     /// At half of the server's best rate.
     Half,
@@ -57,7 +57,7 @@ pub(crate) enum Shape {
 
 /// Streaming connections in bulk: enough that the server nearly always finds one readable.
 const STREAMS: usize = 8;
-/// Pinging connections beside slow readers, and the number of slow readers.
+/// Number of pinging connections, and of the slow readers that run with them.
 const BESIDE_SLOW: usize = 50;
 const SLOW: usize = 4;
 /// Connections that receive each message of a fan-out.
@@ -293,7 +293,7 @@ impl Playing {
     }
 }
 
-/// The name of a file of so many KiB.
+/// The name of a file of `size` KiB.
 pub(crate) fn file_name(size: usize) -> String {
     format!("{size}k.bin")
 }

@@ -71,7 +71,7 @@ fn end(child: &mut Child) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until the port accepts connections. It does not connect: a relay would connect onwards.
+/// Waits until the port accepts connections, without connecting: a relay would connect onwards.
 fn await_port(child: &mut Child, port: u16) -> io::Result<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let patience = Instant::now() + PATIENCE;
@@ -117,7 +117,8 @@ pub(crate) fn start(
     if is_counted {
         watch.env(COUNTED, "yes");
     }
-    // A group of its own: Ctrl-C reaches the benchmark alone, which ends its watches.
+    // In a separate process group, so that Ctrl-C reaches only the benchmark, which ends its
+    // watches.
     watch.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
     // From here on `Server::drop` ends the processes after any failure.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -220,7 +221,7 @@ impl Server {
         most.ok_or_else(|| Error::other("the system does not tell the server's memory"))
     }
 
-    /// The contents of a file under /proc for each thread. Threads that end meanwhile are omitted.
+    /// The contents of a file under /proc for each thread; skips threads that end during the walk.
     fn threads(&self, file: &str) -> io::Result<Vec<String>> {
         let mut texts = Vec::new();
         for thread in fs::read_dir(format!("/proc/{}/task", self.process))? {

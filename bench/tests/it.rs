@@ -1,5 +1,5 @@
-//! The program as its users run it: short runs with servers of its own, whose results are complete
-//! and whose times are not asserted.
+//! The program as its users run it: short runs with the built-in servers. Results must be complete;
+//! times are not asserted.
 
 #[macro_use]
 extern crate couplet_testkit;

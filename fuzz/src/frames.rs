@@ -9,7 +9,7 @@ use crate::streams::same_for_each_split;
 
 pub(crate) use crate::http2::WORDS;
 
-/// A client's preface, and empty settings: RFC 9113, 3.4. A server's is the settings alone.
+/// A client's preface, and empty settings: RFC 9113, 3.4. A server's preface is only the settings.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 const MAX_STREAMS: u32 = 4;

@@ -46,7 +46,8 @@ type Seen = Rc<RefCell<Vec<String>>>;
 ///
 /// # Panics
 ///
-/// If the cut changes what the service sees, or another client is not served afterwards.
+/// If the cut changes the service's requests, bodies or errors, or another client is not served
+/// afterwards.
 pub fn http2(data: &[u8]) {
     let Some(([choice], frames)) = data.split_first_chunk() else { return };
     same_for_each_split(frames, *choice, |pieces| {

@@ -1,5 +1,5 @@
-//! The fuzz targets. Each one is a function of bytes that panics if a check fails. They run in two
-//! ways, with the same inputs: `cargo run` here, with any compiler, and `cargo fuzz`.
+//! The fuzz targets. Each is a function of bytes that panics if a check fails. Both `cargo run`
+//! here, with any compiler, and `cargo fuzz` run them on the same inputs.
 //!
 //! A panic that the loop contains, as in callbacks, counts too.
 #![forbid(unsafe_code)]

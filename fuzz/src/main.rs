@@ -1,5 +1,6 @@
-//! Fuzzes with any compiler: replays the corpus of each target, then mutates it for a while. It
-//! does not measure coverage; `cargo fuzz` does, and inputs that it finds are kept in the corpus.
+//! Fuzzes with any compiler: replays the corpus of each target, then mutates it for a while,
+//! without measuring coverage. `cargo fuzz` measures it, and the inputs that it finds are kept in
+//! the corpus.
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "it runs for a span of real time")]
 

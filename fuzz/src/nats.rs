@@ -1,5 +1,5 @@
-//! The parser of a NATS server's bytes: the operations and the error are the same for any cut, what
-//! is held is bounded, and a message that was parsed has the declared size.
+//! The parser of a NATS server's bytes: the operations and the error are the same for any cut, the
+//! buffered bytes are bounded, and a parsed message has the declared size.
 //!
 //! An input is a byte that chooses the cut, then the server's bytes.
 

@@ -1,5 +1,5 @@
-//! Recordings of the inspector: each that is read can be printed as a trace and as lines, which are
-//! JSON, and as packets.
+//! Recordings of the inspector: each one that can be read is printed as a trace and as lines, both
+//! valid JSON, and as packets.
 
 use couplet::inspect::Recording;
 
@@ -20,7 +20,7 @@ pub(crate) const WORDS: &[&str] = &[
 ///
 /// # Panics
 ///
-/// If its trace or a line is no JSON.
+/// If its trace or a line is not JSON.
 pub fn recordings(data: &[u8]) {
     let Ok(recording) = Recording::parse(data) else { return };
     let mut trace = Vec::new();

@@ -63,7 +63,7 @@ pub fn servers(data: &[u8]) {
 
 fn by_name(stream: &[u8], choice: u8, reads: usize, pace: Pace) {
     let big = if pace.delay.is_zero() { 70_000 } else { 70 };
-    let make = || Catalogue::new(poems(big)).expect("titles that can be told apart");
+    let make = || Catalogue::new(poems(big)).expect("distinct titles");
     let (want, failed) = expected_answers(&make(), stream);
     if want.len() > if pace.delay.is_zero() { MOST } else { MOST_SLOWLY } {
         return;

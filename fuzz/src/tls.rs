@@ -170,7 +170,7 @@ fn between(ends: [Tls; 2], by_server: bool, changes: &[u8]) {
         // A truncated stream is detected.
         end.layers.ended();
         end.feed(b"");
-        let (sent, failed) = (sent.concat(), end.failed.as_ref().expect("nobody said goodbye"));
+        let (sent, failed) = (sent.concat(), end.failed.as_ref().expect("no close_notify"));
         assert!(sent.starts_with(&end.received), "altered data came out");
         let whole = end.received.len() == sent.len();
         assert!(!changes.is_empty() || whole, "{failed}");

@@ -1,4 +1,4 @@
-//! Checks the laws of ARCHITECTURE.md that the compiler can't enforce, on the sources alone:
+//! Checks the laws of ARCHITECTURE.md that the compiler can't enforce, by reading the sources:
 //! `cargo test -p couplet-laws` builds none of the crates that it checks.
 
 #[cfg(test)]

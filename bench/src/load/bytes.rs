@@ -375,7 +375,7 @@ impl Load {
 }
 
 impl Clients for Load {
-    /// Slow readers are beside the load.
+    /// Slow readers are not part of the measured load.
     fn count(&self) -> usize {
         self.connections.len() - self.slow
     }

@@ -36,7 +36,7 @@ pub(crate) trait Clients {
     /// Number of connections.
     fn count(&self) -> usize;
 
-    /// Sends so many requests on a connection.
+    /// Sends this many requests on a connection.
     fn send(&mut self, slot: usize, requests: usize) -> io::Result<()>;
 
     /// Receives and checks available bytes; returns the number of answers that are complete.

@@ -1,8 +1,7 @@
-//! The yardstick: an echo and a relay written by hand over level-triggered epoll.
-//!
-//! It makes no avoidable system call: `TCP_NODELAY` is inherited from the listener, each event is
-//! one read, and `epoll_ctl` is called only to add a connection (and twice if a send buffer was
-//! full), not at close. One buffer serves all connections.
+//! The yardstick: an echo and a relay written by hand over level-triggered epoll, without avoidable
+//! system calls. `TCP_NODELAY` is inherited from the listener, each event is one read, and
+//! `epoll_ctl` is called only to add a connection (and twice if a send buffer was full), not at
+//! close. One buffer serves all connections.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener, TcpStream};

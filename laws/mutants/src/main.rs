@@ -266,7 +266,7 @@ fn test_all(
     tests::side_by_side(&todo, |(id, mutant)| {
         let by = match tests::try_one(&copy.root, **id, &tests) {
             Outcome::Killed(by) => Some(by),
-            // Those of the program and its runner were judged by the program's tests just now.
+            // The program's tests have judged mutants of the program and its runner just now.
             Outcome::Alive if program && !is_of_program(mutant) => copy.rest(**id),
             Outcome::Alive => None,
         };

@@ -32,7 +32,7 @@ pub struct Edit {
 }
 
 impl Mutant {
-    /// The mutant's name. It contains no line number, so it survives changes elsewhere in the file.
+    /// The mutant's name, without a line number, so that it survives changes elsewhere in the file.
     pub fn name(&self) -> String {
         format!("{} | {} | {}", self.file, self.function, self.what)
     }

@@ -202,7 +202,7 @@ impl Crate {
     }
 }
 
-/// The room of a file, whose name begins with that of the room.
+/// The room of a file, whose name begins with the room's.
 fn room_of(file: &str) -> &'static Room {
     file.split(['/', '.']).next().and_then(named).expect("a room")
 }
@@ -211,7 +211,7 @@ pub fn named(name: &str) -> Option<&'static Room> {
     ROOMS.iter().find(|room| room.name == name)
 }
 
-/// The test binaries that judge a mutant: those of its file's room.
+/// The test binaries that judge mutants of the file's room.
 pub fn targets_of(mutant: &Mutant) -> Vec<&'static str> {
     let room = room_of(&mutant.file);
     match room.is_of {

@@ -160,7 +160,7 @@ const CAPABILITIES: &[Capability] = &[
         instead: "addresses differ between processes",
         places: &[],
     },
-    // It has `RandomState` and `DefaultHasher` too.
+    // The module has `RandomState` and `DefaultHasher` too.
     Capability { paths: &["std::collections::hash_map"], instead: CHANCE, places: &[] },
     Capability {
         paths: &["std::collections::hash_map::Entry"],
@@ -311,7 +311,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-os/src/process.rs",
         ],
     },
-    // It can wait for another thread.
+    // `get_or_init` can wait for another thread.
     Capability {
         paths: &["std::sync::OnceLock"],
         instead: NO_LOCK,
@@ -802,7 +802,7 @@ const CAPABILITIES: &[Capability] = &[
             "couplet-runner/src/",
         ],
     },
-    // It has the terminal, too.
+    // The crate reads and writes the terminal, too.
     Capability {
         paths: &["ratatui"],
         instead: GUEST,

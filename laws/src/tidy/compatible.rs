@@ -22,7 +22,7 @@ fn owner_of(path: &str) -> Option<&str> {
     path.rsplit_once("::").map(|(owner, _)| owner).or(path.rsplit_once('.').map(|(owner, _)| owner))
 }
 
-/// The lines that break programs: those of the old list that are missing, and new duties.
+/// The lines that break programs: lines of the old list that are missing, and new duties.
 fn breaking<'a>(old: &'a BTreeSet<String>, new: &'a BTreeSet<String>) -> Vec<&'a String> {
     let first_word = |line: &'a String| line.split(' ').nth(1).unwrap_or_default();
     let declared = old.iter().filter(|line| line.starts_with(&format!("{} ", path_of(line))));
@@ -76,7 +76,7 @@ fn under<'a>(changelog: &'a str, heading: &str) -> Option<&'a str> {
     sections.find_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'))
 }
 
-/// The public items of the libraries: those of the facade, and those of the runner.
+/// The public items of the facade and of the runner.
 fn current() -> BTreeSet<String> {
     let runner = public_items(library("couplet-runner")).into_iter();
     let runner = runner.map(|line| format!("couplet_runner::{line}"));

@@ -65,7 +65,7 @@ fn no_code_hides_from_the_laws() {
     });
 }
 
-/// The modules with a `#[path]`, those of tests aside.
+/// The modules with a `#[path]`, except test modules.
 fn moved(file: &source::Code) -> Vec<String> {
     let moved = file.syntax.items.iter().filter_map(|item| match item {
         syn::Item::Mod(item) if !source::is_for_tests(&item.attrs) => {
@@ -95,7 +95,7 @@ fn every_test_binary_ends_tests_that_take_too_long() {
     let mut broken = Vec::new();
     for source in ["crates", "programs"].into_iter().flat_map(sources) {
         let is_root = match source.path.split('/').skip(2).collect::<Vec<_>>()[..] {
-            // A program beside a library has its tests there.
+            // With a library in the same package, the library has the tests.
             ["src", "main.rs"] => {
                 !source::root().join(&source.path).with_file_name("lib.rs").exists()
             }

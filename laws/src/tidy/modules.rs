@@ -125,7 +125,7 @@ fn is_outside(file: &Code, modules: &Modules, path: &[String]) -> bool {
     path.len() > 1 && !is_local
 }
 
-/// Types with functions of their own.
+/// Primitive types, whose functions have paths such as `u8::from_str_radix`.
 const PRIMITIVES: [&str; 17] = [
     "bool", "char", "f32", "f64", "i128", "i16", "i32", "i64", "i8", "isize", "str", "u128", "u16",
     "u32", "u64", "u8", "usize",

@@ -1,8 +1,8 @@
 //! Law 9: every queue has a bound, or a sentence that says why not.
 //!
-//! Above every field and static whose type contains a collection or one end of a channel stands
-//! `// Bound: …`, or `// Unbounded: …` for one that grows only at the request of its own user. Texts
-//! count if they grow, and so do collections that a closure has captured.
+//! Every field and static whose type contains a collection or one end of a channel has a comment
+//! `// Bound: …`, or `// Unbounded: …` if only its user's requests make it grow. Texts count if
+//! they grow, and so do collections that a closure has captured.
 
 use std::collections::BTreeSet;
 
@@ -40,7 +40,7 @@ const TEXTS: [&str; 4] = ["Cow", "OsString", "PathBuf", "String"];
 /// Types that don't grow: their fields count if something replaces them by longer ones.
 const REPLACED: [&str; 2] = ["Bytes", "str"];
 
-/// Types of other crates that don't grow; any other is a queue, like those of `COLLECTIONS`.
+/// Types of other crates that don't grow; any other type counts as a queue, like `COLLECTIONS`.
 const FIXED: &[&str] = &[
     "clap_complete::Shell",
     // Their own fields are checked.
@@ -126,7 +126,7 @@ const FIXED: &[&str] = &[
     "tungstenite::protocol::Role",
 ];
 
-/// What makes a collection grow. `=` stands for an assignment of the old contents with more.
+/// Operations that grow a collection. `=` stands for an assignment of the old contents with more.
 const GROWS: [&str; 23] = [
     "&mut",
     "+=",
@@ -153,8 +153,8 @@ const GROWS: [&str; 23] = [
     "write_str",
 ];
 
-/// Methods that grow a captured collection; `insert` and `entry` also belong to tables with keys of
-/// their own.
+/// Methods that grow a captured collection; tables with their own keys have `insert` and `entry`
+/// too.
 const ADDS: [&str; 16] = [
     "append",
     "extend",
@@ -206,7 +206,7 @@ impl<'a> Queues<'a> {
         queues
     }
 
-    /// Those of some files without a bound, and the number of all.
+    /// The queues of some files without a bound, and the number of all queues.
     fn unbounded(files: &[Code]) -> (Vec<String>, usize) {
         let modules = Modules::of(files);
         // Twice: an alias may follow its use, or live in another file.
@@ -380,7 +380,7 @@ fn is_fixed(path: &[String]) -> bool {
 fn grown_below(files: &[Code], module: &[String]) -> BTreeSet<String> {
     let files = files.iter().filter(|file| file.module.starts_with(module));
     let calls = files.flat_map(|file| &file.calls);
-    // A local alone is no field.
+    // A bare local is not a field.
     let grows = calls.filter(|call| {
         let is_place = call.receiver.len() > 1 || call.field.is_some();
         GROWS.contains(&call.name.as_str()) && is_place
@@ -571,7 +571,7 @@ impl Visit<'_> for Look<'_> {
     fn visit_type_fn_ptr(&mut self, _: &syn::TypeFnPtr) {}
 }
 
-/// All tokens, those of groups included.
+/// All tokens, including the tokens in groups.
 fn flat(tokens: TokenStream) -> Vec<TokenTree> {
     let flat = |token| match token {
         TokenTree::Group(group) => flat(group.stream()),

@@ -239,11 +239,12 @@ fn rooms_know_only_the_rooms_below_them() {
     });
 }
 
-/// The modules that record for the turn. They do not know it, but re-export what it publishes.
+/// The modules that record for the turn. None may name the turn, but `reactor` re-exports its
+/// public items.
 const RECORDING: [&str; 7] =
     ["protocol", "factory", "transport", "datagrams", "recorder", "connector", "reactor"];
 
-/// What a file of [`RECORDING`] takes from the turn.
+/// The paths into the turn that a file of [`RECORDING`] names.
 fn taken_from_the_turn(file: &Code, modules: &Modules) -> Vec<String> {
     let is_of_the_turn = |path: &[String]| path.starts_with(&["reactor", "turn"].map(String::from));
     let room = file.module.first().map(String::as_str).unwrap_or_default();

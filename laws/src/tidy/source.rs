@@ -837,7 +837,7 @@ impl Visit<'_> for Reading {
     }
 
     fn visit_expr_path(&mut self, path: &syn::ExprPath) {
-        // The path of `<dyn Driver>::write` is `write` alone.
+        // The path of `<dyn Driver>::write` is just `write`.
         if let Some(own) = path.qself.as_ref().filter(|own| own.position == 0) {
             let own = match &*own.ty {
                 syn::Type::Path(ty) => names(&ty.path),
@@ -849,7 +849,7 @@ impl Visit<'_> for Reading {
             if is_named {
                 self.mention(whole.collect(), line(path.span()));
             }
-            // Its arguments, without the path.
+            // Visits the type, and the path's arguments without the path.
             visit::visit_type(self, &path.qself.as_ref().expect("as above").ty);
             return path.path.segments.iter().for_each(|s| self.visit_path_arguments(&s.arguments));
         }

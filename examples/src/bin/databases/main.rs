@@ -30,7 +30,7 @@ pub(crate) struct Places<'a> {
     pub(crate) rates: &'a str,
 }
 
-/// Opens the shop. It connects when a request needs a server, so it starts without the servers and
+/// Opens the shop, which connects when a request needs a server: it starts without the servers and
 /// recovers with them.
 pub(crate) fn open(reactor: &Reactor, to: &Places<'_>, client: ClientOptions) -> Result<Shop> {
     let mut database: tokio_postgres::Config = to.postgres.parse()?;
