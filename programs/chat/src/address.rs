@@ -1,5 +1,5 @@
-//! [`BusOptions`]: the servers of a bus on the command line, perhaps with a password, which no error
-//! and no log shows. They are of NATS or of Redis.
+//! [`BusOptions`]: the NATS or Redis servers of a bus on the command line, perhaps with a password,
+//! which no error and no log shows.
 
 use couplet::bus::nats::{Auth, Options};
 use couplet::bus::redis;

@@ -1,8 +1,8 @@
 //! One chat on several servers, which a bus joins.
 //!
-//! One loop of each server has the link. It sends on the lines of its members and publishes those of
-//! the other servers in the room, in the order of each speaker. Each server announces the names of
-//! its people, and repeats that as its sign of life.
+//! One loop of each server has the link, which forwards the lines of the server's members to the
+//! bus and publishes lines of other servers in the room, in the order of each speaker. Each server
+//! announces the names of its people, and repeats the announcement as its heartbeat.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -31,7 +31,7 @@ const CLIENT: &str = "couplet-chat";
 const LINES: &str = "couplet.chat.lines";
 /// The subject of the announcements.
 const PEOPLE: &str = "couplet.chat.people";
-/// Time between two signs of life. The people of a server that gives none leave after three.
+/// Time between two heartbeats. The people of a server leave after three missing ones.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Delay of an announcement: people who come and go together are announced together.
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// The settings for the servers of this address and so many kept lines; `None` without both.
+    /// The settings for the servers of this address and `history` kept lines; `None` without both.
     pub(crate) fn new(bus: Option<&Secret>, history: usize) -> Result<Option<Settings>, Exit> {
         let options = bus.map(BusOptions::new).transpose()?;
         let is_needed = options.is_some() || history > 0;
@@ -100,7 +100,7 @@ impl Service for BusService {
         "bus"
     }
 
-    /// Does not wait for the bus: the server's own people need none.
+    /// Does not wait for the bus: the server's own people don't need it.
     fn start(&mut self, reactor: &Reactor) -> Deferred<()> {
         let link = Link::new(self.connect(reactor), &self.room, self.settings.history);
         Deferred::from_result(link.map(|link| self.link = Some(link)))
@@ -198,7 +198,7 @@ impl Server {
             rooms::Event::Published { room, bytes, .. } if **room == Channel::Said => {
                 self.kept.iter().for_each(|kept| kept.say(bytes));
             }
-            // The lines of the other servers are by no member.
+            // Lines of other servers have no `by`.
             rooms::Event::Published { bytes, by: Some(_), .. } => {
                 // The bus reports a line that it refuses.
                 let _ = bus.publish_message(&Message::new(LINES, bytes.clone()).numbered());
@@ -251,7 +251,7 @@ impl Server {
             PresenceEvent::Joined(peer) | PresenceEvent::Changed(peer) => {
                 let people = People::parse(&peer.meta);
                 if let PresenceEvent::Joined(_) = event {
-                    // Its people joined before this server knew of it.
+                    // The new peer's people joined before this server knew the peer.
                     self.report(people.sentence(["is", "are"], "here on another server"));
                 }
                 self.names.others(|others| others.update(peer.id.clone(), people));

@@ -18,7 +18,7 @@ const PROGRAM: &str = "chat";
 
 const ENDS: &str = "\
 Exit codes: 0 success, 1 failure, 2 usage error.
-SIGUSR1 makes it print what is open and waiting.";
+SIGUSR1 prints a snapshot of open and pending objects.";
 
 #[cfg(feature = "completions")]
 const COMPLETIONS_EXAMPLE: &str = "\

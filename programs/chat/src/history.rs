@@ -1,5 +1,5 @@
-//! The lines that the chat keeps, as all loops see them: the link takes them from a log, and
-//! publishes each with its number in a room whose history has the last ones.
+//! The kept lines of the chat, shared by all loops: the link reads them from a log, and publishes
+//! each with its number in a room whose history has the last ones.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use couplet::rooms;
 
 use crate::member::WRITE_CAP;
 
-/// Lines that a person gets who joins.
+/// Lines sent to a member who joins.
 const FIRST: usize = 20;
 /// Most bytes of the kept lines: a member may get all of them at once, within its cap.
 pub(crate) const KEPT_BYTES: usize = WRITE_CAP / 2;
@@ -24,9 +24,9 @@ pub(crate) struct History {
     /// The lines in the room's history, which has the same limits, and their numbers.
     // Bound: `most`, 10 000 at most.
     lines: VecDeque<(u64, Line)>,
-    /// Their bytes.
+    /// The bytes of `lines`.
     bytes: usize,
-    /// The place before them: of a line that is not kept any more, or of another beginning.
+    /// The place before `lines`: of a line that is not kept any more, or of another beginning.
     before: Option<rooms::Position>,
     /// The most lines that are kept; 0 without a history.
     most: usize,
@@ -40,9 +40,9 @@ pub(crate) struct Line {
     pub(crate) at: Instant,
 }
 
-/// Where a person who says a position begins, and the answer.
+/// The first line to replay for a given position, and the reply.
 pub(crate) struct Begin {
-    /// Where to begin in the room; `None` with nothing to send.
+    /// The start in the room; `None` if there is nothing to send.
     pub(crate) start: Option<rooms::Start>,
     pub(crate) notice: Option<String>,
 }
@@ -94,7 +94,7 @@ impl History {
         self.last = Some(next.with_number(next.number().saturating_sub(1)));
     }
 
-    /// Where a person who joins begins: with the last few lines.
+    /// The start of a member who joins: the last few lines.
     pub(crate) fn first_start(&mut self, now: Instant) -> rooms::Start {
         self.expire(now);
         match self.lines.len().checked_sub(FIRST + 1) {
@@ -103,8 +103,8 @@ impl History {
         }
     }
 
-    /// Where a person begins who has the lines up to `after`: a position, or a number of this log.
-    /// `None` if it is neither.
+    /// The start of a member who has the lines up to `after`, which is a position or a number of
+    /// this log; `None` if it is neither.
     pub(crate) fn start_after(&mut self, after: &str, now: Instant) -> Option<Begin> {
         self.expire(now);
         let number: Option<u64> = match after {
@@ -150,8 +150,8 @@ impl History {
     }
 }
 
-/// The answer to a person whose number is the newest, or a higher one: the lines were lost, or
-/// another server has read further.
+/// The answer to a member whose number is the newest, or a higher one: lines were lost, or another
+/// server has read further.
 fn nothing_after(number: u64, newest: u64) -> String {
     match (number == newest, newest) {
         (true, _) => "You have missed nothing.".to_owned(),
@@ -238,7 +238,7 @@ mod tests {
         let none = Some("There is no line 14: no lines are kept yet.".to_owned());
         assert_eq!(scene.begin("14"), Some((None, none)));
         scene.add("b2-4".parse().expect("a position"), 9, 50);
-        // Not with the lines of before, which the room still has.
+        // Not with the lines of the old log, which the room still has.
         assert_eq!(scene.begin(""), Some((Some(After(place(5))), gone(1, 3))));
         assert_eq!(scene.history.first_start(scene.now), After(place(5)));
         let mut first = Scene::new(3);

@@ -1,5 +1,5 @@
-//! The lines of a chat with a history, in the loop of the link: said lines go to a log, and those of
-//! the log, which has one order for all servers, to the room.
+//! The lines of a chat with a history, in the loop of the link: members' lines go to a log, which
+//! has one order for all servers, and the log's lines go to the room.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::text::clean;
 
 /// The name of the log.
 const LOG: &str = "couplet.chat.log";
-/// Time for which a line is sent to a log that does not answer.
+/// How long a line is sent to a log that does not answer.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Time between two looks at the log's health.
 const CHECK: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ struct Shared {
     log: Log,
     rooms: Rooms<Channel, String>,
     names: Arc<Names>,
-    /// The most lines that are kept for those who return.
+    /// The most lines that are kept for returning members.
     most: usize,
     last: Cell<u64>,
     /// The lines that are not confirmed.
@@ -48,9 +48,9 @@ struct Shared {
 
 /// A line that the log has not confirmed.
 enum Unconfirmed {
-    /// The people of this server see it with its number.
+    /// Not shown yet: the people of this server will see the line with its number.
     Hidden(Bytes),
-    /// They have seen it already, without a number.
+    /// Shown to the people of this server already, without a number.
     Shown,
 }
 
@@ -84,8 +84,8 @@ impl KeptLines {
         Ok(KeptLines(shared))
     }
 
-    /// A member of this server has said a line. Its people see it with its number, or immediately if
-    /// the log can't be reached.
+    /// A member has said a line. The people of this server see the line with its number, or
+    /// immediately if the log can't be reached.
     pub(crate) fn say(&self, line: &Bytes) {
         let shared = &self.0;
         let unconfirmed = match shared.log.health() {
@@ -112,8 +112,8 @@ impl KeptLines {
         self.0.log.health()
     }
 
-    /// The log can't be reached: the people of this server see the lines that wait for it, each once
-    /// however often that happens.
+    /// The log can't be reached: shows the unconfirmed lines to the people of this server, each
+    /// line only once even if this happens again.
     pub(crate) fn cut_off(&self) {
         let mut waiting = self.0.waiting.borrow_mut();
         let lines = waiting.values_mut().map(|line| std::mem::replace(line, Unconfirmed::Shown));
@@ -140,8 +140,8 @@ fn confirmed(shared: &Weak<Shared>, number: u64, failure: Option<Failure>) {
 }
 
 impl Shared {
-    /// Reports that the log keeps no lines, or does so again, unless the bus does: it has no event
-    /// for that.
+    /// Reports that the log keeps no lines, or keeps them again, unless the bus reports that: the
+    /// log has no event for it.
     fn check_later(self: &Rc<Self>) {
         let weak = Rc::downgrade(self);
         self.reactor.call_later(CHECK, move || {

@@ -36,7 +36,7 @@ pub(crate) struct ChatServer {
     rate_limit: RateLimit,
     /// Bytes sent to each recipient because of the current line.
     said: usize,
-    /// Bytes sent to this member alone because of it.
+    /// Bytes sent only to this member because of the current line.
     answered: usize,
     member: Member,
     /// Whether it may continue in another process. A page connects again.
@@ -45,17 +45,17 @@ pub(crate) struct ChatServer {
 
 /// How a connection belongs to the room.
 enum Member {
-    /// It joins when it is made.
+    /// Joins when the connection is made.
     New {
         idle_timeout: Option<Duration>,
     },
-    /// It was a member of this name in the room of another process, which has made the settings.
+    /// A member of this name in the room of another process, which has made the settings.
     Moved(String),
     Here(Guest),
     Gone,
 }
 
-/// The kind of a connection that moves to another process. Its state is the member's name.
+/// The kind of a connection that moves to another process; the state is the member's name.
 pub const MOVES_AS: &str = "couplet.chat";
 
 impl ChatServer {
@@ -72,7 +72,7 @@ impl ChatServer {
         ChatServer::receiver(ChatServer { room, rate_limit, said, answered, member, may_move })
     }
 
-    /// The member behind a page, which pings show to be there.
+    /// The member behind a page; pings show that the page is still connected.
     #[cfg(feature = "web")]
     pub(crate) fn of_page(room: &Rc<Room>) -> LineOnlyReceiver<ChatServer> {
         let (room, rate_limit) = (room.clone(), RateLimit::default());
@@ -90,7 +90,7 @@ impl ChatServer {
     fn join(&mut self, transport: &LineTransport) -> Result<(), JoinError> {
         let guest = match std::mem::replace(&mut self.member, Member::Gone) {
             Member::Moved(name) => {
-                // It may have been paused for its rate.
+                // The rate limit may have paused the connection in the other process.
                 transport.resume_producing();
                 self.room.move_in(transport, &name)?
             }
@@ -168,10 +168,7 @@ impl ChatServer {
         self.reply(transport, &name);
         self.reply(transport, "/who        lists who is here");
         if self.guest().is_some_and(|guest| guest.has_history()) {
-            self.reply(
-                transport,
-                "/from LINE  sends the lines after that one, as far as they are kept",
-            );
+            self.reply(transport, "/from LINE  sends the kept lines after that one");
         }
         self.reply(transport, "/quit       leaves");
         self.reply(transport, "//TEXT      says /TEXT");
@@ -204,7 +201,7 @@ impl ChatServer {
     /// Renames the member before its line if a person on another server has its name.
     fn check_name(&mut self, transport: &LineTransport) {
         if let Some(renamed) = self.guest().and_then(Guest::yield_name) {
-            self.reply(transport, &format!("Somebody on another server has your name: {renamed}"));
+            self.reply(transport, &format!("A member of another server has your name: {renamed}"));
             self.keep(transport);
         }
     }

@@ -11,7 +11,7 @@ use crate::text::is_name;
 pub(crate) const SERVERS: usize = 256;
 /// Most names in an announcement: at most 42 KB, far below the limit of a bus.
 const NAMES: usize = 2000;
-/// Most people of a server that count, whatever it announces.
+/// Most people that count for one server, even if it announces more.
 const PEOPLE: usize = 100_000;
 
 /// The other servers, and this server's place among them.
@@ -24,7 +24,7 @@ pub(crate) struct Others {
     id: Option<String>,
     /// Whether the bus can't be reached.
     pub(crate) is_cut_off: bool,
-    /// The people of this server who leave with it: it announces them until the end.
+    /// The people of this server who leave with it; announced until the end.
     // Bound: one for each connection that the end of the server closes.
     leaving: Vec<String>,
 }
@@ -39,7 +39,7 @@ pub(crate) struct People {
 }
 
 impl People {
-    /// Parses an announcement. Words that are no names are left out: a bus may have other users.
+    /// Parses an announcement. Words that are not names are left out: a bus may have other users.
     pub(crate) fn parse(announcement: &[u8]) -> People {
         let text = String::from_utf8_lossy(announcement);
         let mut words = text.split(' ');
@@ -124,8 +124,8 @@ impl Others {
         self.servers.values().any(|people| people.names.contains_key(name))
     }
 
-    /// Whether a server that comes before this one has this name, in lower case: it keeps a name that
-    /// two servers gave while neither knew of the other.
+    /// Whether a server that precedes this one has this name, in lower case. The earlier server
+    /// keeps a name that two servers gave before either knew the other.
     pub(crate) fn claims(&self, name: &str) -> bool {
         let Some(own) = &self.id else { return false };
         let mut earlier = self.servers.range::<String, _>(..own);

@@ -1,5 +1,5 @@
-//! The chat's room: its members in all loops, and their names, which no other person has, also on
-//! the other servers of a bus.
+//! The chat's room: its members in all loops, and their names, which are unique across all servers
+//! of a bus.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use crate::history::{AGE, Begin, History, KEPT_BYTES};
 use crate::others::Others;
 use crate::text::is_name;
 
-/// Time after which no server lists a name that it has lost: longer than it may be out of reach.
+/// Time after which no server lists a name that it has lost: longer than a server may be out of
+/// reach.
 const SETTLED: Duration = Duration::from_secs(8);
 /// Most names in an answer to /who: a page takes lines of 64 KiB.
 const MOST_LISTED: usize = 2000;
@@ -29,11 +30,11 @@ thread_local! {
 /// A part of the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Channel {
-    /// Who is here, and all that is not kept.
+    /// Notices about members, and all lines that are not kept.
     People,
     /// The lines of a chat with a history, with their numbers.
     Lines,
-    /// Lines on their way to the link, which alone keeps them.
+    /// Lines on their way to the link, which is the only one to keep them.
     Said,
 }
 
@@ -137,8 +138,8 @@ impl Name {
         }
     }
 
-    /// The name of a member of another process, which may have told the other servers of it; a
-    /// default one if a member of this process has it.
+    /// The name of a member of another process, which may have announced the name to other servers;
+    /// a default name if a member of this process has it.
     fn moved(names: &Arc<Names>, since: Instant, text: String) -> Name {
         let mut taken = names.lock();
         let key = text.to_ascii_lowercase();
@@ -156,7 +157,7 @@ impl Name {
             return Err(NameError::Malformed);
         }
         let mut taken = self.names.lock();
-        // It may differ in the size of its letters alone.
+        // The new name may differ only in case.
         let own = taken.names.remove_entry(&self.text.to_ascii_lowercase());
         if !taken.take(text) {
             taken.names.extend(own);
@@ -183,7 +184,7 @@ impl Drop for Name {
 }
 
 impl SharedRoom {
-    /// A room that keeps so many lines; 0 keeps none.
+    /// A room that keeps `history` lines; 0 keeps none.
     pub(crate) fn new(history: usize) -> SharedRoom {
         let rooms = SharedRooms::new(move |channel: &Channel| match channel {
             Channel::Lines => RoomOptions::default().history(history, KEPT_BYTES, AGE),
@@ -215,8 +216,8 @@ impl SharedRoom {
 }
 
 impl Room {
-    /// The room of this thread, if there is only one: members of several can't be told apart in
-    /// another process.
+    /// The room of this thread, if there is only one: another process can't distinguish the members
+    /// of several rooms.
     pub(crate) fn only() -> Option<Rc<Room>> {
         ROOMS.with_borrow(|rooms| {
             let mut rooms = rooms.iter().filter_map(Weak::upgrade);
@@ -234,8 +235,8 @@ impl Room {
         Ok(guest)
     }
 
-    /// Adds a member of this name from the room of another process, without a word. If the name is
-    /// taken, the member gets a default one.
+    /// Adds a member of this name from the room of another process, without a notice. If the name
+    /// is taken, the member gets a default one.
     pub(crate) fn move_in(
         self: &Rc<Self>,
         transport: &LineTransport,
@@ -333,7 +334,7 @@ impl Guest {
             (String::new(), |start, name| rooms.join_from(&Channel::Lines, transport, name, start));
         let (mut lines, replay) = join(start, name)?;
         if !replay.is_complete {
-            // The room has removed a line meanwhile.
+            // The room has removed a line in the meantime.
             lines.leave();
             lines = join(Start::Oldest, String::new())?.0;
         }
@@ -353,7 +354,7 @@ impl Guest {
         self.read_lines(start)
     }
 
-    /// Where the member begins who has the lines up to `after`; see [`History::start_after`].
+    /// The start of a member who has the lines up to `after`; see [`History::start_after`].
     pub(crate) fn begin_after(&self, after: &str) -> Option<Begin> {
         self.room.names.history(|history| history.start_after(after, self.now()))
     }
@@ -414,7 +415,7 @@ impl Guest {
         self.member.leave();
     }
 
-    /// Leaves for the room of another process, without a word, after the lines that were said
+    /// Leaves for the room of another process, without a notice, after the lines that were said
     /// before. Returns the name.
     pub(crate) fn move_out(mut self) -> String {
         self.room.rooms.flush();

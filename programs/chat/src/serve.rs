@@ -22,7 +22,7 @@ pub(crate) const EXAMPLE: &str = listening!(
     "  chat --listen 7777
   couplet connect 7777    or: nc 127.0.0.1 7777
 
-What a member types is sent to all others, after the member's name. /nick NAME,
+A member's lines are sent to all others, after the member's name. /nick NAME,
 /who, /quit and /help are commands. A member that does not read is cut off when
 1 MiB is queued for it; one that talks too fast is delayed; neither holds up the
 others. A member that is silent for --idle-timeout is disconnected.
@@ -37,11 +37,11 @@ an @, percent-encoded, or a token of NATS; tls:// and rediss:// encrypt. Other
 users of this machine can read a command line: keep passwords in a configuration
 of couplet run.
 
-Lines for those who return, and a page for browsers:
+Lines for returning members, and a page for browsers:
   chat --listen :7777 --bus nats://10.0.0.5:4222 --history --web :8080
 Each line has a number, and comes to its speaker too. /from 41 sends the lines
 after line 41, on any server, or says which are not kept any more, or that there
-is no line 41. They are kept for 30 days: with NATS in JetStream, which the
+is no line 41. Lines are kept for 30 days: with NATS in JetStream, which the
 server and the user need, with Redis in a stream, which is as safe as its
 settings for persistence, and without --bus in memory. Servers of one chat
 either all have --history or none.

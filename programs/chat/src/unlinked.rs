@@ -1,5 +1,5 @@
-//! Without the feature `bus` a server has no link, which joins it to others and keeps its lines. A
-//! room has no history then, and the settings of a link have no values.
+//! Stands in for the link, which joins servers and keeps lines, without the feature `bus`: a room
+//! has no history, and the settings of a link have no values.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ impl Settings {
 pub(crate) const KEPT_BYTES: usize = 0;
 pub(crate) const AGE: Duration = Duration::ZERO;
 
-/// Where a person who says a position would begin, and the answer.
+/// The first line to replay for a given position, and the reply.
 pub(crate) struct Begin {
     pub(crate) start: Option<Start>,
     pub(crate) notice: Option<String>,

@@ -72,16 +72,16 @@ fn answer(request: &mut Request<Body>, room: &Rc<Room>) -> Answer {
     }
 }
 
-/// The page's own name for its origin, with which it asks why it was refused.
+/// The header with the page's own origin, sent to ask why the page was refused.
 const OWN_ORIGIN: &str = "x-couplet-origin";
 
-/// The host that a client of a proxy has asked for.
+/// The header with the host that a client has requested from a proxy.
 const FORWARDED_HOST: &str = "x-forwarded-host";
 
 /// Checks that the page of a browser is of this server. A browser always sends the origin: a request
 /// without one is by another program, which could use the line protocol as well. A name that its
 /// owner points at this server passes (DNS rebinding): the names of this server are not known here.
-/// A proxy says which name it was asked for; no page of a browser can set these headers.
+/// A proxy passes on the requested name; no page of a browser can set these headers.
 fn check_origin<B>(request: &Request<B>) -> Result<(), String> {
     let headers = request.headers();
     let mut origins = headers.get_all(header::ORIGIN).iter().chain(headers.get(OWN_ORIGIN));

@@ -1,5 +1,5 @@
-//! The command line as a whole: the commands and the options that all of them have. The arguments
-//! of a command, and the end of its help, are beside the command.
+//! The command line as a whole: the commands and the options that all of them have. Each command's
+//! module has its arguments and the end of its help.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ A program for each connection, from elsewhere too:
   couplet forward :7000 process:/bin/cat
 
 Exit codes: 0 success, 1 failure, 2 usage error, 130 or 143 interrupted.
-SIGUSR1 makes a running command print what is open and waiting.";
+SIGUSR1 makes a running command print a snapshot of open and pending objects.";
 
 #[cfg(feature = "completions")]
 const COMPLETIONS_EXAMPLE: &str = "\
@@ -104,7 +104,7 @@ const INSPECTED: [(&str, &[&str]); 7] = {
         ("serve", ALL),
         ("get", ALL),
         ("run", ALL),
-        // Its recordings have contents.
+        // Recordings of `sim` may have contents.
         ("sim", &["inspect_contents"]),
     ]
 };

@@ -1,5 +1,5 @@
-//! The command line of `poetry`. The arguments of a command, and the end of its help, are beside the
-//! command. Exit codes: 0 success, 1 failure, 2 usage error, 130 and 143 when a client command is
+//! The command line of `poetry`. Each command's module has its arguments and the end of its help.
+//! Exit codes: 0 success, 1 failure, 2 usage error, 130 and 143 when a client command is
 //! interrupted.
 
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ or in two terminals:
   poetry get 10000
 
 Exit codes: 0 success, 1 failure, 2 usage error, 130 or 143 interrupted.
-SIGUSR1 makes a running command print what is open and waiting.";
+SIGUSR1 makes a running command print a snapshot of open and pending objects.";
 
 #[cfg(feature = "completions")]
 const COMPLETIONS_EXAMPLE: &str = "\

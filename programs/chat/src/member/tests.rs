@@ -129,7 +129,7 @@ fn during_a_flood_lines_of_others_arrive_immediately() {
 #[test]
 fn each_kind_of_line_costs_its_bytes_and_its_answer() {
     let too_long = "x".repeat(LINE_LENGTH + 2) + "\n";
-    // The burst is passed, but not by the fixed cost of these lines alone.
+    // These lines exceed the burst, but not by their fixed cost only.
     for (line, count) in [
         ("flood\n", 1500),
         ("/help\n", 200),
@@ -146,7 +146,7 @@ fn each_kind_of_line_costs_its_bytes_and_its_answer() {
     assert!(is_paused_by("\n", 2100));
 }
 
-/// True if a member is paused that sends so many of these lines at once.
+/// True if a member that sends `count` of these lines at once is paused.
 fn is_paused_by(line: &str, count: u64) -> bool {
     let mut scene = Scene::new();
     let (_ada, eve) = (scene.member("ada"), scene.member("eve"));

@@ -135,7 +135,7 @@ fn people_of_all_servers_have_different_names_and_leave_with_their_server() {
         assert_eq!(third.stop(Signal::TERM).code, Some(0));
         ada.hears("* eve has left (their server has stopped)");
         wait_who(&mut ada, &["ada (you)", "bob"]);
-        // Without a goodbye: its signs of life end.
+        // Without a goodbye: the heartbeats stop.
         second.running.signal(Signal::KILL);
         ada.hears("* bob has left (their server has stopped)");
         wait_who(&mut ada, &["ada (you)"]);
@@ -296,7 +296,7 @@ fn c228_lines_are_kept_in_one_order_and_any_server_replays_the_missed_ones() {
             ada.say(&format!("a{n}"));
             bob.say(&format!("b{n}"));
         }
-        // Both see all lines, their own too, in one order.
+        // Both see all lines, including their own, in one order.
         ada.say("from ada");
         let mut seen = kept_until(&mut ada, "from ada");
         bob.say("the end");
@@ -306,7 +306,7 @@ fn c228_lines_are_kept_in_one_order_and_any_server_replays_the_missed_ones() {
         for (index, line) in seen.iter().enumerate() {
             assert!(line.starts_with(&format!("[{}] <", index + 1)), "{line}");
         }
-        // The next person gets the last ones, and a position for later.
+        // The next member gets the last lines, and a position for later.
         let mut tom = Member(second.connect());
         let last = kept_until(&mut tom, "the end");
         assert_eq!(last, seen[2..]);
@@ -323,7 +323,7 @@ fn c228_lines_are_kept_in_one_order_and_any_server_replays_the_missed_ones() {
         lines_until(&mut ada, "* There is no line 99; the newest is 23.");
         ada.say("/from x");
         ada.hears("* Give the number of the last line that you have: /from 41");
-        // So many lines that the first ones are gone.
+        // Enough lines to push out the first ones.
         for n in 0..60 {
             bob.say(&format!("c{n}"));
         }
@@ -335,7 +335,7 @@ fn c228_lines_are_kept_in_one_order_and_any_server_replays_the_missed_ones() {
         ada.say("/from ffff-20");
         lines_until(&mut ada, "* The lines have begun anew since then.");
         assert_eq!(kept_until(&mut ada, "c59").len(), 50);
-        // A new server has the lines of before.
+        // A new server has the earlier lines.
         let third = chat(&bus, &keeps);
         let kept = kept_until(&mut Member(third.connect()), "c59");
         assert!(kept.len() >= 20 && kept.last().unwrap() == "[83] <bob> c59", "{kept:?}");
@@ -382,7 +382,7 @@ fn c228_a_server_without_its_bus_shows_the_lines_to_its_own_people_and_keeps_the
     assert!(order("<ada> two") < order("<ada> three"), "{texts:?}");
     texts.sort_unstable();
     assert_eq!(texts, ["<ada> three", "<ada> two", "<bob> four"]);
-    // Whatever another user of the bus stores has a number too.
+    // Entries of other users of the bus have numbers too.
     let mut rogue = Rogue::join(&bus);
     for payload in [&b"no end"[..], b"", &[b'x'; 1000], b"\x1b[2J\n"] {
         rogue.publish("couplet.chat.log", payload);
@@ -408,7 +408,7 @@ fn c228_without_a_bus_the_server_keeps_the_lines_for_all_its_threads() {
     let server = Server::start(&["--history", "3", "--threads", "2"]);
     let mut ada = Member(server.connect());
     lines_until(&mut ada, "/help explains more.");
-    // Of a server of before, which kept its lines in memory. This one reads its log first.
+    // From an earlier server, which kept its lines in memory. This server reads its log first.
     wait_until("the log", || {
         ada.say("/from 41");
         let answer = lines_until(&mut ada, "o lines are kept yet.").pop();
@@ -477,7 +477,7 @@ fn breaking_bus() -> (SocketAddr, Arc<AtomicUsize>) {
                 }
             }
             let _ = client.write_all(b"PONG\r\n");
-            // Its subscriptions follow the login.
+            // The client's subscriptions follow the login.
             let _ = client.read(&mut input);
             counted.fetch_add(1, Ordering::SeqCst);
         }

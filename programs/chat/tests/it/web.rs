@@ -40,7 +40,7 @@ fn c228_a_page_has_the_lines_of_all_servers_once_and_in_order_also_after_its_ser
     browser.open(&format!("http://{}/", first.ports[1]));
     browser
         .wait_for("text('#state') === 'Connected.' && text('#lines').includes('before the page')");
-    // The keyboard is enough: the cursor is where one says something.
+    // The keyboard is enough: the cursor is in the field for a line.
     browser.press(&format!("/nick ada{ENTER}"));
     browser.wait_for("one('#name').value === 'ada'");
     browser.press(&format!("hello <i>from</i> the page{ENTER}"));
@@ -58,7 +58,7 @@ fn c228_a_page_has_the_lines_of_all_servers_once_and_in_order_also_after_its_ser
     first.running.signal(Signal::KILL);
     let ports = first.ports.clone();
     browser.wait_for("text('#state').startsWith('Not connected')");
-    // More lines than a person gets who joins.
+    // More lines than a joining member gets.
     for n in 0..40 {
         bob.say(&format!("missed {n}"));
     }
@@ -214,7 +214,7 @@ fn c228_a_page_notices_that_its_last_lines_were_lost_and_their_numbers_given_to_
     let expected =
         ["bob one", "bob two", "bob three", "The lines begin anew, with 3.", "bob another"];
     assert_eq!(said(&browser), expected);
-    // The room still has the lines of before, which have other numbers.
+    // The room still has the earlier lines, with other numbers.
     let mut eve = Member(second.connect());
     assert_eq!(kept_until(&mut eve, "another"), ["[3] <bob> another"]);
 }
