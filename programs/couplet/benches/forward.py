@@ -8,7 +8,7 @@
 Needs socat and haproxy (apt-get install socat haproxy), Linux, and a limit on descriptors of 9000, which
 haproxy wants (ulimit -n 9000). In each run every forwarder in turn stands between this client and
 a `couplet echo`: it accepts all connections, then carries `rounds` messages of `size` bytes to and
-fro on each of them, all at once. Told are, for each forwarder and as ratios of ours to the others:
+fro on each of them, all at once. Reported for each forwarder, and as ratios of ours to the others:
 
 - CPU: the time that its processes ran, user and system (/proc/PID/schedstat), for the connects and
   for the messages; the median of the runs;
@@ -18,12 +18,12 @@ fro on each of them, all at once. Told are, for each forwarder and as ratios of 
 haproxy runs with one thread. The connections' own end is not in the figures, because the time of a
 process that has ended cannot be read exactly.
 
-With `--bulk`, a source sends `megabytes` over so many streams to a sink. Told are the medians of the
+With `--bulk N`, a source sends `megabytes` over N streams to a sink. The report has the medians of the
 processor time per megabyte of the forwarder, the source, the sink and all three, because on the
-loopback interface each does a part of the others' work; and the rate. The forwarder has a processor
-of its own, and the ends share another. haproxy copies, through buffers of 64 KiB, and in a second row
-splices: what splice(2) gains in one program. With `--pace` the source sends at most so many megabytes
-a second.
+loopback interface each does a part of the others' work; and the rate. The forwarder has a dedicated
+processor, and the ends share another. haproxy copies, through buffers of 64 KiB, and in a second row
+splices, which shows the gain of splice(2) in one program. With `--pace N` the source sends at most N
+megabytes a second.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-//! `couplet bench`: the program `couplet-bench`, installed beside this one, takes over the process. It
-//! is separate because it contains the servers of others that are measured.
+//! `couplet bench`: replaces this process by the program `couplet-bench`, if installed next to this
+//! one. That program is separate because it contains other projects' servers, to measure them.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;

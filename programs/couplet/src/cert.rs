@@ -88,7 +88,7 @@ DIR gets ca.pem and ca.key, the authority; NAME.pem and NAME.key for each NAME; 
 client.key, for servers that require client certificates (client-ca=certs/ca.pem). Only you can
 read the keys. In the name of a file, _ stands for a colon or a star.
 
-For tests only: the certificates are valid until 2100, cannot be revoked, and whoever has ca.key can
+For tests only: the certificates are valid until 2100, cannot be revoked, and anyone with ca.key can
 issue others for any name. Never have a browser or a system trust ca.pem.
 
 Exit codes: 0 success, 1 a file exists or cannot be written, 2 usage error.";
@@ -247,7 +247,7 @@ fn report(folder: &Path, pairs: &[Pair], first: &Name) -> String {
     let listen = format!("tls:7000:{}", identity(&first.file()));
     let connect = format!("tls:{}:7000:ca={ca}", first.host());
     text += &format!(
-        "\nFor tests only: whoever has ca.key can issue certificates for any name.\n\n  \
+        "\nFor tests only: anyone with ca.key can issue certificates for any name.\n\n  \
          couplet echo --listen {}\n  couplet connect {}\n\nWith a certificate of the client:\n\n  \
          couplet echo --listen {}\n  couplet connect {}\n",
         quote_for_shell(&listen),

@@ -70,7 +70,7 @@ impl EchoServer {
     }
 }
 
-/// The kind of a connection that moves to another process. It has no state.
+/// The kind of a connection that moves to another process, without state.
 pub(crate) const MOVES_AS: &str = "couplet.echo";
 
 /// Continues a connection from another process.

@@ -1,8 +1,8 @@
 //! The `couplet` program: an echo server, a client for any server, a forwarder between any two
 //! endpoints, certificates for tests, and simulations.
 //!
-//! It uses only the library's public API. Exit codes: 0 success, 1 failure, 2 usage error, 130 and
-//! 143 when a client command is interrupted.
+//! The program uses only the library's public API. Exit codes: 0 success, 1 failure, 2 usage error,
+//! 130 and 143 when a client command is interrupted.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ impl FirstLine {
     }
 }
 
-/// Parses a number of digits only. It saturates: a number beyond `u64` exceeds every limit.
+/// Parses a number of digits only; saturates, because a number beyond `u64` exceeds every limit.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

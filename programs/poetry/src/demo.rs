@@ -31,7 +31,7 @@ pub(crate) const EXAMPLE: &str = "\
 Example:
   poetry demo
 
-The poems go to stdout, the progress to stderr. It takes about three seconds.";
+The poems go to stdout, the progress to stderr. The demo takes about three seconds.";
 
 pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
     let poems: Vec<Poem> = poems::built_in().into_iter().take(PARTS.len()).collect();

@@ -87,7 +87,7 @@ pub(crate) struct Get {
 /// Parses a title: one line, and not the request for the list of titles.
 fn title(text: &str) -> Result<String, String> {
     if text.is_empty() || text == "?" {
-        return Err("a title is expected here; `poetry list` prints those of a server".to_owned());
+        return Err("a title is expected here; `poetry list` prints a server's titles".to_owned());
     }
     if text.contains(char::is_control) {
         return Err("a title has no control characters".to_owned());
@@ -136,7 +136,7 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     match (outcome.take(), l.stopped_by()) {
         (Some(Err(error)), _) => {
             let failed = cannot_print(&error);
-            // The reader of stdout has closed it, but poems are missing for another reason.
+            // Stdout's reader has closed the pipe, but poems are missing for another reason.
             if collection.is_incomplete() && failed.is_quiet() {
                 return Err(Exit::failed_quietly());
             }

@@ -1,8 +1,8 @@
 //! Returns freed memory to the system after connections have paused.
 //!
 //! Buffers of long requests and answers come and go between blocks that stay, such as the beginning
-//! of the next request. The allocator keeps the holes, and a later buffer of the same length does not
-//! fit into one. They can add a quarter to the memory of the clients that read nothing.
+//! of the next request. The allocator keeps the holes, and a later buffer of the same length does
+//! not fit into one, which can add a quarter to the memory of the clients that read nothing.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -99,8 +99,8 @@ impl Progress {
         }
     }
 
-    /// Clears the bars while `f` prints on stdout, in another thread than the loop's. The loop may
-    /// draw, unseen, since the terminal may have stopped.
+    /// Clears the bars while `f` prints on stdout, in another thread than the loop's, and hides the
+    /// loop's draws: the terminal may have stopped.
     pub(crate) fn suspend<R>(&self, f: impl FnOnce() -> R) -> R {
         let Some(bars) = &self.bars else { return f() };
         let _ = bars.clear();
@@ -202,7 +202,7 @@ impl Row {
     /// A style that draws the whole line, to fit the terminal's current width.
     fn style(self: Arc<Row>) -> ProgressStyle {
         let draw = move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            // Leaves the last column free: some terminals wrap as soon as it is used.
+            // Leaves the last column free: some terminals wrap on its first character.
             let width = usize::from(Term::stderr().size().1).saturating_sub(1);
             let _ = out.write_str(&self.line(state.pos(), width));
         };

@@ -69,7 +69,7 @@ impl Protocol for PoetryServer {
         self.send_more(transport);
     }
 
-    /// Received bytes are ignored: poets do not listen.
+    /// Ignores received bytes: the poem needs no request.
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 
     /// A client that has shut down its write side may still read.

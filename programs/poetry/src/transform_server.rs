@@ -46,8 +46,8 @@ impl TransformServer {
         TransformServer { max_length, idle_timeout, heap, has_answered, will_pause }
     }
 
-    /// Pauses reading until output has left. The turn calls it once all requests of a read are answered:
-    /// a pause between them would copy the others.
+    /// Pauses reading until output has left. Called after the last request of a read; pausing
+    /// earlier would copy the rest.
     fn pause_reading(&mut self, transport: &StringTransport) {
         self.will_pause = false;
         transport.pause_producing();
@@ -73,7 +73,8 @@ impl StringProtocol for TransformServer {
         // Bounds how long a client that announces a long request and sends little of it occupies
         // memory.
         transport.set_idle_timeout(self.idle_timeout);
-        // While output waits, reading pauses, and the end of the client's stream may wait behind bytes.
+        // While output is queued, reading pauses, and unread bytes may hide the end of the client's
+        // stream.
         transport.set_half_close_timeout(self.idle_timeout);
     }
 
@@ -82,7 +83,7 @@ impl StringProtocol for TransformServer {
             Ok(poem) => poem,
             Err(bad) => return transport.fail(bad),
         };
-        // Written at once: a comma after a long poem would be queued in a buffer of its own.
+        // One write: a comma after a long poem would be queued in a separate buffer.
         let mut frame = Vec::with_capacity(poem.len() + FRAME);
         encode_netstring(poem.as_bytes(), &mut frame);
         transport.write(frame);

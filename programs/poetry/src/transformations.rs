@@ -19,11 +19,11 @@ pub(crate) const GROWTH: usize = 3;
 /// Why a request cannot be answered.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BadRequest {
-    /// It is not `NAME.POEM`.
+    /// The request is not `NAME.POEM`.
     NoDot,
     /// No transformation has this name.
     UnknownName(String),
-    /// The poem is no text.
+    /// The poem is not text.
     NoUtf8,
 }
 

@@ -17,8 +17,8 @@ use crate::exit::Exit;
 use crate::output;
 use crate::signals::signalled_loop;
 
-/// Largest payload of a datagram. It exceeds an Ethernet frame, but the program that writes into a
-/// pipe chooses better where to cut.
+/// Largest payload of a datagram. Longer than an Ethernet frame, because the program that writes
+/// into a pipe knows better where to cut.
 const PIECE: usize = 65_507;
 /// How long answers are awaited after the end of stdin.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -140,7 +140,7 @@ impl DatagramProtocol for Peer {
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
         transport.pause_producing();
         let session = self.0.clone();
-        // It answers: the other addresses are not tried.
+        // The address answers, so the others are not tried.
         session.unanswered.take();
         if session.silence.borrow().is_some() {
             session.wait();

@@ -55,7 +55,7 @@ struct ClientPort {
 /// The options of a forwarder.
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
-    /// Ends a session in which nothing is said for so long.
+    /// Ends a session without datagrams for this long.
     pub(crate) idle: Option<Duration>,
     /// Most concurrent clients.
     pub(crate) most: Option<usize>,
@@ -66,12 +66,12 @@ pub(crate) struct Settings {
 /// The server.
 #[derive(Clone)]
 struct Upstream {
-    /// Its addresses, once they are known, in the order in which they are tried.
+    /// The known addresses, in the order in which they are tried.
     // Bound: the addresses of one name, from the resolver.
     addresses: Vec<SocketAddr>,
     /// The place of the address in use.
     at: usize,
-    /// Its name, if that is to be looked up.
+    /// The name, if it is looked up.
     name: Option<UdpClient>,
 }
 
@@ -116,7 +116,7 @@ struct Exchange {
 
 /// A datagram without an answer.
 struct Unanswered {
-    /// Its bytes, for the next address of a server with several.
+    /// The bytes, for the next address of a server with several.
     // Bound: one datagram of the client, at most 65 507 bytes.
     data: Option<Vec<u8>>,
     /// The addresses that have refused it.
@@ -230,7 +230,8 @@ impl ClientPort {
         }
     }
 
-    /// Sends a client's datagram to the server. It is kept if there is another address to try.
+    /// Sends a client's datagram to the server, and keeps a copy if there is another address to
+    /// try.
     fn send(&self, client: &Address, data: &[u8], refusals: usize) {
         let Some(Session { port, exchange, .. }) = self.sessions.get(client) else { return };
         if port.send(data).is_ok() {
@@ -255,7 +256,7 @@ impl ClientPort {
         transport.port::<Self>().call_later(idle / 4, Self::sweep);
     }
 
-    /// Looks the server's name up, again and again. Datagrams wait until it has an address.
+    /// Looks the server's name up repeatedly. Datagrams wait until the name has an address.
     fn look_up(&mut self, transport: &DatagramTransport) {
         let Some(server) = &self.server.name else { return };
         if self.server.address().is_none() {
@@ -522,7 +523,7 @@ mod tests {
             let name = format!("udp:named:{}", address.port()).parse().expect("a name");
             Upstream::new(name)
         });
-        // Nothing listens on the hosts beside the server's.
+        // Nothing listens on the hosts other than the server's.
         let closed = ["first", "second"].map(|name| scene.sim.bare_host(name));
         let closed =
             closed.map(|host| scene.sim.datagrams(host, 9).expect("a port").address().ip());

@@ -45,8 +45,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long nothing may move once one side has ended, unless set otherwise.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a program whose client has ended its sending may move no byte, unless set otherwise. It
-/// costs more than a connection to a server.
+/// How long a program whose client has ended its sending may move no byte, unless set otherwise.
+/// Shorter, because a program costs more than a connection to a server.
 const PROGRAM_HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long nothing may move once one side has ended; `None` waits forever.
@@ -173,7 +173,7 @@ impl Forwarder {
         }
     }
 
-    /// A connect to this server failed, perhaps for a reason of our own.
+    /// A connect to this server failed, perhaps for a local reason.
     fn mark_down(&self, server: usize, failure: &Failure, now: Instant) {
         if server::is_local_failure(failure) {
             return;

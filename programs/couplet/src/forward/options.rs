@@ -22,13 +22,13 @@ const EXAMPLE: &str = listening!(
   couplet forward 7000 'process:/bin/cat -n'       a program for each connection
   couplet forward :80 10.0.0.7:80 10.0.0.8:80      two servers in turn
 
-Each connection to LISTEN is joined to a new one to CONNECT. What one side sends reaches the other,
-and so does its end: a closed sending side leaves the other direction open, as long as something
+Each connection to LISTEN is joined to a new one to CONNECT. Bytes of one side reach the other, and
+so does its end: a closed sending side leaves the other direction open, as long as something
 moves within a minute (--half-close-timeout), since most clients leave like that; a reset becomes a
 reset. A slow reader slows its sender down, so nothing piles up. Nothing is read from a client
 before CONNECT has answered; if that fails the client is reset, and a line on stderr says why.
 haproxy: sends the client's address to the server. Ctrl-C prints the totals, with several servers
-also those of each.
+also for each server.
 
 With several servers, a client whose server can't be reached gets the next one; it is reset when
 none can. A server that failed is tried last for a while (--down-for), or until a check reaches it
@@ -38,7 +38,7 @@ server is down; clients on UNIX sockets take turns. Each thread chooses and chec
 A program ends with its connection, and its connection with it. The end of the client closes the
 program's input; a program that then writes nothing for 10 seconds (--half-close-timeout) ends. When
 the connection is lost, its process group gets SIGTERM, after a clean close 5 seconds later, and
-SIGKILL another 5 seconds later (kill=SECONDS); keep=yes leaves it alone. A program counts as a
+SIGKILL another 5 seconds later (kill=SECONDS); keep=yes spares it. A program counts as a
 connection until it has exited.
 
 With udp:PORT or udp:HOST:PORT for both, datagrams are forwarded, and the answers; a client that is

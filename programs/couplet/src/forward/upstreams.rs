@@ -283,7 +283,7 @@ mod tests {
         balancer.mark_down(0, began);
         let almost = began + DOWN_FOR - Duration::from_nanos(1);
         assert_eq!(uses(&mut balancer, &anyone(), almost, 3), [1, 1, 1]);
-        // Its attempt is in progress; the others don't wait for it.
+        // One client's attempt is in progress; the others don't wait for it.
         assert_eq!(uses(&mut balancer, &anyone(), began + DOWN_FOR, 4), [0, 1, 1, 1]);
         assert!(!balancer.mark_down(0, began + DOWN_FOR), "it was down already");
         assert_eq!(uses(&mut balancer, &anyone(), began + 2 * DOWN_FOR, 3), [0, 1, 1]);

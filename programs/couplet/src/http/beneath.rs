@@ -35,7 +35,7 @@ pub(crate) enum Links {
     Anywhere,
 }
 
-/// The served folder. It is opened for each request, because it may be replaced meanwhile.
+/// The served folder, opened for each request because another folder may replace it at any time.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,

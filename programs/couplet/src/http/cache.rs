@@ -4,10 +4,10 @@
 //! A file is kept only if it has not changed for some time: a file that changes twice within a step of
 //! the system's clock has the same version.
 //!
-//! The contents of a small file are bytes in memory, which leave together with the head of an answer.
-//! A larger file is copied into a sealed memory file when it is requested again; sendfile
-//! sends it without another copy. Sealed contents never change, as those of an open file may. A copy
-//! that has left the cache counts until its last reader is done.
+//! The contents of a small file are bytes in memory, sent together with the head of an answer. A
+//! larger file is copied into a sealed memory file when it is requested again; sendfile sends it
+//! without another copy. Sealed contents never change; an open file may. A copy that has left the
+//! cache counts until its last reader is done.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, Metadata};
@@ -23,10 +23,10 @@ use couplet::http::HeaderValue;
 
 use super::conditions::{Validators, Version};
 
-/// The type of a file whose name does not tell it.
+/// The type of a file with an unknown extension.
 pub(super) const UNKNOWN: &str = "application/octet-stream";
 
-/// Contents of at most so many bytes are kept as bytes.
+/// Longest contents that are kept as bytes.
 pub(super) const SMALL: u64 = 64 * 1024;
 
 /// A file whose contents are longer than this part of the cache's bytes is not copied into a sealed file.
@@ -35,7 +35,7 @@ const SHARE: usize = 4;
 /// Bytes that are copied into a sealed file together.
 const PIECE: usize = 64 * 1024;
 
-/// Memory of an entry beside its contents and its path, in bytes.
+/// Memory of an entry besides its contents and its path, in bytes.
 const OVERHEAD: usize = 512;
 
 /// The limits of a cache.
@@ -50,13 +50,13 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// The longest contents that are sealed in a cache of so many bytes.
+    /// The longest contents that are sealed in a cache of `bytes` bytes.
     pub(super) fn sealed_of(bytes: usize) -> u64 {
         (bytes / SHARE) as u64
     }
 }
 
-/// The contents of a file, as they are sent.
+/// The source of a file's bytes for an answer.
 pub(super) enum Contents<'a> {
     Bytes(&'a Bytes),
     /// A copy in memory, which the system protects from changes.
@@ -68,10 +68,10 @@ pub(super) enum Contents<'a> {
 /// A file as the answers to its requests need it.
 pub(super) struct Entry {
     file: SharedFile,
-    /// Those of a small file.
+    /// The contents of a small file.
     // Bound: SMALL (64 KiB).
     contents: Option<Bytes>,
-    /// The copy of those of a larger file, once it was made.
+    /// The copy of a larger file's contents, once it was made.
     // Bound: `Limits::sealed`.
     sealed: Mutex<Option<SharedFile>>,
     pub(super) kind: HeaderValue,
@@ -91,7 +91,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// The system's error, or an error if the file changes meanwhile.
+    /// The system's error, or an error if the file changes during the read.
     pub(super) fn new(file: SharedFile, kind: &str, now: Duration) -> io::Result<Entry> {
         let (version, size) = (Version::new(file.metadata()), file.metadata().len());
         let validators = Validators::new(&version, now);
@@ -162,7 +162,7 @@ impl Entry {
 pub(super) struct Cache {
     limits: Limits,
     kept: Mutex<Kept>,
-    /// Held by the thread that copies contents: there is one copy at a time beside those that are kept.
+    /// Held by the thread that copies contents: at most one copy at a time is not kept yet.
     copying: Mutex<()>,
     /// A sweep is scheduled.
     is_swept: AtomicBool,
@@ -254,9 +254,9 @@ impl Cache {
         matches!(entry.contents(), Contents::OnDisk) && entry.size() <= self.limits.sealed
     }
 
-    /// Seals a copy of the contents of a kept entry, if there is room without dropping others, and if no
-    /// other thread copies at the moment. A system without sealed files or descriptors, and a file that
-    /// changes meanwhile, leave the entry as it is. Blocks.
+    /// Seals a copy of the contents of a kept entry, if there is room without dropping others, and
+    /// if no other thread copies at the moment. Without sealed files or descriptors, or if the file
+    /// changes during the copy, the entry stays unchanged. Blocks.
     pub(super) fn seal(&self, path: &str, entry: &Arc<Entry>) {
         let has_room = |kept: &Kept| {
             let is_kept = kept.entries.get(path).is_some_and(|it| Arc::ptr_eq(it, entry));
@@ -371,7 +371,7 @@ fn sealed_copy(file: &SharedFile) -> io::Result<SharedFile> {
         copy.write_all(piece)?;
         offset += count;
     }
-    // It only makes sending cheaper.
+    // Optional: huge pages only make sending cheaper.
     #[cfg(target_os = "linux")]
     let _ = couplet_os::huge::collapse(&copy, size as usize);
     seal(&copy)?;

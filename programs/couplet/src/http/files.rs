@@ -100,7 +100,7 @@ pub(crate) fn run(options: HttpServe) -> Result<(), Exit> {
     server(options, None)?.run()
 }
 
-/// The server. Its connections move to a new process if it is a service, with a name.
+/// The server. With a name, as a service, it moves its connections to a new process.
 pub(crate) fn server(options: HttpServe, name: Option<&str>) -> Result<Server, Exit> {
     let Cached { files, bytes, trust } = options.cached;
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);

@@ -185,7 +185,7 @@ fn packed(headers: &HeaderMap) -> Option<String> {
 /// progress, and leave together.
 struct Output {
     reactor: Reactor,
-    // Bound: none of its own; a file, or stdout.
+    // Bound: nothing is held here; the sink is a file, or stdout.
     sink: Sink,
     name: String,
     // Bound: MAX_GATHERED, and one piece of the body.

@@ -72,8 +72,8 @@ impl Target {
         if self.path.as_os_str().is_empty() { Path::new(".") } else { &self.path }
     }
 
-    /// The URL's path in the form for a folder. It begins with a single slash: after two, a client
-    /// would take the next name for a host.
+    /// The URL's path in the form for a folder, with a single slash at the beginning: after two, a
+    /// client would take the next name for a host.
     pub(super) fn url(&self) -> String {
         let names = self.path.iter().map(|name| encoded(name.as_bytes()) + "/");
         names.fold("/".to_owned(), |url, name| url + &name)

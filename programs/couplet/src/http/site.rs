@@ -180,14 +180,14 @@ impl Site {
             }
         };
         if matches!(entry.contents(), Contents::OnDisk) {
-            // It is only an advice.
+            // Ignored: an error costs only the read-ahead.
             let _ = fadvise(entry.file().file(), 0, Some(AHEAD), Advice::WillNeed);
         }
         Ok(file_answer(site_request, &entry))
     }
 }
 
-/// The answer with the body alone that the method asks for.
+/// The answer, without its body for a HEAD.
 fn finished(site_request: &SiteRequest, mut answer: Answer) -> Answer {
     if site_request.is_head() {
         let length = answer.body().length();

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long all of them together may take.
 const ALL: Duration = Duration::from_secs(30);
 
-/// How long the program may take to write its snapshot, and how often its log is read meanwhile.
+/// How long the program may take to write its snapshot, and how often its log is read until then.
 const SNAPSHOT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(50));
 
 /// The thread of an inspector, whose name the system cuts.
@@ -168,7 +168,7 @@ impl Process {
         let pid = self.pid.as_raw_nonzero();
         if !self.catches_usr1 {
             let text = "it has neither an inspector nor a control socket, and SIGUSR1 would end it: \
-                        start it with --inspect, or see couplet::inspect for programs of your own";
+                        start it with --inspect, or see couplet::inspect for your own programs";
             return Err(cannot(pid, text.to_owned()));
         }
         if self.has_inspector {

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::output;
 use crate::signals::signalled_loop;
 
-/// How long the inspector may take. It answers even if the program hangs.
+/// How long the inspector may take; it answers even if the program hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest answer or message, in bytes.

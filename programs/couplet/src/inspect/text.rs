@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::fields::{Column, columns, format, seconds, word};
 
-/// The whole state, with at most so many rows of each view.
+/// The whole state, with at most `most` rows of each view.
 pub(super) fn state(state: &Value, most: usize) -> String {
     let program = &state["program"];
     let now = program["now"].as_f64().unwrap_or_default();
@@ -27,7 +27,7 @@ pub(super) fn state(state: &Value, most: usize) -> String {
     text
 }
 
-/// The red flags, or a line that there are no such flags.
+/// The red flags, or a line that says that there are none.
 pub(super) fn flags(state: &Value) -> String {
     let flags = state["flags"].as_array().map_or(&[][..], Vec::as_slice);
     if flags.is_empty() {
@@ -46,7 +46,7 @@ pub(super) fn flags(state: &Value) -> String {
     lines.collect()
 }
 
-/// The marks of a recording, at most so many, the last ones first.
+/// The last `most` marks of a recording, newest first.
 fn marks(marks: &Value, now: f64, most: usize) -> String {
     let all = marks.as_array().map_or(&[][..], Vec::as_slice);
     let lines = all.iter().rev().take(most).map(|mark| {
@@ -113,7 +113,7 @@ fn view(name: &str, rows: &[Value], now: f64, most: usize) -> String {
     text + &more(rows.len(), most)
 }
 
-/// A line about those of `count` rows that are not shown.
+/// A line with the number of hidden rows, if `count` is above `most`.
 fn more(count: usize, most: usize) -> String {
     match count.saturating_sub(most) {
         0 => String::new(),

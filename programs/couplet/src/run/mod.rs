@@ -25,14 +25,14 @@ Example:
   couplet run couplet.toml
   couplet ctl status
 
-FILE has a table for each service, [services.NAME]. Its kind is one of echo, forward, serve, poetry,
-transform, proxy and, if this program was built with its feature chat, chat. The first three are the
+FILE has a table for each service, [services.NAME], with a kind: echo, forward, serve, poetry,
+transform, proxy or, if this program was built with its feature chat, chat. The first three are the
 commands of these names, the next three are the commands serve, transform and proxy of the program
-poetry, and chat is the program of that name. Its other keys are the long options of that command;
+poetry, and chat is the program of that name. The other keys are the long options of that command;
 LISTEN, CONNECT, DIR and FILES are listen, connect, folder and files. echo and forward serve udp:
 endpoints too, and echo both kinds in one table.
 
-With --threads, or threads in [runner], all kinds but chat serve in so many threads; udp: endpoints
+--threads, or threads in [runner], is the number of threads of all kinds but chat; udp: endpoints
 are served by one.
 
 SIGHUP opens the log file again, and applies the changes of FILE. If FILE is wrong, nothing
@@ -88,7 +88,7 @@ pub(crate) fn run(options: Run, logging: &Logging) -> Result<ExitCode, Exit> {
 /// A runner that knows the kinds of services.
 fn runner() -> Runner {
     let runner = Runner::new("couplet");
-    // Its members are in one room.
+    // The members of a chat are in one room.
     #[cfg(feature = "chat")]
     let runner = runner.takes_over(chat::MOVES_AS, |state, _| chat::continued(state)).kind(
         "chat",

@@ -105,7 +105,7 @@ impl Value<'_> {
         if matches!(arg.get_action(), ArgAction::SetTrue) {
             return Err(E::custom("expected true or false"));
         }
-        // Alone: options that it requires may follow.
+        // Without the command's other options, since options that this one requires may follow.
         let alone = Arg::new("value").long("value").value_parser(arg.get_value_parser().clone());
         let checked = Command::new("value").no_binary_name(true).arg(alone);
         let option = |name: &str| format!("--{name}={}", value);
@@ -161,7 +161,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 }
 
-/// The words of an error of clap, without those about a command line.
+/// The words of an error of clap, without the words about a command line.
 trait CustomOf {
     fn custom_of(error: clap::Error) -> Self;
 }

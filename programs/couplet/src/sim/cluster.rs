@@ -1,9 +1,9 @@
 //! Nodes whose rooms a bus joins, in a storm: servers of clients on three machines, a NATS server,
 //! and up to a thousand clients.
 //!
-//! Each client gets another's lines once and in order. The bus of its node or of the speaker's has
-//! reported each gap: the nodes add their counts of losses to each line. After the storm everyone
-//! hears the speakers of all nodes. In one world of eight the bus is in memory.
+//! Each client gets another's lines once and in order. The bus of either node reports each gap: the
+//! nodes add their counts of losses to each line. After the storm every client gets lines from the
+//! speakers of all nodes. In one world of eight the bus is in memory.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ impl Medium {
     }
 }
 
-/// A program that joins its clients to those of the other nodes.
+/// A program that joins its clients to the other nodes' clients.
 struct Node {
     name: String,
     rooms: Rooms<()>,

@@ -44,7 +44,7 @@ struct Publish {
 /// The connection of a client.
 struct Session {
     clients: Rc<Clients>,
-    /// Its number, and itself.
+    /// The client and its number, once it is connected.
     client: Option<(u64, Rc<Client>)>,
     publish: Option<Publish>,
     // Bound: `MAX_PAYLOAD` and the end of a line.

@@ -14,7 +14,7 @@ fn without_an_endpoint_a_server_takes_a_free_port_of_this_machine() {
 
 #[test]
 fn a_host_and_a_port_are_where_to_listen() {
-    // A bare port listens on this machine alone.
+    // A bare port listens only on this machine.
     for (endpoint, ip) in [
         ("0", "127.0.0.1"),
         ("localhost:0", "127.0.0.1"),

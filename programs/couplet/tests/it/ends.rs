@@ -159,7 +159,8 @@ fn connect_ends_with_the_server_and_reports_how() {
     });
 }
 
-/// The bytes arrive while the server is stopped, before its idle timeout; it continues after that.
+/// The bytes arrive while the server is stopped, before its idle timeout; the server continues
+/// after the timeout.
 #[test]
 fn c15c_a_continued_server_reads_arrived_bytes_before_it_runs_timers() {
     const IDLE: Duration = Duration::from_secs(4);

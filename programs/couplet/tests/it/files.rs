@@ -248,7 +248,7 @@ fn a_file_that_changes_while_it_is_sent_ends_the_connection_and_never_mixes() {
         fs::write(&path, &other[..60 * MIB]).unwrap();
         date(0);
     };
-    // Each part of the version alone.
+    // Changes that only one part of the version shows.
     let is_as_long = |nanos| {
         is_overwritten();
         date(nanos);

@@ -164,7 +164,7 @@ fn a_slow_answer_ends_with_ctrl_c() {
         let _ = client.read_to_end();
     });
     let mut getting = Running::start(&mut couplet(&["get", &format!("http://{slow}/")]));
-    // It has handlers of signals by then; a socket alone may be theirs.
+    // The signal handlers are installed by then. Counting sockets would not do: one may be theirs.
     wait_until("it has asked", || has_asked.load(Ordering::Relaxed));
     getting.signal(Signal::INT);
     assert_eq!(getting.ended().code, Some(130));

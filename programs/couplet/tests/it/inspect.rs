@@ -20,7 +20,7 @@ fn shown_with(url: &str, text: &str) -> String {
     shown()
 }
 
-/// The output of a command, which is JSON alone.
+/// The output of a command, which must be JSON.
 pub(crate) fn json(args: &[&str]) -> serde_json::Value {
     let ended = run(args);
     ended.quietly(0);
@@ -181,7 +181,7 @@ fn a_recording_is_printed_as_lines_and_opened_as_a_page() {
     assert_eq!(code, Some(0));
 }
 
-/// What Wireshark shows of a file with these arguments; `None` without it, which fails in CI.
+/// Wireshark's output for a file and these arguments; `None` without Wireshark, which fails in CI.
 fn tshark(file: &str, arguments: &[&str]) -> Option<String> {
     if !has("tshark") {
         return None;

@@ -1,4 +1,4 @@
-//! `--inspect` while nobody reads the program's own output.
+//! `--inspect` while the program's own output is unread.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::kit::{Running, Server, TempFile, couplet, fill, full_pipe, run, wait_until};
 
-/// The socket of an inspector, in a folder of its own.
+/// The socket of an inspector, in a temporary folder.
 fn socket() -> (TempFile, String) {
     let file = TempFile::named("inspect", b"");
     let endpoint = format!("unix:{}.sock", file.path());

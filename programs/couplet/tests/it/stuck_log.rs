@@ -1,4 +1,4 @@
-//! Logs and server lines that nobody reads: the loops serve on, lost lines are counted, and the program
+//! Unread logs and server lines: the loops keep serving, lost lines are counted, and the program
 //! ends.
 
 use std::io::{Read, Write};

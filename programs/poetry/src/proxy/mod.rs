@@ -1,5 +1,5 @@
-//! `poetry proxy`: fetches a poem once, caches it, and serves it to all clients. It sends
-//! nothing until the poem is complete, so no client receives a truncated poem that looks whole.
+//! `poetry proxy`: fetches a poem once, caches it, and serves it to all clients. Nothing is sent
+//! until the poem is complete, so no client receives a truncated poem that looks whole.
 
 mod cache;
 #[cfg(feature = "cache")]
@@ -63,7 +63,7 @@ impl PoemStore {
     }
 }
 
-/// Sends the poem to one client as soon as it is available.
+/// Sends the poem to one client when it has been fetched.
 pub(crate) struct ProxyServer {
     store: Rc<PoemStore>,
     state: ServeStage,
@@ -128,7 +128,7 @@ impl Protocol for ProxyServer {
         given.detach();
     }
 
-    /// Received bytes are ignored: poets do not listen.
+    /// Ignores received bytes: the poem needs no request.
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 
     /// A client that has shut down its write side may still read.
@@ -161,11 +161,11 @@ skipped for 30 seconds, unless all did. An empty poem counts as a failure.
 With --threads, each thread fetches the poem for itself.
 
 Proxies with the same --cache fetch a poem once for all of them and their
-threads. It is kept there for --ttl, or for a day. A proxy that cannot use the
+threads, and keep it there for --ttl, or for a day. A proxy that cannot use the
 cache fetches the poem for itself.
 
-A client may close its sending side and keep waiting; one that has gone is
-noticed immediately if it resets, else within a minute and a half."
+A client may close its sending side and keep waiting; a lost client is noticed
+immediately if it resets, else within a minute and a half."
 );
 
 #[derive(Args, Debug)]

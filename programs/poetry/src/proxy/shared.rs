@@ -38,9 +38,9 @@ const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 const PING: Duration = Duration::from_secs(5);
 /// First and longest delay before an attempt to reconnect.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-/// Longest poem that is shared, whatever --max-bytes; Redis takes 512 MiB.
+/// Longest poem that is shared, even with a larger --max-bytes; Redis takes 512 MiB.
 const LONGEST: usize = 256 * 1024 * 1024;
-/// Where free locks are announced.
+/// The channel on which freed locks are announced.
 const CHANNEL: &str = "couplet.poems";
 
 /// Returns the poem and its time to live in milliseconds; without one, whether this proxy got the
@@ -113,7 +113,7 @@ pub(crate) struct SharedCache {
     link: OnceCell<Link>,
 }
 
-/// What all loops of a process have in common.
+/// The state shared by all loops of a process.
 #[derive(Clone)]
 pub(crate) struct Settings {
     options: Options,
@@ -178,7 +178,7 @@ impl SharedCache {
         Rc::new(SharedCache { settings, upstreams, place, link: OnceCell::new() })
     }
 
-    /// Connects, unless it did.
+    /// Connects, unless that has been done.
     pub(crate) fn connect(self: &Rc<Self>, reactor: &Reactor) {
         self.link(reactor);
     }
@@ -240,7 +240,7 @@ impl SharedCache {
         let began = reactor.now();
         let mut lock = Lock::new(link, &self.settings);
         loop {
-            // It begins before the look, whose answer may be older than an announcement.
+            // The wait begins before the look, whose answer may be older than an announcement.
             let freed = link.freed.wait().add_timeout(reactor, LOOK).abort_on_drop();
             let reply = lock.take(&self.settings.poem_key).add_timeout(reactor, ANSWER);
             let reply = reply.abort_on_drop().await?;
@@ -281,7 +281,7 @@ impl SharedCache {
         }
     }
 
-    /// Stores the poem. The lock is freed behind it.
+    /// Stores the poem, and frees the lock after it.
     fn store(self: &Rc<Self>, lock: &Lock, text: &Bytes) {
         if text.len() > self.settings.longest {
             return tracing::warn!(bytes = text.len(), "the poem is too long for the shared cache");
@@ -299,7 +299,7 @@ impl SharedCache {
             .detach();
     }
 
-    /// Reports the cache; not because its connection ends with the loop.
+    /// Reports a failure of the cache, unless its connection only ends with the loop.
     fn trouble(&self, reactor: &Reactor, why: fmt::Arguments<'_>) {
         if reactor.is_stopping() {
             return tracing::debug!("the shared cache ends with its loop: {why}");
@@ -326,7 +326,7 @@ struct Lock {
     key: String,
     /// The name of the holder.
     token: String,
-    /// Whether it is held, or the answer is on its way.
+    /// True while the lock is held, or an answer to `take` is pending.
     may_hold: Cell<bool>,
     renewing: Option<AbortOnDrop<()>>,
 }

@@ -115,7 +115,7 @@ fn a_client_that_may_have_vanished_is_probed() {
     let silent = serve_raw(|mut client| drop(client.read_to_end())).to_string();
     let server = Server::start(&["proxy", "--upstream", &silent]);
     let client = server.connect();
-    // The port's own time, a minute, until the protocol has set its.
+    // The interval is the port's, a minute, until the protocol has set its own.
     wait_until("a probe that is due", || {
         next_probe(&server, &client).is_some_and(|next| (1..=15).contains(&next))
     });

@@ -51,7 +51,7 @@ fn poems_are_printed_in_the_order_of_the_addresses_byte_for_byte() {
 
 #[test]
 fn all_come_at_once() {
-    // Nobody gets a poem before all have asked.
+    // The server sends no poem before all clients have connected.
     let asked = Arc::new(Barrier::new(12));
     let address = serve_raw(move |mut client| {
         asked.wait();

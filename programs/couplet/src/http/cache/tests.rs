@@ -10,7 +10,7 @@ use couplet_testkit::needed::Folder;
 
 use super::*;
 
-/// An hour after the start: the times of last change are those of the system.
+/// An hour after the start: the system's clock sets the times of last change.
 #[expect(clippy::disallowed_methods, reason = "the system stamps the files of the tests")]
 static NOW: LazyLock<Duration> = LazyLock::new(|| {
     let now = SystemTime::now() + Duration::from_secs(3600);
@@ -25,7 +25,7 @@ impl Temporary {
         Temporary(Folder::new())
     }
 
-    /// Writes a file that was last modified so long before `NOW`.
+    /// Writes a file that was last modified `age` seconds before `NOW`.
     fn write(&self, name: &str, bytes: &[u8], age: u64) -> PathBuf {
         let path = self.0.join(name);
         let modified = UNIX_EPOCH + *NOW - Duration::from_secs(age);
@@ -343,11 +343,11 @@ mod sealed {
         });
         names.iter().for_each(|name| cache.forget(name));
         assert_eq!(cache.kept().bytes, 300_000);
-        // A further file is sent as it is, however often.
+        // A further file is sent from disk each time.
         for _ in 0..3 {
             assert!(copy(&request(&cache, "/d", &path)).is_none());
         }
-        // Contents that do not fit beside the copies are not kept, and nothing leaves for them.
+        // Contents that do not fit next to the copies are not kept, and nothing leaves for them.
         cache.keep("/small", &entry(&folder.write("small", &[1; 10_000], 100)));
         cache.keep("/large", &entry(&folder.write("large", &[1; 60_000], 100)));
         assert!(is_kept(&cache, "/small") && !is_kept(&cache, "/large"));

@@ -15,7 +15,7 @@ use crate::inspect::fields::{seconds, word};
 /// Seconds without a message after which the header says so.
 const SILENCE: f64 = 5.0;
 
-/// The colours, or emphasis alone.
+/// Colours, or only emphasis.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Palette {
     pub(super) has_colours: bool,

@@ -18,11 +18,11 @@ use crate::inspect::source::{MOST, Source};
 /// The time between two attempts to connect: the first, and the longest after doubling.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// How long the inspector may be silent before it is asked whether it is there, and then.
+/// How long the inspector may be silent before a ping, and again before the connection is lost.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Shows the messages of the inspector, and connects again when the connection is lost. It does not
-/// end unless the view fails.
+/// Shows the messages of the inspector, and connects again when the connection is lost, until the
+/// view fails.
 pub(super) async fn run(
     reactor: &Reactor,
     source: &Source,
@@ -59,7 +59,7 @@ async fn follow(mut socket: WebSocket, viewer: &Viewer) -> couplet::Result<Strin
     let mut is_first = true;
     let mut toggled = viewer.toggled();
     if viewer.is_paused() {
-        // The first message comes all the same.
+        // The first message arrives even during a pause.
         request_pause(&mut socket, viewer).await;
     }
     loop {

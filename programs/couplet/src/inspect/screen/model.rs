@@ -59,7 +59,7 @@ pub(super) enum Mode {
 pub(super) struct Opened {
     // Bound: the name of a view.
     pub(super) view: String,
-    /// As it was last.
+    /// The last known values.
     pub(super) row: Rc<Row>,
     pub(super) is_gone: bool,
     pub(super) top: usize,
@@ -107,7 +107,7 @@ pub(super) struct Model {
     pub(super) time_top: usize,
     /// The seconds since the last message.
     pub(super) since_message: f64,
-    /// The visible lines of the table or text, as they were drawn.
+    /// The number of lines of the table or text that the last draw had room for.
     pub(super) height: usize,
 }
 
@@ -143,7 +143,7 @@ impl Model {
         }
     }
 
-    /// The Unix time that is shown. It stands still while nothing new arrives.
+    /// The displayed Unix time, which stands still while nothing new arrives.
     pub(super) fn unix(&self) -> f64 {
         let passed = match self.is_paused || self.link != Link::Live {
             true => 0.0,
@@ -182,7 +182,7 @@ impl Model {
         Some(pane)
     }
 
-    /// The table of the tab, as it was arranged last.
+    /// The table of the tab in its last arrangement.
     fn arranged(&mut self) -> Option<&mut Pane> {
         // Keys that follow one another arrange the rows once.
         match self.panes.contains_key(&self.tab) {
@@ -319,7 +319,7 @@ impl Model {
         *top = top.saturating_add_signed(by);
     }
 
-    /// Shows the tab beside this one.
+    /// Shows the tab `by` places from this one.
     fn turn(&mut self, by: isize) {
         let tabs = self.tabs();
         let at = tabs.iter().position(|tab| *tab == self.tab).unwrap_or(0);
@@ -331,7 +331,8 @@ impl Model {
         (self.tab, self.mode) = (tab, Mode::Rows);
     }
 
-    /// Sorts by the column beside the one of the order. The order of the flags is before the first.
+    /// Sorts by the column `by` places from the current one; the order of the flags precedes the
+    /// first.
     fn sort_by(&mut self, by: isize) {
         let Some(pane) = self.arranged() else { return };
         let at = pane.sort.as_ref();
@@ -424,7 +425,7 @@ impl Pane {
         self.selected = self.shown.get(at).map(|(_, row)| (at, row.id.clone()));
     }
 
-    /// Has the selected row among so many visible lines.
+    /// Scrolls so that the selected row is among `height` visible lines.
     pub(super) fn scroll_into_view(&mut self, height: usize) {
         if let Some((at, _)) = self.selected {
             self.top = self.top.clamp((at + 1).saturating_sub(height), at);

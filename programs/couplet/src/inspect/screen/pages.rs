@@ -44,7 +44,7 @@ pub(super) fn wrapped(lines: Vec<Line<'static>>, width: usize) -> Vec<Line<'stat
     all
 }
 
-/// The flags and the loops; with a limit, only so many lines.
+/// The flags and the loops, cut to the limit of lines, if any.
 pub(super) fn alerts(
     store: &Store,
     palette: Palette,

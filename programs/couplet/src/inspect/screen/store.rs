@@ -38,7 +38,7 @@ pub(super) struct View {
     pub(super) fields: Vec<String>,
 }
 
-/// An object of the program. It is replaced when it changes.
+/// An object of the program, replaced by a new row when it changes.
 #[derive(Debug)]
 pub(super) struct Row {
     // Bound: the name of a row.

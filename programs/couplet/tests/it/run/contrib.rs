@@ -43,7 +43,7 @@ fn bus() -> Option<(servers::Server, Folder)> {
     Some((servers::Server::start_with(&text, &["-a", "127.0.0.1"])?, folder))
 }
 
-/// A DNS server that answers every question for an address with those of the nodes.
+/// A DNS server that answers every question for an address with the nodes' addresses.
 struct Dns {
     address: SocketAddr,
     nodes: Arc<Mutex<Vec<Ipv4Addr>>>,
@@ -73,7 +73,7 @@ impl Dns {
 fn answer(question: &[u8], nodes: &[Ipv4Addr]) -> Vec<u8> {
     let name = question[12..].iter().position(|byte| *byte == 0).unwrap();
     let asked = &question[12..12 + name + 5];
-    // Its type: A is 1.
+    // The question's type: A is 1.
     let nodes = if asked[name + 1..name + 3] == [0, 1] { nodes } else { &[] };
     let count = nodes.len() as u8;
     let head = [question[0], question[1], 0x85, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
@@ -140,7 +140,7 @@ impl Site {
         node
     }
 
-    /// Waits until HAProxy gives clients to so many nodes.
+    /// Waits until HAProxy gives clients to `count` nodes.
     fn wait_up(&self, count: usize) {
         wait_until(&format!("{count} nodes"), || {
             assert_eq!(
@@ -174,7 +174,7 @@ fn is_up(line: &str) -> bool {
     words.len() > 6 && words[1] == "chat" && words[5] == "2" && words[6] == "0"
 }
 
-/// People who come, ask who is here, and leave, for ever. Each step must succeed.
+/// People who join, list the members, and leave, repeatedly. Each step must succeed.
 struct Visits {
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<usize>>,
@@ -207,7 +207,7 @@ impl Visits {
     }
 }
 
-/// Whether someone was still connected: the chat answers, and says goodbye.
+/// Whether the member was still connected: the chat answers, and says goodbye.
 fn is_served(mut member: Member) -> bool {
     member.0.send(b"/who\n/quit\n");
     let heard = member.0.read_to_end();

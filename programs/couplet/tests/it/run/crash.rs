@@ -81,7 +81,7 @@ pid-file = \"pid\"
 struct Managed(Program);
 
 impl Managed {
-    /// `None` without Python. `limit` is that of the store.
+    /// `None` without Python. `limit` is the store's.
     fn start(limit: u32) -> Option<Managed> {
         Managed::start_with(limit, &["-v"])
     }
@@ -163,7 +163,7 @@ fn c51e_connections_survive_a_sigkill_with_their_state() {
     program.stores(6);
     for round in ["one", "two", "three"] {
         program.kill();
-        // They find their bytes in the kernel's queue.
+        // The next process reads these bytes from the kernel's queue.
         client.send(b"while nobody runs");
         ada.send(format!("{round}\n").as_bytes());
         assert_eq!(client.read_exact(17), b"while nobody runs");

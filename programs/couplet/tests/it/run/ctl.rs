@@ -64,7 +64,7 @@ fn close_resets_connections_of_all_loops_whose_end_takes_long() {
         program.ctl(&["close", id.expect("an id")]).quietly(0);
     }
     for mut client in clients {
-        // The server is the producer of its own answers, and does not end by itself.
+        // An echo server is the producer of its answers, and does not end before its client.
         assert!(client.read_to_end().is_err(), "it is reset");
     }
     program.stop(Signal::TERM).quietly(0);

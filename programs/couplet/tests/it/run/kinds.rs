@@ -1,4 +1,4 @@
-//! Kinds of services that have tests of their own as commands: here with the keys of a configuration.
+//! Kinds of services, with the keys of a configuration; other tests cover them as commands.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -5,7 +5,7 @@ use super::{Program, behind, echo, echoes, get, port_after};
 use crate::kit::{Client, Server, wait_until};
 use crate::needed::Folder;
 
-/// The program with this configuration and so many descriptors.
+/// The program with this configuration and a limit on descriptors.
 fn start_with_descriptors(text: &str, descriptors: u32) -> Program {
     let limit = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
     let change = |program| behind(&["sh", "-c", &limit], &program);
@@ -85,8 +85,8 @@ fn c48a_limits_above_the_descriptors_are_reported_at_the_start() {
 fn a_client_that_does_not_read_is_reset_for_the_others() {
     let folder = Folder::new();
     folder.write("long", "x".repeat(20_000_000));
-    // Unlike a file, a poem is written in pieces. It stops while more than 16 KiB wait in memory, up to
-    // 64 KiB, as the system's buffers happen to end.
+    // Unlike a file, a poem is written in pieces, which stop while more than 16 KiB, up to 64 KiB,
+    // wait in memory, as the system's buffers happen to end.
     let text = "[services.a]\nkind = \"poetry\"\nfiles = [\"long\"]\nlisten = \"0\"\ndelay = 0\n"
         .to_owned()
         + &echo("b", "0", "")

@@ -10,7 +10,7 @@ use super::{Program, echoes};
 use crate::kit::{Client, noise, pause};
 
 /// Clients of an echo server: three that stay connected, one of them behind a proxy, and two that
-/// connect again and again, over TCP and over a UNIX socket.
+/// connect repeatedly, over TCP and over a UNIX socket.
 pub(super) struct Load {
     ends: Arc<AtomicBool>,
     clients: Vec<JoinHandle<usize>>,
@@ -50,7 +50,7 @@ impl Load {
     }
 }
 
-/// Repeats this until told to end. Returns the number of times.
+/// Repeats `once` until `ends` is set; returns the number of times.
 fn repeat(ends: &AtomicBool, mut once: impl FnMut()) -> usize {
     let mut count = 0;
     while !ends.load(Ordering::Relaxed) {
@@ -60,7 +60,7 @@ fn repeat(ends: &AtomicBool, mut once: impl FnMut()) -> usize {
     count
 }
 
-/// Echoes of random lengths on one connection, until told to end. Returns their number.
+/// Echoes pieces of random lengths on one connection until `ends` is set; returns their number.
 fn echo_for_ever(mut client: Client, seed: usize, ends: &AtomicBool) -> usize {
     let bytes = noise(100_000);
     let mut count = 0;

@@ -74,7 +74,7 @@ impl Program {
         Program::start_changed(folder, text, args, |command| command)
     }
 
-    /// Starts the program by a command that is made of its own.
+    /// Starts the program by its command, changed by `change`.
     fn start_changed(
         folder: Folder,
         text: &str,

@@ -289,7 +289,7 @@ fn new_certificates_are_shown_and_connections_notice_nothing() {
     let line = program.server.line();
     let port: SocketAddr = line.rsplit("tls:").next().unwrap().trim().parse().expect(&line);
     let first = shown_certificate(port);
-    // It has sent nothing yet, so its handshake began with the old certificate.
+    // The handshake ends before the reload, with the old certificate.
     let mut open = tls_echo(port);
     open.say("one");
     // A wrong file changes nothing.

@@ -86,7 +86,7 @@ impl Restarted {
     }
 }
 
-/// Whether a process has ended. Its parent, which may be process 1, may notice that later.
+/// Whether a process has ended; the parent, which may be process 1, may notice that later.
 fn has_ended(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
@@ -150,7 +150,7 @@ fn a_new_process_writes_the_pid_file_that_is_at_the_path() {
     let program = Restarted::start(&services(&[echo("a", "0", "")], ""));
     program.port("a");
     std::fs::rename(program.folder.path("pid"), program.folder.path("moved")).unwrap();
-    // It is compared with the number in the file.
+    // `restart` compares the number of the new process with the file's.
     let new = program.restart();
     assert_ne!(new.as_raw_pid(), i32::try_from(program.server.running.pid()).unwrap());
     assert_eq!(program.ctl(&["stop"]).code, Some(0));
@@ -170,7 +170,7 @@ fn health_and_metrics_stay_at_their_ports() {
     program.folder.write(FILE, config(&[echo("a", "0", ""), echo("b", "0", "")]));
     program.restart();
     program.wait_first();
-    // The new process answers: it alone has the second service.
+    // The new process answers: only that process has the second service.
     for port in [health, metrics] {
         let (status, text) = get(port, "/readyz");
         assert!(status == 200 && text.contains("\nb"), "{text}");
@@ -237,7 +237,7 @@ fn a_wrong_configuration_leaves_the_old_process_serving_and_says_where() {
         UnixStream::connect(program.folder.path("u")).expect("its file is there");
     }
     assert_eq!(program.generations(), (1, 0));
-    // It can be tried again.
+    // A restart can be tried again.
     program.folder.write(FILE, good);
     program.restart();
     echoes(&mut Client::connect(port));
@@ -308,7 +308,8 @@ fn a_new_process_that_ends_or_hangs_is_given_up() {
 fn a_program_whose_file_cannot_be_read_in_time_is_not_restarted() {
     let program = start_linked(&services(&[echo("a", "0", "")], "read-within = 0.3"));
     let port = program.port("a");
-    // The file of a mount that does not answer: a FIFO without a writer. The first read waits on.
+    // The file of a mount that does not answer: a FIFO without a writer. The first read keeps
+    // waiting.
     let fifo = program.folder.path("program");
     std::fs::remove_file(&fifo).unwrap();
     assert!(Command::new("mkfifo").args(["-m", "755", &fifo]).status().unwrap().success());
@@ -316,7 +317,7 @@ fn a_program_whose_file_cannot_be_read_in_time_is_not_restarted() {
         program.ctl(&["restart"]).says(1, wanted);
         echoes(&mut Client::connect(port));
     }
-    // It answers again.
+    // The mount answers again.
     drop(std::fs::File::options().write(true).open(&fifo).unwrap());
     replace(&program, &format!("exec {} \"$@\"", couplet(&[]).get_program().display()));
     wait_until("the end of the read", || {
@@ -573,7 +574,7 @@ fn a_slow_reader_gets_the_rest_from_the_new_process() {
 
 #[test]
 fn connections_stay_if_the_new_process_does_not_know_their_kind() {
-    // Two chats: members of several can't be told apart.
+    // Two chats: the new process can't distinguish their members.
     let mut program = Restarted::start(&services(&[chat("a"), chat("b")], ""));
     let mut member = Client::connect(program.port("a"));
     assert!(member.read_line().contains("Welcome"));

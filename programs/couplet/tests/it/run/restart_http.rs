@@ -46,8 +46,7 @@ fn read_file(client: &mut Client) -> (Vec<u8>, bool) {
     (client.read_exact(length), ends)
 }
 
-/// Requests a file again and again, until told to end. Returns the number of requests, and of
-/// connections.
+/// Requests a file repeatedly until `ends` is set; returns the numbers of requests and connections.
 fn fetch_for_ever(port: SocketAddr, ends: &AtomicBool) -> (usize, usize) {
     let mut client = Client::connect(port);
     let (mut requests, mut connections) = (0, 1);

@@ -56,7 +56,7 @@ fn c105f_the_first_request_of_a_new_client_is_answered_by_the_old_process() {
     let by_name = format!("listen = \"{LISTEN}\"\nby-name = true");
     let poet = poet(0.0, 9.0).replace("listen = \"0\"", &by_name);
     let proxied = echo("p", "haproxy:tcp:0:interface=127.0.0.1", "");
-    // As they are listed, by name.
+    // In the order of the printed ports: by name.
     let all = [echo("a", LISTEN, ""), proxied, poet, site];
     let text = services(&all, "restart-drain = 90\ngenerations = 9");
     let program = Restarted(Program::start_with(folder, &text, &[]));

@@ -1,4 +1,4 @@
-//! UDP ports of services: in restarts, in reloads, and beside TCP.
+//! UDP ports of services: in restarts, in reloads, and together with TCP.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -42,7 +42,8 @@ fn answers(socket: &UdpSocket, to: SocketAddr, word: &[u8]) {
     assert_eq!(ask(socket, to, word), word);
 }
 
-/// Numbered datagrams, at most a few unanswered at a time, until told to end. Returns their number.
+/// Sends numbered datagrams until `ends` is set, with a few unanswered at most; returns their
+/// number.
 fn number_for_ever(to: SocketAddr, ends: &AtomicBool) -> usize {
     let client = socket();
     client.connect(to).unwrap();
@@ -138,7 +139,7 @@ fn c160h_an_old_process_whose_connections_finish_reads_no_datagram() {
         let (bytes, session) = receive(&server);
         assert_eq!((bytes, session == old), (vec![number], false));
     }
-    // Its session has ended for the client, but not for the server.
+    // The session has ended for the client, but not for the server.
     server.send_to(b"answer one", old).unwrap();
     assert_eq!(receive(&client), (b"answer one".to_vec(), port));
     assert!(program.is_running());

@@ -13,7 +13,7 @@ use super::{FILE, POEM, Program, echo, echoes, folder_with_poem, get, poet, port
 use crate::kit::{Client, pause, wait_until};
 use crate::needed::Folder;
 
-/// The process's table, with so many threads.
+/// The process's table, with this number of threads.
 fn process(threads: &str, more: &str) -> String {
     format!(
         "[runner]\ncontrol = \"ctl\"\npid-file = \"pid\"\nlog-level = \"info\"\nthreads = {threads}\n{more}\n"
@@ -39,7 +39,7 @@ fn loops(ids: &[String]) -> BTreeSet<String> {
     ids.iter().map(|id| id.split('.').next().expect("a number").to_owned()).collect()
 }
 
-/// So many connections that have been answered.
+/// Opens `count` connections, each answered once.
 fn connect_all(port: SocketAddr, count: usize) -> Vec<Client> {
     let mut clients: Vec<Client> = (0..count).map(|_| Client::connect(port)).collect();
     clients.iter_mut().for_each(echoes);
