@@ -191,7 +191,7 @@ pub(crate) enum Role {
     Echo,
     /// Echoes the first message of each connection, then closes it.
     EchoOne,
-    /// Echoes lines, each framed and written by itself.
+    /// Echoes lines, each framed and written separately.
     Lines,
     /// Joins each connection to a new connection to this server.
     Relay(SocketAddr),

@@ -35,7 +35,7 @@ pub(crate) fn watch(port: Option<u16>, words: &[String]) -> io::Result<()> {
     let program = words.first().ok_or(ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     command.args(&words[1..]).stdin(Stdio::null());
-    // The pipe of stderr holds messages at the start, and errors of a server that ends by itself.
+    // The pipe of stderr holds messages of the start, and errors of a server that exits on its own.
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| cannot_run(program, &error))?;
     // After any failure the command must be ended, so `println!`, which panics if the pipe is
@@ -52,8 +52,8 @@ pub(crate) fn watch(port: Option<u16>, words: &[String]) -> io::Result<()> {
     done.map(drop)
 }
 
-/// Ends a process: by SIGTERM, and if that does not help by SIGKILL. Shows the errors of one that has
-/// ended by itself.
+/// Ends a process: by SIGTERM, and if that does not help by SIGKILL. Shows the errors of a process
+/// that has exited on its own.
 fn end(child: &mut Child) -> io::Result<()> {
     if child.try_wait()?.is_some() {
         let mut stderr = child.stderr.take().expect("stderr is piped");

@@ -170,7 +170,8 @@ fn between(ends: [Tls; 2], by_server: bool, changes: &[u8]) {
         // A truncated stream is detected.
         end.layers.ended();
         end.feed(b"");
-        let (sent, failed) = (sent.concat(), end.failed.as_ref().expect("no close_notify"));
+        let (sent, failed) =
+            (sent.concat(), end.failed.as_ref().expect("no close_notify was sent"));
         assert!(sent.starts_with(&end.received), "altered data came out");
         let whole = end.received.len() == sent.len();
         assert!(!changes.is_empty() || whole, "{failed}");

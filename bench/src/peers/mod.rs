@@ -43,7 +43,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Finds the program `couplet`: beside this one, or else in PATH.
+    /// Finds the program `couplet`: in this program's folder, or else in PATH.
     pub(crate) fn find(python: String) -> io::Result<Programs> {
         let own = std::env::current_exe()?;
         let beside = own.with_file_name("couplet");

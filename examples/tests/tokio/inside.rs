@@ -30,8 +30,7 @@ fn new_loop() -> Loop {
     Loop::new().expect("a loop")
 }
 
-/// Runs a test as a tokio task beside a spawned [`Embedded`], which is turned only by its own
-/// wake-ups.
+/// Runs a test as a tokio task next to a spawned [`Embedded`], which only its own wake-ups turn.
 fn beside<T>(test: impl AsyncFnOnce(Reactor) -> Result<T>) -> T {
     let (runtime, local) = (current_thread(), LocalSet::new());
     let talk = async {

@@ -335,7 +335,7 @@ fn main() -> ExitCode {
     }
     let is_known = |mutant: &&Mutant| mutant.room == "named" && options.planted.is_none();
     let known_lives = drawn.iter().filter(is_known).any(|mutant| lives(&mutant));
-    // One or two survivors may be equivalent to the original; three and no other are no coincidence.
+    // One or two survivors may be equivalent to the original; three without a kill are no accident.
     match known_lives || options.quick && alive >= 3 && killed == 0 {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,

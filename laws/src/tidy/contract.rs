@@ -35,7 +35,7 @@ fn numbers(name: &str) -> Vec<&str> {
 fn tests<'a>(path: &str, text: &'a str) -> Vec<&'a str> {
     let begins = if path.ends_with(".py") { "def test_" } else { "fn " };
     let functions = code(text).filter_map(|(_, line)| line.split_once(begins));
-    // Code in a text is no test.
+    // Code in a string is not a test.
     let functions = functions.filter(|(before, _)| !before.contains('"'));
     let names = functions.filter_map(|(_, rest)| rest.split(['(', '<']).next());
     names.filter(|name| !numbers(name).is_empty()).collect()

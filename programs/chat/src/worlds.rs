@@ -81,8 +81,8 @@ impl LineProtocol for Member {
 ///
 /// # Errors
 ///
-/// If a member hears a line twice, out of order or not at all while it and the speaker stay, or
-/// hears nothing after the storm.
+/// If a member gets a line twice, out of order or not at all while the member and the speaker stay,
+/// or gets nothing after the storm.
 pub fn storm(sim: &mut Sim) -> couplet::Result<()> {
     sim.host("server", |reactor| {
         let room = SharedRoom::new(0).attach(reactor);

@@ -49,7 +49,7 @@ pub struct NamedServer {
     catalogue: Rc<Catalogue>,
     pace: Pace,
     idle_timeout: Option<Duration>,
-    /// The answer in progress; reading is paused meanwhile.
+    /// The answer in progress; reading is paused until its end.
     recital: Option<Recital>,
     has_answered: bool,
     /// A line of exactly the maximum length, and a CR after it.

@@ -68,7 +68,8 @@ impl StringProtocol for TransformServer {
         // Law 9: the most bytes buffered for a client that does not read.
         let answer = self.max_length.saturating_mul(GROWTH);
         transport.set_write_cap(Some(answer.saturating_add(WRITE_ROOM)));
-        // Reading resumes once an answer has left, so that the next one is not buffered beside its rest.
+        // Reading resumes once an answer has left, so that its rest and the next one are not both
+        // buffered.
         transport.set_write_marks(0, MARKS.1);
         // Bounds how long a client that announces a long request and sends little of it occupies
         // memory.

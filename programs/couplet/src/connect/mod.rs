@@ -218,8 +218,8 @@ Example:
   couplet connect 10000 < /dev/null         send nothing, print the output
   couplet connect udp:host:9000             each line is a datagram; print the answers
 
-At the end of stdin the sending side is closed, and the server's output is printed
-until it closes, or is silent for two hours (--timeout). If the server closes
+At the end of stdin the sending side is closed, and output is printed until the
+server closes, or is silent for two hours (--timeout). If the server closes
 first, the command ends if stdin is a terminal; otherwise it sends the rest of stdin,
 until stdin is silent for a second or the server has taken none of it for 30 seconds.
 A server that has been sent everything and the end has 30 seconds to close, unless it

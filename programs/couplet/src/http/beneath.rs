@@ -181,7 +181,7 @@ mod tests {
     use couplet_testkit::needed;
     use rustix::fs::{mkfifoat, symlinkat};
 
-    /// A folder with a file, a FIFO and links, beside a secret.
+    /// A folder with a file, a FIFO and links, next to a secret.
     fn site() -> (needed::Folder, PathBuf) {
         let temporary = needed::Folder::new();
         let site = temporary.join("site");

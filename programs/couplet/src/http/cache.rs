@@ -197,7 +197,7 @@ impl Cache {
         let entry = self.kept().entries.get(path)?.clone();
         let checked = Duration::from_millis(entry.checked.load(Ordering::Relaxed));
         let is_trusted = now.checked_sub(checked).is_some_and(|age| age < self.limits.trust);
-        // A change of the open file is noticed at once, and another file in its place after the time.
+        // A change of the open file is noticed immediately; a replacement, after the time.
         if !is_trusted || !entry.is_unchanged() {
             return None;
         }
@@ -282,7 +282,7 @@ impl Cache {
         }
     }
 
-    /// Forgets a path that is no file.
+    /// Forgets a path that is not a file.
     pub(super) fn forget(&self, path: &str) {
         let dropped = self.kept().remove(path);
         drop(dropped);

@@ -86,7 +86,7 @@ impl Site {
         Ok(Site { folder, dot_names, sending, listings, cache })
     }
 
-    /// The files that were served before.
+    /// The cache of served files.
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
     }

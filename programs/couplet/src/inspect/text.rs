@@ -27,7 +27,7 @@ pub(super) fn state(state: &Value, most: usize) -> String {
     text
 }
 
-/// The red flags, or a line that says that there are none.
+/// The red flags, or the line `no red flags`.
 pub(super) fn flags(state: &Value) -> String {
     let flags = state["flags"].as_array().map_or(&[][..], Vec::as_slice);
     if flags.is_empty() {
@@ -61,7 +61,7 @@ fn marks(marks: &Value, now: f64, most: usize) -> String {
     }
 }
 
-/// `, ` and a value between two words; nothing if there is no value.
+/// `, ` and a value between two words; empty without a value.
 fn labelled(before: &str, value: &Value, after: &str) -> String {
     match value {
         Value::Null => String::new(),

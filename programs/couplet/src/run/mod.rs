@@ -32,8 +32,8 @@ poetry, and chat is the program of that name. The other keys are the long option
 LISTEN, CONNECT, DIR and FILES are listen, connect, folder and files. echo and forward serve udp:
 endpoints too, and echo both kinds in one table.
 
---threads, or threads in [runner], is the number of threads of all kinds but chat; udp: endpoints
-are served by one.
+With --threads, or threads in [runner], all kinds but chat serve in that many threads; udp:
+endpoints are served by one.
 
 SIGHUP opens the log file again, and applies the changes of FILE. If FILE is wrong, nothing
 changes. SIGUSR2 starts the program's file, as it now is, as a new process, which takes over all

@@ -24,13 +24,13 @@ const SPEAKERS: u32 = 2 * NODES;
 const PORT: u16 = 7000;
 const SUBJECT: &str = "cluster.lines";
 const STORM: Duration = Duration::from_secs(90);
-/// Time for everyone to be back: dead connections are noticed by their silence.
+/// Time for all clients to reconnect: dead connections are noticed by their silence.
 const BACK: Duration = Duration::from_secs(75);
 const AFTER: Duration = Duration::from_secs(30);
 /// Between two PINGs of a node; after two without an answer it connects again.
 const PING: Duration = Duration::from_secs(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
-/// A client that hears nothing for this long, not even itself, has lost its node.
+/// A client that receives nothing for this long, not even its own lines, has lost its node.
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// The medium between the nodes.

@@ -41,7 +41,7 @@ fn file(bytes: &[u8]) -> File {
     File::open(TempFile::new(bytes).path()).unwrap()
 }
 
-/// A server that ends its stream at once, and the bytes that it receives.
+/// A server that ends its stream immediately, and the bytes that it receives.
 fn sink() -> (SocketAddr, Receiver<Vec<u8>>) {
     let (sender, received) = mpsc::channel();
     let sink = serve_raw(move |mut client| {

@@ -198,7 +198,7 @@ fn sending_to_an_unknown_name_fails_and_forwarding_to_it_begins_with_a_warning()
     assert_eq!(forward.stop(Signal::TERM).code, Some(0));
 }
 
-/// `localhost` has an address of each family, of which one refuses.
+/// `localhost` has an address of each family; one address refuses.
 #[test]
 fn c160i_a_name_with_several_addresses_leads_to_the_one_that_answers() {
     for host in ["127.0.0.1:0", "[::1]:0"] {
@@ -239,7 +239,7 @@ fn answers_to_a_peer_that_echoes_too_are_limited_by_udp_rate() {
     client.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
     client.send_to(b"x", address).unwrap();
     let (mut answers, mut buffer) = (0, [0; 16]);
-    // One new second may begin meanwhile, but not two.
+    // One new second may begin during the reads, but not two.
     while let Ok((n, from)) = client.recv_from(&mut buffer) {
         answers += 1;
         assert!(answers <= 100, "it would never end");

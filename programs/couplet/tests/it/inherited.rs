@@ -96,7 +96,7 @@ fn c145_systemd_activates_the_program() {
     let command = behind(&[ACTIVATE, "--listen", path, "--fdname=web"], &program);
     let server = Server::start_command(command, 0);
     server.wait_told("Listening on");
-    // The server starts with the first connection, which is queued meanwhile.
+    // The server starts with the first connection, which is queued until then.
     echoes(UnixStream::connect(path).unwrap());
     assert_eq!(server.line(), format!("listening on unix:{path}"));
 }

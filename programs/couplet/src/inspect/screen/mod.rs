@@ -141,7 +141,7 @@ impl Viewer {
         })
     }
 
-    /// Handles keys as they come.
+    /// Handles keys as they arrive.
     fn watch_keys(self: &Rc<Self>) -> couplet::Result<()> {
         let keyboard: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
         let viewer = self.clone();
