@@ -368,7 +368,7 @@ print("ended")
 early = each(lambda _: "early", [None], False)
 child = os.fork()
 async def program():
-    # The child makes Deferreds of its own: those of the parent never fire in it.
+    # The child makes its own Deferreds: the parent's never fire in it.
     print(await early if child else "child", await sleep(0.01, "slept"), flush=True)
     end_runtime()
     reactor.stop()

@@ -825,7 +825,7 @@ pub(crate) mod tests {
         let file = Recording::of_world("poetry", times, &loops, faults);
         let recording = Recording::parse(&file).expect("our own");
         assert_eq!(recording.events(), 4);
-        assert_eq!(recording.records[1][1].slept(), 640_000_000, "time passes in waits alone");
+        assert_eq!(recording.records[1][1].slept(), 640_000_000, "time passes only in waits");
         let [_, south] = &recording.header.loops[..] else { panic!("two loops") };
         assert_eq!((south.id, south.host.as_deref()), (1, Some("south")));
         assert!((south.at(2_500_000_000) - 1002.5).abs() < 1e-6);

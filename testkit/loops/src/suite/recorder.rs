@@ -59,7 +59,7 @@ impl Log {
     pub fn last_but(&self, n: usize) -> String {
         let entries = self.0.borrow();
         let entry = entries.iter().nth_back(n);
-        entry.unwrap_or_else(|| panic!("not so many entries: {entries:?}")).clone()
+        entry.unwrap_or_else(|| panic!("too few entries: {entries:?}")).clone()
     }
 
     /// The index of the first entry with this prefix.
