@@ -1,4 +1,6 @@
 //! [`Allowance`]: the response bytes that a service may fetch before the client takes them.
+//!
+//! Contract: 175a.
 
 use std::fmt;
 use std::rc::{Rc, Weak};

@@ -1,4 +1,6 @@
 //! Bodies of requests and responses.
+//!
+//! Contract: 174, 174b, 175a, 176b.
 
 use std::any::Any;
 use std::cell::Cell;

@@ -1,4 +1,6 @@
 //! [`ClientLeft`]: notifies a handler when its client leaves. Twisted's `Request.notifyFinish`.
+//!
+//! Contract: 58b, 175.
 
 use std::fmt;
 use std::pin::Pin;

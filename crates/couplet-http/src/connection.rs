@@ -1,4 +1,6 @@
 //! Runs a server's connection: detects the HTTP version, serves requests and parks when idle.
+//!
+//! Contract: 51d, 58a, 105f, 171, 172, 175b.
 
 use std::future::poll_fn;
 use std::io;

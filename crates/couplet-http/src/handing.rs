@@ -1,4 +1,6 @@
 //! [`Continued`]: connections of HTTP/1.1 that move to another process.
+//!
+//! Contract: 51d.
 
 use couplet_core::hooks::named_protocol;
 use couplet_core::{Protocol, Result, Transport};

@@ -1,4 +1,6 @@
 //! Passes requests to the service, and prepares its responses.
+//!
+//! Contract: 51d, 105f, 173, 174b.
 
 use std::cell::RefCell;
 use std::convert::Infallible;

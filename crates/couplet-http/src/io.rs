@@ -1,5 +1,7 @@
 //! [`Io`]: adapts a stream to hyper's I/O traits. `Io` is `Send`, so that the user of an upgraded
 //! connection may keep it.
+//!
+//! Contract: 51d, 172.
 
 use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;

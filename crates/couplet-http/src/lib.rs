@@ -52,6 +52,8 @@
 //! WebSockets do, or `tokio::time` needs a runtime on the same thread: `serve` runs a loop inside
 //! the caller's runtime (features `http` and `tokio`), and the module `embed` does so for any
 //! program.
+//!
+//! Contract: 176c.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,6 @@
 //! Tracks the activity of a server's connection and enforces its timeouts.
+//!
+//! Contract: 51d, 58a, 58b, 105b, 105f, 172, 174, 175–175b.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;

@@ -1,4 +1,6 @@
 //! Options of HTTP servers.
+//!
+//! Contract: 58b, 172, 174, 175a, 175c, 178a.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! [`Refusal`]: requests that are framed well, but that RFC 9112 or RFC 9113 forbids a server to
 //! process.
+//!
+//! Contract: 172, 173.
 
 use std::net::Ipv6Addr;
 

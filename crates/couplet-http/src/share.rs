@@ -7,6 +7,8 @@
 //!
 //! Streams whose windows are closed can hold the whole share. So when no held piece can leave,
 //! responses that hold nothing get a turn each, as far as the server's share allows.
+//!
+//! Contract: 175a.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;

@@ -1,4 +1,6 @@
 //! URLs as people and servers write them: beyond ASCII. RFC 3987, 3.1, in the form that curl sends.
+//!
+//! Contract: 144a.
 
 use std::str;
 

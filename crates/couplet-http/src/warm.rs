@@ -1,6 +1,8 @@
 //! Buffers of connections, which are freed soon after the last response, so that the memory of idle
 //! connections is contiguous. The heap is trimmed after many buffers, or many requests of
 //! HTTP/2, were in use.
+//!
+//! Contract: 175b.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

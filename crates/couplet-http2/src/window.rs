@@ -1,4 +1,6 @@
 //! Flow control: RFC 9113, 5.2 and 6.9.
+//!
+//! Contract: 175c.
 
 /// The largest window.
 pub const MAX_WINDOW: i64 = i32::MAX as i64;

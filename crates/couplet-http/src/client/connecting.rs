@@ -1,4 +1,6 @@
 //! New connections of a client.
+//!
+//! Contract: 176a, 176b.
 
 use std::error::Error;
 use std::io;

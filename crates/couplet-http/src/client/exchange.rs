@@ -1,5 +1,7 @@
 //! Sends one request over one connection, and decides whether a failed one may be repeated: RFC
 //! 9110, 9.2.2, and RFC 9113, 8.7.
+//!
+//! Contract: 129b, 176, 176c.
 
 use std::error::Error;
 use std::io;

@@ -1,4 +1,6 @@
 //! [`Client`]: sends requests over pooled connections.
+//!
+//! Contract: 176, 176c–177.
 
 mod connecting;
 #[cfg(feature = "decompression")]

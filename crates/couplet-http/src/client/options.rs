@@ -1,4 +1,6 @@
 //! Options and errors of an HTTP client.
+//!
+//! Contract: 176, 176a, 176d, 177.
 
 use std::time::Duration;
 

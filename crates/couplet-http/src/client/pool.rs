@@ -1,5 +1,7 @@
 //! A client's connections by server: idle HTTP/1.1 connections, one shared HTTP/2 connection, and
 //! the attempt to make the first one.
+//!
+//! Contract: 176, 176a, 176c, 176d.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

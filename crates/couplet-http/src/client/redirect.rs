@@ -1,4 +1,6 @@
 //! Redirects: RFC 9110, 15.4.
+//!
+//! Contract: 177.
 
 use bytes::Bytes;
 use http::header::{

@@ -1,4 +1,6 @@
 //! [`Inbox`]: the body of a request, from the connection to its reader on any thread.
+//!
+//! Contract: 174a, 176b.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

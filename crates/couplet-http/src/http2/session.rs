@@ -1,4 +1,6 @@
 //! [`Session`]: runs the requests of an HTTP/2 connection in its task.
+//!
+//! Contract: 58a, 174b–174e, 175a–175d.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

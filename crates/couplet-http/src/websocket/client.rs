@@ -1,4 +1,6 @@
 //! The client's side of the handshake: RFC 6455, 4.1.
+//!
+//! Contract: 176c, 178.
 
 use std::io;
 use std::rc::Rc;

@@ -1,4 +1,6 @@
 //! [`H2Stream`]: an HTTP/2 stream below a WebSocket, RFC 8441.
+//!
+//! Contract: 175a.
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -1,4 +1,6 @@
 //! The server's side of the handshake: RFC 6455, 4.2.
+//!
+//! Contract: 44, 58b, 173a.
 
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};

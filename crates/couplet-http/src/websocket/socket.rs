@@ -4,6 +4,8 @@
 //! Open → Closing (our Close has left) → Ending (theirs too) → Over
 //!      ↘ Ending (theirs came, and ours with it)
 //! ```
+//!
+//! Contract: 31, 105b, 175b.
 
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};

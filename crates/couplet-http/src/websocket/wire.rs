@@ -1,5 +1,7 @@
 //! [`Wire`]: the byte stream below a WebSocket, a connection or an HTTP/2 stream. [`WireIo`] adapts
 //! it to tungstenite's state machine.
+//!
+//! Contract: 105b.
 
 use std::io::{self, Cursor, Read, Write};
 use std::str::Utf8Error;

@@ -1,4 +1,6 @@
 //! [`Connection`]: the state of a connection.
+//!
+//! Contract: 175c.
 
 mod blocks;
 mod receive;

@@ -1,4 +1,6 @@
 //! Requests, answers, and the turns of streams whose bytes wait. RFC 9113, 5.2, 6.9 and 8.1.
+//!
+//! Contract: 175c.
 
 use std::collections::VecDeque;
 

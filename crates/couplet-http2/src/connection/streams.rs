@@ -1,4 +1,6 @@
 //! [`Streams`]: the open streams, and the last closed ones. RFC 9113, 5.1.
+//!
+//! Contract: 175c.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,6 @@
 //! Blocks of fields: HEADERS and CONTINUATION. RFC 9113, 4.3, 6.2 and 6.10.
+//!
+//! Contract: 172, 174a.
 
 use std::ops::Range;
 

@@ -1,4 +1,6 @@
 //! Received frames other than blocks of fields: RFC 9113, 6.
+//!
+//! Contract: 174a.
 
 use std::ops::Range;
 

@@ -3,6 +3,8 @@
 //! Received bytes go in by [`input`](Machine::input) and come out of
 //! [`next_event`](Machine::next_event) as events; frames for the client are appended to
 //! [`out`](Machine::out).
+//!
+//! Contract: 175b.
 
 mod blocks;
 mod frames;

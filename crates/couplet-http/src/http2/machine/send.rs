@@ -1,4 +1,6 @@
 //! Frames for the client.
+//!
+//! Contract: 174d, 175c.
 
 use http::StatusCode;
 use http::header::{self, HeaderMap};
