@@ -1,4 +1,6 @@
 //! Actions on the program, if it allows them.
+//!
+//! Contract: 182a.
 
 use std::rc::Rc;
 use std::time::Duration;

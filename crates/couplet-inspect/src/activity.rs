@@ -1,5 +1,7 @@
 //! Where the time of a loop goes, read from its ring: idle, in callbacks by the protocol's type, in
 //! timed calls and tasks by their place, in the driver.
+//!
+//! Contract: 179.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

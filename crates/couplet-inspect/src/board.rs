@@ -1,5 +1,7 @@
 //! The board: the present state of all loops, as views and messages. Lives in the inspector's
 //! thread, and asks the loops when a reader needs their state.
+//!
+//! Contract: 179, 183, 184a, 184b.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -3,6 +3,8 @@
 //!
 //! The driver passes streams, so the headers of IP and TCP are made up. Sequence numbers count all
 //! bytes, those that were cut off too: a packet then says that it was longer than captured.
+//!
+//! Contract: 184e.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};

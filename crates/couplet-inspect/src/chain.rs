@@ -1,4 +1,6 @@
 //! The history of a Deferred as JSON, from which the page draws its picture.
+//!
+//! Contract: 180a.
 
 use couplet_core::Failure;
 use couplet_core::hooks::inspector::{Chain, ChainResult, ChainState, ChainStep};

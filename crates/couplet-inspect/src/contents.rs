@@ -1,4 +1,6 @@
 //! The contents in a recording: the first bytes of the chunks that its connections received and wrote.
+//!
+//! Contract: 184d.
 
 use couplet_core::hooks::inspector::{Contents, Kind, Record};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,6 @@
 //! Red flags: states of a loop that usually mean trouble, each with its threshold and its remedy.
+//!
+//! Contract: 185.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,6 @@
 //! [`Inspector`]: its options, the loops that it looks at, and its thread.
+//!
+//! Contract: 182, 183, 184, 184b–184d.
 
 use std::any::Any;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! Recordings that the program writes: at its end, and when a flag is raised.
+//!
+//! Contract: 184c.
 
 use std::collections::BTreeSet;
 use std::fs;

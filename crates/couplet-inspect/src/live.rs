@@ -1,4 +1,6 @@
 //! The WebSocket of a page: changes, as often as the page asks for them.
+//!
+//! Contract: 183.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

@@ -11,6 +11,8 @@
 //! contents     loop after loop, as long as its header says, if it kept any: for each chunk the number of
 //!              its record (4 bytes, little-endian), the count of its bytes (4 bytes), and the bytes
 //! ```
+//!
+//! Contract: 184a, 184b, 184d.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! Rows of the views, made from the snapshot of a loop.
+//!
+//! Contract: 180, 180a.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,4 +1,6 @@
 //! The server of the page and of the views as JSON, about a program or from a recording.
+//!
+//! Contract: 181.
 
 use std::rc::Rc;
 

@@ -1,5 +1,7 @@
 //! The thread of an inspector: its loop serves the page, and makes recordings. Another thread logs
 //! its warnings and errors, so that the loop never waits for the program's log.
+//!
+//! Contract: 179, 181, 182.
 
 use std::io;
 use std::sync::{Arc, mpsc};

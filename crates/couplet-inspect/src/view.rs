@@ -1,4 +1,6 @@
 //! Views: the rows of one kind, each with the time of its last change.
+//!
+//! Contract: 183.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
