@@ -1,4 +1,6 @@
 //! [`Bus`], the handle, and [`Subscription`].
+//!
+//! Contract: 201, 203, 206.
 
 use std::fmt;
 use std::rc::Rc;

@@ -1,6 +1,8 @@
 //! The state of a bus that all implementations share: the subscriptions, and an inbox of messages
 //! and events. The inbox is delivered in calls of the loop, never inside a call of the user, and
 //! one item at a time; after a panic of a subscriber, the next call continues.
+//!
+//! Contract: 201, 206, 209, 230, 232, 233.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

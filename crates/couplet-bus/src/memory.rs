@@ -2,6 +2,8 @@
 //!
 //! INVARIANT: a message is queued for all its subscriptions under one lock, so all buses see the
 //! messages in one order.
+//!
+//! Contract: 201–205.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};

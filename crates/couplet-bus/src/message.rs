@@ -1,4 +1,6 @@
 //! A message, and its headers.
+//!
+//! Contract: 204.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -1,4 +1,6 @@
 //! [`Messages`]: a subscription with a queue.
+//!
+//! Contract: 129b, 205.
 
 use std::cell::Cell;
 use std::fmt;

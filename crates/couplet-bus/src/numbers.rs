@@ -2,6 +2,8 @@
 //!
 //! A publisher numbers its messages to a subject: 1, 2, 3. A header has the publisher's name and
 //! the number.
+//!
+//! Contract: 233.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

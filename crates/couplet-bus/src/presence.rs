@@ -3,6 +3,8 @@
 //! Each member has an id and publishes to `<subject>.<id>`: a hello when it joins, a heartbeat in
 //! each interval, and a farewell. The first byte of a message is its kind, the rest the member's
 //! metadata.
+//!
+//! Contract: 210.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,4 +1,6 @@
 //! Requests and their replies, through one subscription to `_INBOX.<random>.*`.
+//!
+//! Contract: 203.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

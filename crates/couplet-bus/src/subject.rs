@@ -1,5 +1,7 @@
 //! Subjects, and the patterns that match them, by the rules of NATS: tokens separated by dots; in a
 //! pattern, `*` matches one token and a last `>` one or more.
+//!
+//! Contract: 201, 204.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! The numbers and the last messages of a room. The caller passes the time.
+//!
+//! Contract: 190, 191.
 
 use std::collections::VecDeque;
 use std::time::Instant;

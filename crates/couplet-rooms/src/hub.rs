@@ -2,6 +2,8 @@
 //!
 //! INVARIANT: a change and its items to the loops are made under one lock, so every loop sees the
 //! items of a room in the same order. The only code of the user that runs under it compares keys.
+//!
+//! Contract: 186, 189–193b.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

@@ -2,6 +2,8 @@
 //!
 //! A message goes to the transport until that is full, and then into the member's queue, from which
 //! it leaves when the transport has drained. All members of a connection wait for that together.
+//!
+//! Contract: 188, 190.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

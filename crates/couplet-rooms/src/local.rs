@@ -4,6 +4,8 @@
 //! for a flush. A call gives a bounded number of messages to members; another one, in the next turn,
 //! continues. The observer and the drops of messages run while nothing is borrowed; after a panic of
 //! them, a further call continues as well.
+//!
+//! Contract: 186–190, 193–193b.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

@@ -1,4 +1,6 @@
 //! [`Member`]: a connection in a room.
+//!
+//! Contract: 187.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -1,4 +1,6 @@
 //! The options of a room, and the limits of all rooms together.
+//!
+//! Contract: 188, 191–193, 193b.
 
 use std::time::Duration;
 

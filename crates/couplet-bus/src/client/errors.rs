@@ -1,5 +1,7 @@
 //! The errors that a server reports: a server may repeat one without end, and each event may become a
 //! line of a log.
+//!
+//! Contract: 206a.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! The client of a server: keeps a connection to one of the servers, and its output and
 //! subscriptions until then. A [`Dialect`] has the words of the protocol.
+//!
+//! Contract: 204, 206–207, 207b, 209, 230.
 
 mod errors;
 mod queue;

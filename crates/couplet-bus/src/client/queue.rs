@@ -1,4 +1,6 @@
 //! Output of a client: frames that wait for a connection, or for room in it, and then for answers.
+//!
+//! Contract: 209, 216, 230.
 
 use std::collections::VecDeque;
 

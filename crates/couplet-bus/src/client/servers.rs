@@ -1,4 +1,6 @@
 //! The servers of a cluster: those that the program names, and those that they name.
+//!
+//! Contract: 207, 207a.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,5 +1,7 @@
 //! One connection to a server: the time for its login, its PINGs, and its end. A [`Conversation`] has
 //! the words.
+//!
+//! Contract: 206, 207b–209, 213.
 
 use std::rc::{Rc, Weak};
 

@@ -1,4 +1,6 @@
 //! The settings that the clients of all kinds of servers have.
+//!
+//! Contract: 204, 207, 207c–209, 213.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! [`Following`]: reads a log continuously. [`Reader`] turns its messages into entries.
+//!
+//! Contract: 224–226, 230.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -1,4 +1,6 @@
 //! The log in the memory of a process.
+//!
+//! Contract: 221, 222, 225, 227.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -2,6 +2,8 @@
 //!
 //! An [`Engine`] stores and reads once; retries, the order of appends, and gaps are handled here,
 //! for all engines.
+//!
+//! Contract: 221–223, 225, 227, 230.
 
 mod engine;
 mod follow;

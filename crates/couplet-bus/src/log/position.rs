@@ -1,4 +1,6 @@
 //! [`Position`]: the number of a message in its log.
+//!
+//! Contract: 221.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,6 @@
 //! The client in the words of NATS.
+//!
+//! Contract: 202.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,4 +1,6 @@
 //! The JSON of INFO and CONNECT.
+//!
+//! Contract: 208.
 
 use couplet_core::Result;
 use serde::{Deserialize, Serialize};

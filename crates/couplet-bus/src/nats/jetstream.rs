@@ -3,6 +3,8 @@
 //!
 //! Reads use consumers that the server keeps in memory and that acknowledge nothing: the place of a
 //! reader is its own, and a server that restarts can't forget it.
+//!
+//! Contract: 212.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

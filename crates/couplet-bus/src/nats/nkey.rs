@@ -1,5 +1,7 @@
 //! Nkeys: Ed25519 keys in base32 with a prefix and a checksum, as in
 //! <https://github.com/nats-io/nkeys>.
+//!
+//! Contract: 208.
 
 use std::fmt;
 use std::sync::Arc;

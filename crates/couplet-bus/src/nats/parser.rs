@@ -1,5 +1,7 @@
 //! The protocol of a NATS server as a state machine without I/O: bytes in, operations out.
 //! Source: the client protocol, <https://docs.nats.io/reference/reference-protocols/nats-protocol>.
+//!
+//! Contract: 204, 211.
 
 use bytes::Bytes;
 

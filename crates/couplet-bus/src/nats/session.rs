@@ -1,4 +1,6 @@
 //! One connection to a server: INFO, perhaps TLS, CONNECT and the first PONG; then messages.
+//!
+//! Contract: 207a, 207b, 208.
 
 use couplet_core::{Result, Transport};
 

@@ -6,6 +6,8 @@
 //! <name>: <value>            for each header; the lines end with CR LF
 //!                            an empty line, then the payload
 //! ```
+//!
+//! Contract: 215.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

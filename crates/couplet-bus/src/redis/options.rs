@@ -1,4 +1,6 @@
 //! The settings of a Redis client, and its address.
+//!
+//! Contract: 213.
 
 use std::fmt;
 

@@ -4,6 +4,8 @@
 //! [`Parser`] finds the ends of replies and enforces the limits, in time linear in the bytes.
 //! `redis_protocol` then decodes whole replies: that decoder has no limits, recurses as deep as the
 //! input says, and begins anew with each piece of it.
+//!
+//! Contract: 217.
 
 use bytes::{Bytes, BytesMut};
 use redis_protocol::resp3::decode::complete::decode_bytes;

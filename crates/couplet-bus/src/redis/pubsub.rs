@@ -2,6 +2,8 @@
 //!
 //! INVARIANT: each subscription belongs to one channel or one glob, and the server sends a message
 //! once for each of these that matches. So a message reaches each subscription once.
+//!
+//! Contract: 201, 203, 204, 214–216a.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

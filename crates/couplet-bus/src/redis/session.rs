@@ -1,4 +1,6 @@
 //! One connection to a server: perhaps TLS, HELLO, SELECT and PING; then answers and messages.
+//!
+//! Contract: 213, 216, 216a.
 
 use bytes::Bytes;
 use couplet_core::{Result, Transport};

@@ -3,6 +3,8 @@
 //! The id of an entry is `<epoch>-<number>`. An entry has the time of its append in microseconds,
 //! and the payload. A hash holds the limits of the stream, and a key for each writer its newest
 //! append. Appends are announced on a channel: a command that blocks would delay the bus.
+//!
+//! Contract: 218, 219.
 
 use std::cell::RefCell;
 use std::rc::Rc;
