@@ -1,4 +1,6 @@
 //! Logging to stderr, by a thread that waits for its reader, and the report of a panic.
+//!
+//! Contract: 119c.
 
 use std::io::IsTerminal;
 

@@ -1,5 +1,7 @@
 //! Standard output for results only: flushed, and a silent end if its reader closed it. Standard
 //! error for messages; it may be closed too, and a failure to write there is ignored.
+//!
+//! Contract: 119c.
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -1,5 +1,7 @@
 //! A program on the command line: it parses its arguments, runs with a log and an inspector, and ends
 //! with an exit code.
+//!
+//! Contract: 119c.
 
 use std::process::ExitCode;
 

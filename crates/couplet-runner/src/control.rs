@@ -1,6 +1,8 @@
 //! The control socket: a line with an order, answered with lines, or after `record` with the bytes of
 //! a recording. The first line is `ok`, or `error: ` and the reason. The connection ends after the
 //! answer.
+//!
+//! Contract: 48a, 105d.
 
 use std::path::Path;
 use std::rc::{Rc, Weak};

@@ -1,5 +1,7 @@
 //! The log: lines for people or of JSON, on stderr or in a file that is opened again on SIGHUP. Loops
 //! only queue lines: a [`Backlog`]'s thread waits for their reader.
+//!
+//! Contract: 119c.
 
 use std::cell::RefCell;
 use std::fs::File;

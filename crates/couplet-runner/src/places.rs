@@ -1,6 +1,8 @@
 //! The sockets of a program's ports, for connections or for datagrams, by their places in its
 //! configuration. A new process of the program, or a service whose configuration has changed, serves
 //! the sockets that are open.
+//!
+//! Contract: 160h.
 
 mod kinds;
 mod opening;

@@ -1,4 +1,6 @@
 //! Applies a changed configuration to a program that runs.
+//!
+//! Contract: 160h.
 
 use std::cell::RefCell;
 use std::io;

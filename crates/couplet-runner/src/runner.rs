@@ -1,4 +1,6 @@
 //! [`Runner`]: a program's services, and its `main`.
+//!
+//! Contract: 119c.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -1,5 +1,7 @@
 //! A program that runs: its supervisor, and the requests that come from signals and from the
 //! control socket.
+//!
+//! Contract: 48a, 105d, 105f.
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;

@@ -1,5 +1,7 @@
 //! The descriptor store of systemd: connections survive the death of the process. For each connection it
 //! holds the socket, and a file in memory with the latest record, under one name.
+//!
+//! Contract: 51e.
 
 use std::collections::BTreeMap;
 use std::fs::File;

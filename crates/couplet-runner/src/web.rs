@@ -1,5 +1,7 @@
 //! Health and metrics over HTTP: `/healthz` and `/readyz` for load balancers and orchestrators,
 //! `/metrics` for Prometheus.
+//!
+//! Contract: 48a.
 
 use couplet::Failure;
 use couplet::http::{Body, HttpExt, local};

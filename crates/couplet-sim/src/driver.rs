@@ -1,6 +1,8 @@
 //! The simulator's driver: the I/O seam between one host's loop and its simulated operating system.
 //!
 //! Readiness style: it reports readable connections, and a write immediately takes as much as fits.
+//!
+//! Contract: 88.
 
 use std::any::Any;
 use std::cell::{RefCell, RefMut};

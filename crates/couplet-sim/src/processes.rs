@@ -1,5 +1,7 @@
 //! Child processes of simulated programs: [`Sim::program`], and the simulated side of
 //! [`Reactor::spawn_process`].
+//!
+//! Contract: 154c.
 
 use std::collections::BTreeMap;
 use std::fmt;

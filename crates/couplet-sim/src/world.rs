@@ -1,4 +1,6 @@
 //! [`Sim`]: the hosts' programs, and the event loop that advances time and turns them.
+//!
+//! Contract: 119d.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! The two kinds of ports with places: for connections, and for datagrams.
+//!
+//! Contract: 160h.
 
 use std::io;
 use std::net::IpAddr;

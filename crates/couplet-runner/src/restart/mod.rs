@@ -2,6 +2,8 @@
 //! have started, this process accepts no more and reads no datagrams, lets its connections finish,
 //! and ends. No connect is refused during the change, and each datagram reaches one of the two; if
 //! the new process fails, nothing has changed.
+//!
+//! Contract: 150c, 160h.
 
 mod generations;
 mod heir;

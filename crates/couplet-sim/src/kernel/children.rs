@@ -1,5 +1,7 @@
 //! Child processes of simulated programs. A child is a separate host on its parent's machine:
 //! faults of the parent hit the child too, and it does not outlive the parent's program.
+//!
+//! Contract: 145c, 154c.
 
 use std::cell::{Cell, RefCell};
 use std::io;

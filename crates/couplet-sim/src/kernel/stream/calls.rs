@@ -1,6 +1,8 @@
 //! The calls that programs make on a stream: connect, write, read, close.
 //!
 //! Closing with unread input sends a reset; so does data arriving at a closed socket.
+//!
+//! Contract: 32a, 154c.
 
 use std::collections::VecDeque;
 use std::io;
