@@ -3,6 +3,8 @@
 //! One loop of each server has the link, which forwards the lines of the server's members to the
 //! bus and publishes lines of other servers in the room, in the order of each speaker. Each server
 //! announces the names of its people, and repeats the announcement as its heartbeat.
+//!
+//! Contract: 228a.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -1,5 +1,7 @@
 //! The kept lines of the chat, shared by all loops: the link reads them from a log, and publishes
 //! each with its number in a room whose history has the last ones.
+//!
+//! Contract: 228.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

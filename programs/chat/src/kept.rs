@@ -1,5 +1,7 @@
 //! The lines of a chat with a history, in the loop of the link: members' lines go to a log, which
 //! has one order for all servers, and the log's lines go to the room.
+//!
+//! Contract: 228–228b.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -2,6 +2,8 @@
 //!
 //! Each line is sent to all other members, after the sender's name. A slow reader does not delay
 //! the others: its lines are buffered up to a cap, then it is disconnected.
+//!
+//! Contract: 71, 228.
 
 #[cfg(test)]
 mod tests;

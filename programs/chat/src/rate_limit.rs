@@ -1,4 +1,6 @@
 //! Rate limit for one member: the excess is delayed, not lost.
+//!
+//! Contract: 228.
 
 use std::time::{Duration, Instant};
 

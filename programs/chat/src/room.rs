@@ -1,5 +1,7 @@
 //! The chat's room: its members in all loops, and their names, which are unique across all servers
 //! of a bus.
+//!
+//! Contract: 228.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

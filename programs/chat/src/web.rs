@@ -2,6 +2,8 @@
 //!
 //! The member behind a page is the same as behind any connection. A pair of sockets joins the two,
 //! so a slow page, and one that talks too fast, meet the same limits as a line client.
+//!
+//! Contract: 228.
 
 use std::cell::Cell;
 use std::future::poll_fn;

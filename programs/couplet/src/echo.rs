@@ -1,4 +1,6 @@
 //! `couplet echo`: sends back the bytes that it receives, no faster than the client reads.
+//!
+//! Contract: 71, 105f.
 
 use std::net::SocketAddr;
 use std::time::Duration;

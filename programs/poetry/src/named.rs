@@ -3,6 +3,8 @@
 //! The answer to a title is `poem BYTES TITLE` followed by that many bytes, or `error TEXT`; the
 //! answer to an empty line or `?` is `titles N` and N lines. Requests may be pipelined; reading
 //! pauses while an answer is in progress or the client does not read.
+//!
+//! Contract: 71.
 
 use std::rc::Rc;
 use std::time::Duration;

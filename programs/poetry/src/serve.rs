@@ -1,4 +1,6 @@
 //! `poetry serve`: sends each client the next poem, without a request.
+//!
+//! Contract: 71.
 
 use std::path::PathBuf;
 use std::sync::Arc;

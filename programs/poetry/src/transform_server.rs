@@ -1,5 +1,7 @@
 //! The server of `poetry transform`: netstrings `NAME.POEM` in, netstrings with the
 //! transformed poems out, in order.
+//!
+//! Contract: 71.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! `couplet connect` over UDP: sends each piece of stdin (on a terminal, a line) as a datagram, and
 //! prints the peer's datagrams on stdout.
+//!
+//! Contract: 160i.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};

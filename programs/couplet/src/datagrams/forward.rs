@@ -1,5 +1,7 @@
 //! `couplet forward` over UDP: each client gets its own port towards the server, so that answers
 //! can be routed back. The port closes after an idle period: UDP has no end of stream to forward.
+//!
+//! Contract: 160i.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

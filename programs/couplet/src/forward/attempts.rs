@@ -1,5 +1,7 @@
 //! The connect for one client: servers are tried in the balancer's order until one answers. The
 //! client is not read in the meantime, and reset once all have failed.
+//!
+//! Contract: 145e.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,6 +1,8 @@
 //! `--check`: each loop connects to each server from time to time, and closes the connection.
 //!
 //! The checks belong to a port: they begin when it opens and end when it closes.
+//!
+//! Contract: 145e.
 
 use std::cell::RefCell;
 use std::rc::Rc;

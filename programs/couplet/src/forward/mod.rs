@@ -2,6 +2,8 @@
 //!
 //! Law 9: nothing is read from a client before its server is connected; from then on the relay's
 //! back-pressure bounds the bytes in memory.
+//!
+//! Contract: 71d.
 
 mod attempts;
 mod checks;

@@ -1,6 +1,8 @@
 //! `couplet inspect PID`: finds the best source in a process, by `/proc`. An inspector is asked, or else the
 //! control socket for the URL of one, or else for its status. Without either, SIGUSR1 has the
 //! program print a snapshot, if it catches that signal.
+//!
+//! Contract: 183b.
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};

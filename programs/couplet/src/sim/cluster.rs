@@ -4,6 +4,8 @@
 //! Each client gets another's lines once and in order. The bus of either node reports each gap: the
 //! nodes add their counts of losses to each line. After the storm every client gets lines from the
 //! speakers of all nodes. In one world of eight the bus is in memory.
+//!
+//! Contract: 231.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

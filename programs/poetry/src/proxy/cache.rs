@@ -1,4 +1,6 @@
 //! One poem for many clients: fetched once, cached for a while, delivered to all waiters.
+//!
+//! Contract: 220.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -4,6 +4,8 @@
 //! renews and which expires soon after its crash. The others wait for the announcement that the lock
 //! is free, and look regularly in case they miss it. A proxy that can't use Redis, or has waited for too
 //! long, fetches without the lock, which saves work and protects nothing.
+//!
+//! Contract: 220.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt;

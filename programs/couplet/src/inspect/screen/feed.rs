@@ -1,4 +1,6 @@
 //! The connection to the inspector's `/live`: a message each second, with the rows that changed.
+//!
+//! Contract: 183a.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

@@ -2,6 +2,8 @@
 //!
 //! `model` is the state of the view, `draw` shows it; both are without I/O. This file has the terminal,
 //! whose keys a loop watches, and `feed` the connection to the inspector.
+//!
+//! Contract: 183a.
 
 mod acting;
 mod chain;

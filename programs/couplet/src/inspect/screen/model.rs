@@ -1,5 +1,7 @@
 //! The state of the view: the tab, the order and the filter of its rows, the selection, and the effects
 //! of keys. No I/O: messages and keys go in, and `draw` shows the result.
+//!
+//! Contract: 183a.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -1,4 +1,6 @@
 //! The table of a view. Only the rows in sight are formatted.
+//!
+//! Contract: 183a.
 
 use std::collections::BTreeMap;
 
