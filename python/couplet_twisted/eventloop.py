@@ -1,5 +1,7 @@
 """
 asyncio beside Twisted: the event loop of a reactor, which runs in the reactor's loop.
+
+Contract: 106a.
 """
 
 import os

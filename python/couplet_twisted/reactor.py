@@ -1,5 +1,7 @@
 """
 The reactor: Twisted's own triggers, threads, signals and processes on Couplet's loop.
+
+Contract: 106a.
 """
 
 import errno
