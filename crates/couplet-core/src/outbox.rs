@@ -4,6 +4,8 @@
 //! copy, and so is a part of a file. A connection owns no buffer while its outbox is empty: a drained
 //! buffer returns to its loop's [`Spares`], and the next write of any connection reuses it. An offset
 //! at the front skips sent bytes, so a partial write moves nothing.
+//!
+//! Contract: 74a, 74c, 162.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -1,6 +1,8 @@
 //! The [`Protocol`] trait, which you implement.
 //!
 //! Twisted's `IProtocol` and `IHalfCloseableProtocol`.
+//!
+//! Contract: 58, 59, 105a, 162.
 
 use std::any::{Any, TypeId, type_name};
 use std::borrow::Cow;

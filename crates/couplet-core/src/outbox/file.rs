@@ -9,6 +9,8 @@
 //! Bytes may follow the opened version, as in a log. To the system, a file that was appended to looks like
 //! one that was overwritten by a longer one, and a renamed file like one that was overwritten and got its
 //! old time back: in these cases the first and the last bytes of the opened version are compared.
+//!
+//! Contract: 74a, 74b, 74d.
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -3,6 +3,9 @@
 //!
 //! INVARIANT (law 2): no field of a connection cell is borrowed while user code runs, and user
 //! objects (producers, closures, foreign buffers) are dropped with no cell borrowed.
+//!
+//! Contract: 6–8, 10, 12, 15, 15b, 15d, 15e, 17a–19, 46, 50, 50a, 51a, 51e, 52, 55b, 60a, 64b, 65,
+//! 66, 70, 71, 74c, 84a, 162, 169b.
 
 use std::any::Any;
 use std::borrow::Cow;

@@ -30,6 +30,9 @@
 //!
 //! With [`reset_unless_closed`](Transport::set_reset_unless_closed), a stop and a panic before our
 //! FIN end the connection with RST.
+//!
+//! Contract: 1, 3–5b, 11–15b, 17, 17a, 19–20b, 23–27, 29–31, 44, 45, 50, 50a, 51d–54, 55a–56, 58,
+//! 60–62, 65, 66, 69, 70, 71b, 74b, 79, 80, 84, 105a, 162, 165.
 
 use std::any::Any;
 use std::io;

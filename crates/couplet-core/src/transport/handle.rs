@@ -1,5 +1,7 @@
 //! [`Connection`]: calls back into a protocol's `&mut self`. The turn runs the recorded calls, so
 //! borrows can't conflict.
+//!
+//! Contract: 20a, 50a, 50b, 129b.
 
 use std::any::TypeId;
 use std::fmt;

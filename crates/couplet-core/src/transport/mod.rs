@@ -2,6 +2,8 @@
 //! it.
 //!
 //! Twisted's `ITransport`, `IConsumer` and the `IHalfCloseableProtocol` side of `tcp.Connection`.
+//!
+//! Contract: 2, 6, 8, 9, 16, 55a, 55b, 64b, 67, 68, 71, 84, 105e, 125b, 169b.
 
 pub(crate) mod cell;
 pub(crate) mod connection;

@@ -1,4 +1,6 @@
 //! The settings and counters of a connection, which move with it to another process.
+//!
+//! Contract: 51d.
 
 use std::time::{Duration, Instant};
 

@@ -4,6 +4,8 @@
 //! [`GuardedLayers::call`] is the only way to call them. A panic becomes an error and drops all
 //! layers, so that none is called again; their outboxes remain, empty. Between calls the connection
 //! does not query its layers: it reads the values measured at the end of the last call.
+//!
+//! Contract: 44.
 
 #[cfg(feature = "testing")]
 use std::any::TypeId;

@@ -12,6 +12,8 @@
 //! While feeding, [`ProtocolSink`] borrows the protocol, separately from the layers. The state stays
 //! readable and cannot change: [`SinkEvents`] collects events, which [`Life::apply_sink_events`]
 //! applies afterwards.
+//!
+//! Contract: 6a, 15b, 51d, 55a, 63, 72, 73, 74a, 76, 78–81, 84, 84a.
 
 use std::any::Any;
 use std::io;

@@ -1,6 +1,8 @@
 //! Limits on stalls of open connections. The half-close timeout limits how long no byte moves in
 //! either direction after the peer's end; the write timeout, how long the peer takes none of the
 //! waiting output.
+//!
+//! Contract: 15d, 15e, 71d.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! The reason why a connection waits: [`Life::why`], one function of its state.
+//!
+//! Contract: 180.
 
 use super::{Life, OurFin, Reading, State, Writing};
 use crate::why::{Why, size};
