@@ -1,6 +1,8 @@
 //! Addresses of connections and ports. Depends on no other module.
 //!
 //! Twisted's `IPv4Address`, `IPv6Address` and `UNIXAddress` as one enum.
+//!
+//! Contract: 144a, 145a, 161.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;

@@ -1,4 +1,6 @@
 //! [`Connector`], the handle to an outgoing connection, and its state, which the turn advances.
+//!
+//! Contract: 37, 39, 51, 136, 145a, 180.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -2,6 +2,8 @@
 //! get back to `&mut self` through [`DatagramPort`].
 //!
 //! Twisted's `DatagramProtocol` and `IUDPTransport`.
+//!
+//! Contract: 129b, 155, 157, 158, 160a, 160b, 160d–160g.
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};

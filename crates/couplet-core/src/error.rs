@@ -2,6 +2,8 @@
 //!
 //! One type per operation: [`Reason`] for the end of a connection (Twisted's `ConnectionDone`,
 //! `ConnectionLost`, …), [`ListenError`] and [`ConnectError`] for listening and connecting.
+//!
+//! Contract: 20b, 24, 28, 32, 32a, 34.
 
 mod tls;
 

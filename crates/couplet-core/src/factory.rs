@@ -2,6 +2,8 @@
 //! [`Shared`] lets many ports and connects use one factory.
 //!
 //! Twisted's `IProtocolFactory`, `Factory` and `ClientFactory` in one trait.
+//!
+//! Contract: 41, 44, 81a.
 
 mod erased;
 mod layered;

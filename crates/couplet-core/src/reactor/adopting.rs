@@ -1,5 +1,7 @@
 //! Connections that the user made by other means, and passes to the loop. Twisted's
 //! `adoptStreamConnection`.
+//!
+//! Contract: 51a.
 
 use std::cell::RefCell;
 use std::io;

@@ -1,4 +1,6 @@
 //! [`Reactor::connect_tcp`] and related methods, and the requests of a [`Connector`].
+//!
+//! Contract: 35, 36, 51.
 
 use std::cell::RefCell;
 use std::rc::Rc;

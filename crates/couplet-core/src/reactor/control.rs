@@ -1,4 +1,6 @@
 //! Requests about the run: a stop, shutdown triggers, snapshots and interrupts.
+//!
+//! Contract: 99, 103.
 
 use std::panic::Location;
 

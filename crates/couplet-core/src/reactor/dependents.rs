@@ -1,5 +1,7 @@
 //! Programs at the other end of adopted connections that must end with them. The end of a run waits
 //! for them to exit, and kills the remaining ones.
+//!
+//! Contract: 145c.
 
 use std::any::Any;
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Draining, so that a server ends without cutting off its clients: the ports close, the
 //! connections are asked to finish, and the remaining ones are closed and finally aborted.
+//!
+//! Contract: 105b.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

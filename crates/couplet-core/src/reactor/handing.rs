@@ -1,4 +1,6 @@
 //! Connections that move to another process: [`Reactor::hand_over`] and [`Reactor::take_over`].
+//!
+//! Contract: 51d.
 
 use std::fmt;
 use std::io;

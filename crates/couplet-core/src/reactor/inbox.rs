@@ -1,6 +1,8 @@
 //! The queue from other threads into a loop: woken tasks and calls.
 //!
 //! The queue does not depend on the loop, so `tests/inbox.rs` can run it through every interleaving.
+//!
+//! Contract: 96.
 
 use std::collections::VecDeque;
 

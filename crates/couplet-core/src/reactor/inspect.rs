@@ -1,4 +1,6 @@
 //! The inspector of a loop: it gets the loop when that is created.
+//!
+//! Contract: 180a.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

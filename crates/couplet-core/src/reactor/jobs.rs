@@ -1,4 +1,6 @@
 //! Blocking work on the driver's threads: [`Reactor::defer_to_thread`].
+//!
+//! Contract: 97.
 
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::Ordering;

@@ -2,6 +2,8 @@
 //!
 //! The kernel's counters decide. A record holds the positions in both streams that its state
 //! describes; if the process read or wrote anything after that, the socket's positions differ.
+//!
+//! Contract: 51e.
 
 #[cfg(unix)]
 use std::io;

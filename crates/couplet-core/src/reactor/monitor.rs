@@ -1,6 +1,8 @@
 //! Reports the loop's current call to the stall detector, and measures its time. User code is
 //! wrapped when it enters the loop, so that calls in a loop with neither cost nothing extra.
 //! Callbacks of Deferreds count as part of the call that fires them.
+//!
+//! Contract: 97a.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};

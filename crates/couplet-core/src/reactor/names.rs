@@ -1,4 +1,6 @@
 //! Name lookups: [`Reactor::resolve`]. Connectors also take the tickets of their lookups from here.
+//!
+//! Contract: 32, 141, 142a.
 
 use std::io;
 use std::net::IpAddr;

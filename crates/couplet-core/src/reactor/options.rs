@@ -1,4 +1,6 @@
 //! Options of a loop.
+//!
+//! Contract: 31, 57, 71b, 106b, 105b.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

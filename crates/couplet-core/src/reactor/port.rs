@@ -1,4 +1,6 @@
 //! [`Reactor::listen_tcp`] and related methods, and [`Port`]: a listening socket and its factory.
+//!
+//! Contract: 21–22b, 34, 48a, 51a, 71c.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

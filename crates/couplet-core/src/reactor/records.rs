@@ -1,5 +1,7 @@
 //! [`Records`]: the requests that handles have recorded and the turn has not yet applied, the loop's
 //! time, and the state that handles and the turn share.
+//!
+//! Contract: 125b.
 
 use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::{BTreeMap, VecDeque};

@@ -1,6 +1,8 @@
 //! Calls from other threads: [`Remote`], the only handle to a loop that is `Send`.
 //!
 //! Twisted's `callFromThread` and `blockingCallFromThread`.
+//!
+//! Contract: 96, 98.
 
 use std::fmt;
 use std::panic::Location;

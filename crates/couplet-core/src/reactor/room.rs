@@ -1,5 +1,7 @@
 //! The room of a loop for connections: [`LoadLimits`](super::LoadLimits), where loops hand connections
 //! to each other.
+//!
+//! Contract: 22e, 103l.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

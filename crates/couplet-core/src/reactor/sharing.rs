@@ -1,6 +1,8 @@
 //! One listening socket for several loops: one loop accepts, and hands each connection to the loop
 //! with the fewest connections. For sockets that the system cannot distribute among loops: UNIX
 //! sockets, inherited ones, and TCP on systems other than Linux.
+//!
+//! Contract: 103g, 103h, 103k, 103l.
 
 use std::cell::Cell;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! [`Snapshot`]: the open, active and pending objects of a loop; for people and for tests.
+//!
+//! Contract: 160e.
 
 use std::fmt;
 use std::panic::Location;

@@ -1,4 +1,6 @@
 //! Tasks of the loop: [`Reactor::spawn`].
+//!
+//! Contract: 125, 125b.
 
 use std::future::Future;
 use std::panic::Location;

@@ -6,6 +6,8 @@
 //!
 //! A failed `setup`, an early end and an impatient signal lead from each stage straight to `Ending`;
 //! a script that is done leads from `Running` back to `Idle`.
+//!
+//! Contract: 100, 103, 105, 105c.
 
 use std::cell::{Cell, RefCell};
 use std::panic::Location;

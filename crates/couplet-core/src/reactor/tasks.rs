@@ -3,6 +3,8 @@
 //! The futures, and the resolvers of their Deferreds, stay in the loop's table. A waker holds only
 //! a task id and a queue, so it is harmless in another thread, or after the loop is dropped. A task
 //! that wakes itself runs again in the next turn, after I/O.
+//!
+//! Contract: 125a.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::future::Future;

@@ -1,4 +1,6 @@
 //! Watching foreign descriptors: [`Reactor::watch`]. Twisted's `addReader` and `addWriter`.
+//!
+//! Contract: 106.
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};

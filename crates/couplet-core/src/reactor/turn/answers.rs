@@ -1,5 +1,7 @@
 //! When answers (the replies to received bytes) are sent: immediately, or together with the answers
 //! to other events of a batch.
+//!
+//! Contract: 57a.
 
 use std::time::{Duration, Instant};
 

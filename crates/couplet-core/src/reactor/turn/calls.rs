@@ -1,4 +1,6 @@
 //! Calls from other threads, watches and dependents, in the turn.
+//!
+//! Contract: 96, 106.
 
 use super::core::Core;
 use crate::driver::{Commands, UserCall};

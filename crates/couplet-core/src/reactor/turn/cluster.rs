@@ -1,6 +1,8 @@
 //! [`cluster`] and [`Cluster`]: one program in several loops.
 //!
 //! Twisted has no equivalent: its programs start a process per core.
+//!
+//! Contract: 103b–103f.
 
 use std::cell::Cell;
 use std::fmt;

@@ -4,6 +4,8 @@
 //!
 //! [`Connecting`] owns the connectors, their lookups and their attempts, but knows neither the turn
 //! nor the connections: the turn passes events in, and takes an established connection out.
+//!
+//! Contract: 32, 35–40, 140, 141, 144a.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

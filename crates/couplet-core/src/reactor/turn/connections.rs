@@ -1,5 +1,7 @@
 //! The loop's side of one connection: creates it, calls into it, carries out the consequences,
 //! sends its output, and removes it.
+//!
+//! Contract: 2a, 51b, 55a, 57a, 64, 64a, 65.
 
 use std::rc::Rc;
 use std::time::Instant;

@@ -4,6 +4,8 @@
 //! `DatagramQueue`, which keeps the boundaries that an `Outbox` would lose; within a batch of input,
 //! answers wait for its end. `Core::send_all_datagrams` decides how to treat an error; a driver only
 //! reports it.
+//!
+//! Contract: 157, 158, 159, 160a, 160c, 160f, 160g.
 
 use std::io;
 use std::rc::Rc;

@@ -1,4 +1,6 @@
 //! Drains, in the turn.
+//!
+//! Contract: 105a, 105b, 105e.
 
 use std::iter;
 use std::rc::Rc;

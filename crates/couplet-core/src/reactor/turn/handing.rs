@@ -1,4 +1,6 @@
 //! Connections that leave for another process, in the turn.
+//!
+//! Contract: 51d.
 
 use super::core::Core;
 use crate::driver::{CloseMode, Commands, Key};

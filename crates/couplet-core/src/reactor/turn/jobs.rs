@@ -1,4 +1,6 @@
 //! Blocking jobs and name lookups, in the turn.
+//!
+//! Contract: 97, 142a, 144a.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,4 +1,6 @@
 //! Connections that are kept for another process: their records leave at the end of the turn.
+//!
+//! Contract: 51e.
 
 use std::io;
 use std::time::Instant;

@@ -1,4 +1,6 @@
 //! The limits of a loop on its connections and on their unsent output: [`LoadLimits`].
+//!
+//! Contract: 22e, 71b, 71c.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Connections with layers, until every layer is open. The protocol does not exist yet, so a client
 //! that never completes a handshake does not cost one.
+//!
+//! Contract: 36, 42, 43, 51a, 77, 81, 81a.
 
 use std::rc::Rc;
 

@@ -1,4 +1,6 @@
 //! Ports, in the turn: connections that were accepted, also on shared sockets, or adopted.
+//!
+//! Contract: 21, 22, 22c, 22d, 51a, 51d, 103h, 103k.
 
 use std::rc::Rc;
 use std::time::Duration;

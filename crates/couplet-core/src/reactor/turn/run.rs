@@ -1,5 +1,7 @@
 //! The [`Loop`], which owns the driver and the connections, and runs. [`run`] is for programs,
 //! [`run_until`] for scripts.
+//!
+//! Contract: 103, 105, 106b, 134.
 
 use std::any::Any;
 use std::cell::RefCell;

@@ -2,6 +2,8 @@
 //! triggers.
 //!
 //! Twisted's system event triggers and `disconnectAll`.
+//!
+//! Contract: 31, 97, 99–102, 105, 105c, 125a, 145c.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -1,4 +1,6 @@
 //! Takes a [`Snapshot`], and shows the loop to its inspector.
+//!
+//! Contract: 160e, 180.
 
 use std::any::Any;
 use std::collections::BTreeMap;

@@ -1,4 +1,6 @@
 //! The steps of a turn.
+//!
+//! Contract: 2a, 3, 15c, 20a, 51e, 57a, 86a–89, 96.
 
 use std::io;
 use std::num::NonZeroUsize;

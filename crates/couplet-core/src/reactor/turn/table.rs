@@ -1,5 +1,7 @@
 //! Maps the driver's keys to the loop's resources. The driver's slots are dense, so the map is a
 //! vector.
+//!
+//! Contract: 50.
 
 use std::rc::Rc;
 

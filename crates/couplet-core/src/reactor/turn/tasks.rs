@@ -1,4 +1,6 @@
 //! Tasks, in the turn.
+//!
+//! Contract: 125a.
 
 use super::core::Core;
 use crate::reactor::records::pending;

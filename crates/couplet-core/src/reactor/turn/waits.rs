@@ -1,4 +1,6 @@
 //! The wait graph of a loop with an inspector, also in words: tasks, Deferreds and locks.
+//!
+//! Contract: 180a.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
