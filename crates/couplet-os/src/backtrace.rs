@@ -9,6 +9,8 @@
 //!
 //! Other systems, and builds without the feature `backtrace`, have no backtraces:
 //! [`Thread::current`] is `None`.
+//!
+//! Contract: 97a, 179.
 
 #[cfg(not(all(feature = "backtrace", target_os = "linux", target_env = "gnu")))]
 pub use none::{Thread, Trace};

@@ -4,6 +4,8 @@
 //! (`IP_PKTINFO`, `IPV6_PKTINFO`), its TOS byte (`IP_TOS`, `IPV6_TCLASS`), the segment size of
 //! coalesced datagrams (`UDP_GRO`, `UDP_SEGMENT`), and the sender's credentials on a UNIX socket.
 //! Descriptors received with a UNIX datagram are closed.
+//!
+//! Contract: 156, 160, 160d.
 
 use std::io;
 use std::mem::MaybeUninit;

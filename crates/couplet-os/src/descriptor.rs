@@ -1,4 +1,6 @@
 //! Descriptors by number: inherited, or owned by code in another language.
+//!
+//! Contract: 145.
 #![cfg(unix)]
 
 use std::io;

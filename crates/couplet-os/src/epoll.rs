@@ -1,4 +1,6 @@
 //! Replaces an epoll that processes have shared since a fork with one of this process's own.
+//!
+//! Contract: 106a.
 
 use std::fs::{read_link, read_to_string};
 use std::io;

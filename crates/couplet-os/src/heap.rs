@@ -1,4 +1,6 @@
 //! Freed memory that the allocator still holds.
+//!
+//! Contract: 175b.
 
 /// Asks the C library to return freed memory to the system, which walks the heap: about a
 /// millisecond for 15 MiB.

@@ -1,4 +1,6 @@
 //! Network interface numbers, the scopes of link-local IPv6 addresses.
+//!
+//! Contract: 145a.
 
 /// The number of the interface with this name, such as `eth0`; `None` if there is no such interface.
 #[cfg(unix)]

@@ -5,6 +5,8 @@
 //! The kernel does not tell an orphan from a child that this process has started. Children of
 //! [`process`] are known, and left to their owners. Other code may also start children
 //! and wait for them later: a zombie in our process group, where they usually are, has a minute.
+//!
+//! Contract: 154e.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! A descriptor closed by its one owner, and handles that refer to it until then: eight bytes each,
 //! without an allocation, because each connection holds one.
+//!
+//! Contract: 64b.
 #![cfg(unix)]
 
 use std::cell::{Cell, RefCell};

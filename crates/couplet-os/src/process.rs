@@ -1,5 +1,7 @@
 //! Child processes: the setup between fork and exec, and the notification of an exit.
 //! `std::process::Command` starts them; this module adds the parts that std has no safe method for.
+//!
+//! Contract: 146a, 150a, 150b, 151, 154–154b.
 #![cfg(unix)]
 
 use std::collections::BTreeSet;

@@ -1,4 +1,6 @@
 //! [`Slots`]: the memory of a ring of events, which one thread writes and others read.
+//!
+//! Contract: 184.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

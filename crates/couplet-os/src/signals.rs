@@ -8,6 +8,8 @@
 //!
 //! A SIGINT that is ignored stays ignored: a shell starts programs in the background like that, so that
 //! Ctrl-C spares them.
+//!
+//! Contract: 105, 105g.
 
 use std::io;
 

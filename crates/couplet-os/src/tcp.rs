@@ -1,5 +1,7 @@
 //! Positions in the byte streams of a TCP connection, as the kernel counts them: they outlive the
 //! process that used the connection.
+//!
+//! Contract: 51e.
 
 use std::io;
 

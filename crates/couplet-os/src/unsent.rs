@@ -1,4 +1,6 @@
 //! The size of a socket's send queue.
+//!
+//! Contract: 15, 15d.
 
 /// Bytes in the send queue of a connected stream socket: unsent, or sent and not yet acknowledged.
 /// `None` if the system does not report it.

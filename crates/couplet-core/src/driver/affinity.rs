@@ -1,4 +1,6 @@
 //! Pins threads to processors on Linux; does nothing elsewhere.
+//!
+//! Contract: 103i.
 
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;

@@ -1,5 +1,7 @@
 //! [`ConnectionLog`]: the addresses of the last connections of a loop with a [`Ring`](super::ring::Ring),
 //! whose records have only their slots.
+//!
+//! Contract: 184b.
 
 use std::collections::{BTreeMap, VecDeque};
 

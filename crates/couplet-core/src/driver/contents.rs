@@ -4,6 +4,8 @@
 //! A chunk is its bytes in whole words, then the number of its event, then its length. A reader walks
 //! from the newest chunk back to the oldest one that was certainly not overwritten while it read.
 //! These are the bytes at the driver: under TLS, ciphertext.
+//!
+//! Contract: 184d.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};

@@ -1,4 +1,6 @@
 //! Datagrams at the seam: received and outgoing datagrams, and the options of a datagram port.
+//!
+//! Contract: 157a.
 
 #[cfg(feature = "testing")]
 use std::collections::BTreeSet;

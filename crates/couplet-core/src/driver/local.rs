@@ -1,5 +1,7 @@
 //! The local end of a connection and its socket. The socket is queried on demand: a system call per
 //! connection would be measurable, and few programs need the result.
+//!
+//! Contract: 64b.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -38,6 +38,8 @@
 //!
 //! **Unstable:** this module follows the needs of the loop and may change in any release. The
 //! options and addresses in it that the crate's front page names too are stable.
+//!
+//! Contract: 51a.
 
 pub(crate) mod affinity;
 mod around;

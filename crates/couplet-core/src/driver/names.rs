@@ -2,6 +2,8 @@
 //!
 //! Lookups have their own pool, so slow ones delay nothing else. Law 9: at most [`QUEUE`] lookups
 //! are queued; further ones are refused.
+//!
+//! Contract: 142.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};

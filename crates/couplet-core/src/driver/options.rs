@@ -1,4 +1,6 @@
 //! Options of ports and connections. Programs set them; drivers read them.
+//!
+//! Contract: 22c, 49, 64, 64c, 103g, 145, 157.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,6 @@
 //! Non-socket descriptors, for [`Reactor::adopt_pipe`](crate::Reactor::adopt_pipe).
+//!
+//! Contract: 51b.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};

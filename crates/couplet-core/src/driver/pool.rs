@@ -5,6 +5,8 @@
 //! Dropping the pool does not wait for its threads; they exit on their own.
 //!
 //! INVARIANT: questions, which may hold user objects, are dropped while nothing is locked.
+//!
+//! Contract: 97, 103i, 142.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,5 +1,7 @@
 //! Child processes: the [`Command`] that describes one, and the process that a world starts from
 //! it.
+//!
+//! Contract: 145b, 145c, 146a, 147, 150, 150a, 150c, 151, 154c.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -1,4 +1,6 @@
 //! The readiness of a socket, remembered between events.
+//!
+//! Contract: 55a.
 
 /// The readiness of a socket: of one event, or remembered until it is used up. A bit set, so that
 /// one comparison identifies an idle stream.

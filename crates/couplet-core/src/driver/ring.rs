@@ -3,6 +3,8 @@
 //! An event is four words: the time and the kind in two, and two numbers whose meaning depends on the kind.
 //! Writing one is four stores and an index; there is no lock and no allocation. A reader discards the
 //! events that may have been overwritten while it read.
+//!
+//! Contract: 184.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,7 @@
 //! Serial lines. serial2 applies the settings; the previous ones are restored when the line is
 //! closed. Twisted's `SerialPort`.
+//!
+//! Contract: 51c.
 
 use std::io;
 use std::os::fd::OwnedFd;

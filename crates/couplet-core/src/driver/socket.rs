@@ -1,5 +1,7 @@
 //! Sockets that the user opens or configures: the arguments of
 //! [`Reactor::adopt`](crate::Reactor::adopt) and similar methods, and calls that get access to a socket of the loop.
+//!
+//! Contract: 22d, 64a, 160g.
 
 use std::any::Any;
 use std::fmt;

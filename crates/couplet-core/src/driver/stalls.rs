@@ -5,6 +5,8 @@
 //! none. A loop records the calls it makes; the detector checks when a call may have exceeded the
 //! limit. A loop that was idle since the last check becomes dormant until it wakes the detector, so
 //! the detector runs at most once per limit for a busy loop, and never for an idle one.
+//!
+//! Contract: 97a.
 
 use std::fmt;
 use std::panic::Location;

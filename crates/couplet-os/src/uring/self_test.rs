@@ -1,4 +1,6 @@
 //! The self-test of the system's io_uring.
+//!
+//! Contract: 106b.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,7 @@
 //! Accepting: the number of connections that one round takes from a port, and the handling of each
 //! `accept` error. Twisted's `Port.doRead` and its handling of EMFILE and similar errors.
+//!
+//! Contract: 22a, 47–48a.
 
 use std::io;
 use std::rc::Rc;

@@ -3,6 +3,8 @@
 //! All ports receive into the same batch, so a batch is reported completely before another port
 //! receives; if its port pauses, the remaining datagrams are copied. The system calls are in
 //! `linux.rs`, in batches, and in `portable.rs`, one by one.
+//!
+//! Contract: 156, 157a, 159, 160a, 160g.
 
 #[cfg_attr(target_os = "linux", path = "datagrams/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "datagrams/portable.rs")]

@@ -1,6 +1,8 @@
 //! The wait on Linux: epoll without the C library, whose wrapper would add another return across
 //! the system call (see `docs/decisions/turn.md`). And level-triggered registrations, which mio
 //! lacks: a watched descriptor then needs no `epoll_ctl` after each event.
+//!
+//! Contract: 94, 106.
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -2,6 +2,8 @@
 //!
 //! The lock is a flock(2), which ends with the process, however it ends. Unlocking removes the
 //! file, so a file without a lock was left behind by a dead process.
+//!
+//! Contract: 22d, 129a, 161.
 
 use std::fs::{File, Metadata, TryLockError};
 use std::io;

@@ -11,6 +11,8 @@
 //! The system reports each socket error once, to the first call that encounters it. A `write` error
 //! is kept, and ends the stream after all bytes that can still be read. On pipes, and on UNIX sockets
 //! whose peer has stopped reading, it ends only our direction.
+//!
+//! Contract: 15c, 17a, 56, 64, 97, 106a, 175d.
 
 mod accepting;
 mod datagrams;

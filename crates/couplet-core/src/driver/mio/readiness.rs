@@ -1,4 +1,6 @@
 //! Turns readiness into events, one slot at a time.
+//!
+//! Contract: 54, 55, 57, 162.
 
 use std::io;
 

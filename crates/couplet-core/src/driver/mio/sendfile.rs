@@ -1,5 +1,7 @@
 //! Sends parts of immutable files with sendfile(2): the bytes go from the system's memory of the file to the
 //! socket, without a copy.
+//!
+//! Contract: 74a, 74b.
 
 use std::io::{self, IoSlice};
 

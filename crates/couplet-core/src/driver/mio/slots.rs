@@ -1,5 +1,7 @@
 //! The driver's table of open sockets. A closed slot is not reused until the events of the last
 //! wait are used up, so that none of them can reach the slot's next occupant.
+//!
+//! Contract: 106a.
 
 use std::collections::VecDeque;
 use std::io;

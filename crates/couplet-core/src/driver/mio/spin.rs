@@ -3,6 +3,8 @@
 //! Waking a sleeping thread takes the kernel tens of microseconds. A loop that polls instead of sleeping
 //! notices the next event sooner, and burns its core. Polling pays only if the event comes in time, so
 //! vain attempts become rare.
+//!
+//! Contract: 97b.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,4 +1,6 @@
 //! One connection over mio: its announced readiness that is not used up, and its reads and writes.
+//!
+//! Contract: 17, 17a, 55, 56, 57, 60a.
 
 use std::io::{self, IoSlice, Write};
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! The system's clock, randomness and sockets: the [`World`] of the mio driver.
+//!
+//! Contract: 32a, 49, 51a, 64, 64a, 64c, 106a.
 
 #[cfg(unix)]
 use std::any::Any;

@@ -1,5 +1,7 @@
 //! Datagrams on Linux, in batches: recvmmsg(2) and sendmmsg(2). Consecutive datagrams of equal
 //! length and destination are sent as one (`UDP_SEGMENT`), and may be received as one (`UDP_GRO`).
+//!
+//! Contract: 160, 160c, 160d, 160g.
 
 use std::cell::Cell;
 use std::io;

@@ -1,4 +1,6 @@
 //! Options of a live datagram port.
+//!
+//! Contract: 160c.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,4 +1,6 @@
 //! Datagrams one by one, for systems without batches, or whose calls for them are not implemented.
+//!
+//! Contract: 156.
 
 use std::io;
 

@@ -11,6 +11,8 @@
 //!
 //! The kernel stops an operation only some time after its cancellation. The bytes that it receives
 //! until then are held, and reported before the socket is read.
+//!
+//! Contract: 56, 57.
 
 mod commands;
 mod flows;
