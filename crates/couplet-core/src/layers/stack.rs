@@ -10,6 +10,8 @@
 //! A level's output is passed through all the levels above it before the next call, so nothing is
 //! copied on the way up. Only if the receiver stops in the middle does each level keep the bytes
 //! that it has not taken yet: at most one chunk.
+//!
+//! Contract: 72, 84.
 
 #[cfg(feature = "testing")]
 use std::any::TypeId;

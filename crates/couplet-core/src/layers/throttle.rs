@@ -1,5 +1,7 @@
 //! [`Throttle`]: a limit on bytes per second, for one connection or shared by several. Twisted's
 //! `ThrottlingFactory`.
+//!
+//! Contract: 169c.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -1,4 +1,6 @@
 //! Finds line delimiters and enforces the line length limit.
+//!
+//! Contract: 163.
 
 use std::borrow::Cow;
 

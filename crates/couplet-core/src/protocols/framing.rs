@@ -4,6 +4,8 @@
 //! A grammar gets bytes and delivers the first message in them, if it is complete. This module
 //! decides which bytes it gets: slices of the received chunk where possible, the contents of the
 //! [`FrameBuffer`] if a message was split.
+//!
+//! Contract: 50a, 51d, 51e, 84, 165, 166, 169, 169a.
 
 use super::error::FramingError;
 use crate::Transport;

@@ -1,5 +1,7 @@
 //! [`IntReceiver`]: strings with a fixed-size length prefix. Twisted's `Int8StringReceiver`,
 //! `Int16StringReceiver` and `Int32StringReceiver`.
+//!
+//! Contract: 168.
 
 use std::any::{Any, TypeId};
 use std::fmt;

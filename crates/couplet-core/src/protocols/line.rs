@@ -1,4 +1,6 @@
 //! [`LineProtocol`], which receives lines, and its [`LineTransport`], which sends them.
+//!
+//! Contract: 163, 164.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};

@@ -1,4 +1,6 @@
 //! [`LineReceiver`]: lines, with a raw mode. Twisted's class of the same name.
+//!
+//! Contract: 164.
 
 use std::any::{Any, TypeId};
 

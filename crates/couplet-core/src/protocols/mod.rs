@@ -46,6 +46,8 @@
 //! - A [`Policy`] limits connections: [`LimitConnections`], [`LimitConnectionsByPeer`],
 //!   [`LimitConnectionRate`], [`LimitLifetime`]. [`LimitMessages`] limits the messages of one
 //!   connection.
+//!
+//! Contract: 163, 167, 168.
 
 mod delimiter;
 mod error;

@@ -1,5 +1,7 @@
 //! [`NetstringReceiver`]: strings between a decimal length and a comma, as specified by
 //! D. J. Bernstein. Twisted's `NetstringReceiver`.
+//!
+//! Contract: 167.
 
 use std::any::{Any, TypeId};
 

@@ -5,6 +5,8 @@
 //!
 //! A rejected connection is closed immediately, without a protocol, and the inner factory is not
 //! called, as if `build_protocol` had returned `None` (as in Twisted's policies).
+//!
+//! Contract: 50a, 81a.
 
 use std::any::Any;
 use std::any::TypeId;

@@ -1,5 +1,7 @@
 //! [`LimitMessages`]: limits the message rate of one connection. A peer that sends more is slowed
 //! down by TCP flow control, and nothing is dropped. Twisted's `ThrottlingProtocol` counts bytes.
+//!
+//! Contract: 50a, 169b.
 
 use std::any::{Any, TypeId};
 use std::fmt;

@@ -1,5 +1,7 @@
 //! [`ReconnectingClientFactory`]: wraps any factory and reconnects when an attempt fails or a
 //! connection is lost. Twisted's class of the same name.
+//!
+//! Contract: 135, 136.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -1,5 +1,7 @@
 //! [`Relay`]: joins two connections, passing half-closes, resets and backpressure from each to the
 //! other. Twisted's `portforward`.
+//!
+//! Contract: 71a, 71d.
 
 use std::cell::RefCell;
 use std::fmt;

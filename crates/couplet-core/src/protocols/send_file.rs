@@ -1,4 +1,6 @@
 //! [`send_file`]: sends a file as fast as its receiver accepts it. Twisted's `FileSender`.
+//!
+//! Contract: 74, 107.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read};

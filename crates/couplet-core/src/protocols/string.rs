@@ -1,5 +1,7 @@
 //! [`StringProtocol`], which receives length-prefixed strings, and its [`StringTransport`], which
 //! sends them.
+//!
+//! Contract: 168.
 
 use std::any::{Any, TypeId};
 use std::ops::Deref;

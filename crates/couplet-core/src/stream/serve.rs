@@ -1,4 +1,6 @@
 //! Streams for endpoints: connecting and serving.
+//!
+//! Contract: 44.
 
 use std::cell::Cell;
 use std::fmt;

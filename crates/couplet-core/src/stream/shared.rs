@@ -1,4 +1,6 @@
 //! The state shared by a stream and its protocol.
+//!
+//! Contract: 51d, 51e, 129b.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

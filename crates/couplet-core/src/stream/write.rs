@@ -1,4 +1,6 @@
 //! Writing and closing, shared by [`Stream`] and [`WriteHalf`].
+//!
+//! Contract: 84.
 
 use std::future::{Future, poll_fn};
 use std::io;

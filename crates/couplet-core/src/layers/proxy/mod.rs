@@ -6,6 +6,8 @@
 //! caller decides that by the peer's address.
 //!
 //! <https://www.haproxy.org/download/3.1/doc/proxy-protocol.txt>
+//!
+//! Contract: 51d, 81a.
 
 mod header;
 

@@ -1,4 +1,6 @@
 //! Builds rustls configurations from our settings.
+//!
+//! Contract: 75, 144a, 178a.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! Converts rustls errors to ours: the problem, the party at fault, and a readable message.
+//!
+//! Contract: 75, 76.
 
 use std::fmt::Write;
 

@@ -1,6 +1,8 @@
 //! Key usages of peers' certificates (RFC 5280, 4.2.1.3), which webpki does not check: an authority
 //! whose key may not sign certificates, and a key that may not sign a handshake. As in OpenSSL,
 //! which also accepts a server's key for encipherment only.
+//!
+//! Contract: 75a.
 
 use std::sync::Arc;
 
