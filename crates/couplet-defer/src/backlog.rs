@@ -2,6 +2,8 @@
 //!
 //! A reader may stop for ever: a stopped terminal, a stuck collector, a dead mount. Only the thread of
 //! the backlog waits for it.
+//!
+//! Contract: 119c.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -5,6 +5,8 @@
 //! `tracing::subscriber::NoSubscriber`, set before the first line, silences these lines.
 //!
 //! A thread that must not wait for the program's log [redirects](redirect) its events.
+//!
+//! Contract: 119d.
 
 use std::cell::Cell;
 use std::fmt::{self, Debug, Write as _};

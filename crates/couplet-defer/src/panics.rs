@@ -4,6 +4,8 @@
 //! then be dropped wherever its last handle is. Protocols, factories and foreign buffers are
 //! exempt, by their nature or for speed; only [`discard`] drops them. No user object is dropped
 //! while one of our cells is borrowed (law 2). The core's `tests/it/dropped.rs` tests every entry point.
+//!
+//! Contract: 44, 50.
 
 use std::any::Any;
 use std::cell::RefCell;

@@ -1,4 +1,6 @@
 //! [`AbortOnDrop`]: cancels work when the consumer of its result is dropped.
+//!
+//! Contract: 125d.
 
 use std::fmt;
 use std::pin::Pin;

@@ -4,6 +4,8 @@
 //! callback, a poll, or the code below a group. If the Deferred is dropped first, its claim is
 //! dropped with it, and the value goes to the next waiter or keeps its place in the queue. A
 //! [`Permit`](super::Permit) needs no claim, because the value itself returns when it is dropped.
+//!
+//! Contract: 129.
 
 use super::error::discard;
 use super::{Failure, Result};

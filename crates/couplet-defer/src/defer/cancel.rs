@@ -1,4 +1,6 @@
 //! Cancellation: walks iteratively from the end of a chain up to the node that it is waiting for.
+//!
+//! Contract: 112, 116.
 
 use std::cell::Cell;
 use std::fmt;

@@ -1,6 +1,8 @@
 //! Queues work triggered by a drop while another drop is being processed. A chain of drops of any
 //! length (a dropped resolver fails a Deferred, whose callback owns the next resolver, …) thus runs
 //! in constant stack.
+//!
+//! Contract: 112.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -1,5 +1,7 @@
 //! [`DeferredEvent`]: a flag, and the Deferreds that wait for it to be set. In Twisted a list of
 //! Deferreds, kept by hand; `Event` in trio and asyncio.
+//!
+//! Contract: 129.
 
 use std::cell::Cell;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! [`Failure`]: any error, cloneable, that travels down a chain of callbacks and can be downcast.
+//!
+//! Contract: 119a.
 
 use std::error::Error;
 use std::fmt;

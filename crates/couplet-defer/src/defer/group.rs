@@ -2,6 +2,8 @@
 //!
 //! A group is a node with several nodes above it. A [`Rule`] combines the results, and is dropped
 //! once the group has fired.
+//!
+//! Contract: 121–124a.
 
 use std::cell::{Cell, RefCell};
 use std::mem;

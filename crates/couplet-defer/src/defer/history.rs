@@ -8,6 +8,8 @@
 //!
 //! INVARIANT: no table or recording is borrowed while a failure is dropped: its error is a user's
 //! object.
+//!
+//! Contract: 119a, 119b.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

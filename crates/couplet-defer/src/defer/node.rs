@@ -11,6 +11,8 @@
 //! INVARIANT: results go from node to node through [`run`], never by one node calling the next, so
 //! the stack doesn't grow with the chain. One trap remains: a callback that fires another Deferred
 //! nests, like any call.
+//!
+//! Contract: 109–112, 116, 125a.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;

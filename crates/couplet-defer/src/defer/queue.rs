@@ -1,4 +1,6 @@
 //! [`DeferredQueue`]: hands items from producers to consumers. Twisted's class of the same name.
+//!
+//! Contract: 129, 129b.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

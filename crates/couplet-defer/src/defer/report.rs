@@ -1,4 +1,6 @@
 //! Reports each unhandled [`Failure`], once, to the thread's reporter.
+//!
+//! Contract: 119, 119a.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -1,4 +1,6 @@
 //! The producer's end of a Deferred, and the node at the top of each chain.
+//!
+//! Contract: 108, 115, 117–119.
 
 use std::cell::Cell;
 use std::fmt;

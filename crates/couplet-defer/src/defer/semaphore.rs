@@ -3,6 +3,8 @@
 //!
 //! Waiters are served in FIFO order. A token is held as a [`Permit`], which releases it on drop, so
 //! it can be neither released twice nor leaked by forgetting to release it.
+//!
+//! Contract: 129, 129b.
 
 use std::cell::Cell;
 use std::fmt;

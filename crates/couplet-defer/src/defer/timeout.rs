@@ -1,4 +1,6 @@
 //! `add_timeout`: cancels a Deferred after a delay.
+//!
+//! Contract: 120.
 
 use std::cell::Cell;
 use std::panic::Location;

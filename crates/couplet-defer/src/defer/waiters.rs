@@ -1,4 +1,6 @@
 //! The waiters of a lock, a queue or an event, in FIFO order.
+//!
+//! Contract: 129.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

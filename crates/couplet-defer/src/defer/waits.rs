@@ -3,6 +3,8 @@
 //!
 //! Waits build on the [histories](super::history): a chain's recording has a [`Standing`]. A thread
 //! without an observer keeps nothing.
+//!
+//! Contract: 119b, 180a.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
