@@ -3,6 +3,8 @@
 //! [`TaskLocal`] and [`Cancelling`]. Twisted's `task`.
 //!
 //! All time comes from the reactor, so a test can advance an hour in one step.
+//!
+//! Contract: 130, 131, 132.
 
 mod cancelling;
 mod cooperator;

@@ -10,6 +10,8 @@
 //! below it. When the time of a slot comes, its entries move to finer slots or, once their tick has
 //! come, into a small heap, the only place that keeps their exact order. So an insert or a cancel costs
 //! a few link updates, however many timers there are, and only nearly due timers are ever compared.
+//!
+//! Contract: 87, 88, 91, 94.
 
 use std::fmt;
 use std::mem;

@@ -1,5 +1,7 @@
 //! The built-in kinds of endpoints, in one table for listening and one for connecting. Nothing
 //! else names all kinds: the grammar finds these tables through [`Side`].
+//!
+//! Contract: 145.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,4 +1,6 @@
 //! The part of the grammar for existing descriptors: `stdio:`, and `fd:N` for connecting.
+//!
+//! Contract: 145b.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,6 @@
 //! The grammar common to all endpoint strings: parts, keywords and escapes.
+//!
+//! Contract: 71c, 144, 145, 145f.
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 //! passed by the init system (`sd_listen_fds(3)`).
 //!
 //! Listens on a duplicate. The socket itself stays open, so it can be used again later.
+//!
+//! Contract: 145.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The kinds of endpoints by prefix: programs may register more than the built-in ones. Also
 //! suggests corrections for strings with errors.
+//!
+//! Contract: 145, 145f.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

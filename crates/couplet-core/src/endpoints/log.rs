@@ -1,4 +1,6 @@
 //! The traffic log's part of the grammar: `log:` before another endpoint.
+//!
+//! Contract: 145d.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -53,6 +53,8 @@
 //! Twisted's `serverFromString` and `clientFromString`, whose strings are accepted, and
 //! `IStreamServerEndpoint` and `IStreamClientEndpoint`.
 //!
+//!
+//! Contract: 103g.
 
 mod built_in;
 #[cfg(unix)]

@@ -1,4 +1,6 @@
 //! The part of the grammar for programs: `process:COMMAND`.
+//!
+//! Contract: 145b.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The PROXY protocol's part of the grammar: `haproxy:` before another endpoint. A port reads the
 //! header, a client writes it.
+//!
+//! Contract: 145e.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

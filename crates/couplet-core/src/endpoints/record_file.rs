@@ -4,6 +4,8 @@
 //! written by a thread, so that a stuck disk blocks no loop. Each record is a single `write`, so
 //! records of other programs never split it. A record cut by a full disk or by the death of a program
 //! is removed before anything is appended.
+//!
+//! Contract: 119c, 145d.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, Write};

@@ -1,4 +1,6 @@
 //! The part of the grammar for serial lines: `serial:PATH`.
+//!
+//! Contract: 51c.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
 //! Endpoints shared by several loops: [`SharedPort`], and how: [`Sharing`].
+//!
+//! Contract: 103a, 103g, 103k.
 
 use std::collections::VecDeque;
 use std::fmt;

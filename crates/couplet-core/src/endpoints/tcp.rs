@@ -1,6 +1,8 @@
 //! The TCP part of the grammar: `tcp:` endpoints, and the short forms without `tcp:`.
 //!
 //! Parsing and formatting are inverse: a formatted endpoint parses back with every option.
+//!
+//! Contract: 33, 145, 145g.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -3,6 +3,8 @@
 //!
 //! Parsing reads no files; listening and connecting do, and their errors point at the part of the
 //! string concerned. Twisted's `ssl:` and `tls:` and their keywords are accepted.
+//!
+//! Contract: 85, 103g, 144, 145g, 178a.
 
 use std::fmt;
 use std::path::Path;

@@ -3,6 +3,8 @@
 //! [`Reactor::listen_udp`] and [`connect_udp`](crate::Reactor::connect_udp).
 //!
 //! [`Reactor::listen_udp`]: crate::Reactor::listen_udp
+//!
+//! Contract: 145f.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};

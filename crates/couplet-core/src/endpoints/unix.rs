@@ -2,6 +2,8 @@
 //!
 //! Twisted's keywords are accepted: `address=` for listening and `path=` for connecting, `mode=`,
 //! `backlog=`, `lockfile=` and `timeout=`.
+//!
+//! Contract: 145.
 
 use std::fmt;
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 //! its bytes to the child's [`ProcessProtocol`]: there is no second path for bytes. The loop learns
 //! that a child has exited from a descriptor that it watches, a pidfd where the system has them. No
 //! signal handler is installed for it, and children of other code are left alone.
+//!
+//! Contract: 145c, 146, 146a, 148, 149, 152–152c, 154, 154a, 154c.
 
 mod output;
 mod pipes;

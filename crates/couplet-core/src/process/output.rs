@@ -1,4 +1,6 @@
 //! Runs a program to its end: [`Reactor::process_output`]. Twisted's `getProcessOutputAndValue`.
+//!
+//! Contract: 154d.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,5 +1,7 @@
 //! The pipes of a child. Each is a connection, whose protocol passes its bytes to the child's
 //! protocol.
+//!
+//! Contract: 145h, 146, 146a, 153, 153b.
 
 use super::{NotWritable, Process};
 use crate::driver::ChildInput;

@@ -1,4 +1,6 @@
 //! The row of a process in the snapshots of its loop.
+//!
+//! Contract: 180a.
 
 use std::rc::Rc;
 

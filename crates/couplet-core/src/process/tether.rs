@@ -3,6 +3,8 @@
 //! When the connection is lost, the program reads the end of its input; then its whole process
 //! group gets SIGTERM, and after the grace period SIGKILL. When the program exits, its connection
 //! ends after the program's remaining output.
+//!
+//! Contract: 145c, 145h.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;

@@ -1,4 +1,6 @@
 //! [`Child`]: a service, the supervisor's instructions for it, and its state.
+//!
+//! Contract: 139a, 139b, 139i, 139m.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -1,4 +1,6 @@
 //! [`ClientService`]: keeps a connection to an endpoint. Twisted's class of the same name.
+//!
+//! Contract: 129b, 137–138, 139k.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

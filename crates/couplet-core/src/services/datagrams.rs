@@ -1,4 +1,6 @@
 //! [`DatagramService`]: receives datagrams on a port. Twisted's `internet.UDPServer`.
+//!
+//! Contract: 139k.
 
 use std::fmt;
 

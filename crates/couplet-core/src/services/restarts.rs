@@ -1,4 +1,6 @@
 //! How often and how soon a supervisor restarts its children.
+//!
+//! Contract: 139e, 139f.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,4 +1,6 @@
 //! [`Running`]: work in progress, with an outcome for the supervisor and an end for the stop.
+//!
+//! Contract: 139k.
 
 use crate::defer::{Canceller, Deferred};
 

@@ -1,4 +1,6 @@
 //! [`Service`]: a part of a program that starts, runs and stops. Twisted's `IService`.
+//!
+//! Contract: 139i.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! [`StreamServerService`]: listens on an endpoint. Twisted's class of the same name.
+//!
+//! Contract: 139k.
 
 use std::fmt;
 use std::time::Duration;

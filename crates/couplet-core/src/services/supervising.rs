@@ -1,5 +1,7 @@
 //! The task of a supervisor, which carries out one order after the other, as the process of Erlang's
 //! `supervisor` handles its messages, so that restarts, additions and stops never overlap.
+//!
+//! Contract: 139–139h, 139l, 139n.
 
 use std::cell::RefCell;
 use std::rc::Rc;

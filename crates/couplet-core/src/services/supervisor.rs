@@ -1,5 +1,7 @@
 //! [`Supervisor`]: the handle, its settings and its requests. The task that carries them out is in
 //! `supervising.rs`.
+//!
+//! Contract: 139, 139b, 139e–139j, 139n.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

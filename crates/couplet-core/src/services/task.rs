@@ -1,4 +1,6 @@
 //! [`TaskService`]: a service from a task.
+//!
+//! Contract: 139k.
 
 use std::fmt;
 use std::future::Future;

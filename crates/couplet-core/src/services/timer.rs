@@ -1,4 +1,6 @@
 //! [`TimerService`]: calls a function periodically. Twisted's class of the same name.
+//!
+//! Contract: 139k.
 
 use std::cell::RefCell;
 use std::fmt;

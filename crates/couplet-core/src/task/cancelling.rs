@@ -1,4 +1,6 @@
 //! Tasks that handle their cancellation.
+//!
+//! Contract: 125.
 
 use std::fmt;
 use std::panic::Location;

@@ -1,5 +1,7 @@
 //! Long work in short steps between the loop's other work: [`Cooperator`]. Twisted's class of the
 //! same name, `coiterate` and `cooperate`.
+//!
+//! Contract: 133.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

@@ -1,4 +1,6 @@
 //! [`FilesystemLock`]: mutual exclusion between processes. Twisted's `DeferredFilesystemLock`.
+//!
+//! Contract: 129a, 129b.
 
 use std::any::Any;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! [`Grid`]: the points in time of a looping call or an interval.
+//!
+//! Contract: 130, 130a, 132.
 
 use std::time::{Duration, Instant};
 

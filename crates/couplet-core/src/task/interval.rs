@@ -1,5 +1,7 @@
 //! [`Interval`]: a time grid for tasks, as [`LoopingCall`](super::LoopingCall) is for calls; and
 //! [`yield_now`].
+//!
+//! Contract: 129b, 130a.
 
 use std::fmt;
 use std::future::{Future, poll_fn};

@@ -1,4 +1,6 @@
 //! [`TaskLocal`]: values that belong to a task, or to part of one.
+//!
+//! Contract: 127.
 
 use std::cell::RefCell;
 use std::fmt;

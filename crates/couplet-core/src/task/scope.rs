@@ -1,4 +1,6 @@
 //! [`Scope`]: tasks that do not outlive the scope that spawned them.
+//!
+//! Contract: 125c.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;

@@ -1,4 +1,6 @@
 //! [`Clock`]: time under the test's control, for code that takes a [`Reactor`].
+//!
+//! Contract: 95.
 
 use std::fmt;
 use std::time::Duration;

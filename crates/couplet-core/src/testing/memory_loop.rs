@@ -1,5 +1,7 @@
 //! A loop over the in-memory network, which turns until idle and advances time: the base of all test
 //! doubles in this module.
+//!
+//! Contract: 95.
 
 use std::cell::RefCell;
 use std::rc::Rc;
