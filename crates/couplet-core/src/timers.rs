@@ -1,9 +1,9 @@
 //! The timer store: which values come due when, and in which order.
 //!
-//! Time is passed in; nothing here reads a clock or depends on the loop. The store keeps contract 87, 88,
-//! 91 and 94: equal deadlines come due in the order of the requests, a request after a [`Seq`]
-//! waits for a later one, and moving a deadline later costs next to nothing. Unlike in Twisted's
-//! `_pendingTimedCalls`, a cancelled call leaves the store immediately.
+//! Time is passed in; nothing here reads a clock or depends on the loop. Equal deadlines come
+//! due in the order of the requests, a request after a [`Seq`] waits for a later one, and moving a
+//! deadline later costs next to nothing. Unlike in Twisted's `_pendingTimedCalls`, a cancelled call
+//! leaves the store immediately.
 //!
 //! A deadline is first sorted coarsely into a wheel: eight levels of 64 slots, where a slot of the
 //! lowest level is a tick (about a millisecond) and a slot of any other is as wide as the level

@@ -45,8 +45,8 @@ impl Default for RoomOptions {
             queue_messages: 1024,
             queue_bytes: 1024 * 1024,
             history_messages: 0,
-            history_bytes: 1024 * 1024,
-            history_time: Duration::from_secs(600),
+            history_bytes: 0,
+            history_time: Duration::ZERO,
         }
     }
 }
@@ -67,7 +67,7 @@ impl RoomOptions {
     }
 
     /// Keeps the last messages: at most `messages`, of `bytes` in total, and none older than `time`.
-    /// By default 0 messages, so no history, 1 MiB and 10 minutes.
+    /// By default a room has no history.
     ///
     /// An expired message is in no replay. Later publishes and joins, also in other rooms, free its
     /// memory.

@@ -1,5 +1,6 @@
-//! Each row of docs/contract.md has a test, and each test with a number has a row. A test's name begins
-//! with the numbers of its rows: `c05_…`, `c75_c76_…`, and in Python `test_c106a_…`.
+//! Each row of docs/contract.md has a test and a source file, and each number there has a row. A test's
+//! name begins with the numbers of its rows: `c05_…`, `c75_c76_…`, and in Python `test_c106a_…`. The head
+//! of a source file ends with the rows that its code keeps: `Contract: 5–8, 15b.`
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,6 +84,64 @@ fn each_row_of_the_contract_has_a_test_and_each_numbered_test_a_row() {
     assert!(found.len() > 1000, "{} tests were found; has their form changed?", found.len());
     let rule = "a test's name begins with the numbers of its rows; a row without one says why";
     assert_none(&broken(&table, &found), rule);
+}
+
+/// The paragraph at the end of a file's head that names its rows.
+fn named(text: &str) -> Option<String> {
+    let marks = ["//!", "Contract: "];
+    let lines = text.lines().map(|line| line.trim_start_matches(marks[0]).trim());
+    let paragraph = lines
+        .skip_while(|line| !line.starts_with(marks[1]))
+        .take_while(|line| !line.is_empty() && !line.starts_with(['"', '#']));
+    let words: Vec<&str> = paragraph.collect();
+    Some(words.join(" ").strip_prefix(marks[1])?.strip_suffix('.')?.to_owned())
+}
+
+/// The rows that no file names, and the names without a row. In `A–B` are all rows from A to B.
+fn unnamed(table: &str, heads: &[(String, String)]) -> Vec<String> {
+    let numbers: Vec<&str> = rows(table).map(|(number, _)| number).collect();
+    let mut found = vec![false; numbers.len()];
+    let mut broken = Vec::new();
+    for (path, head) in heads {
+        for part in head.split(", ") {
+            let (first, last) = part.split_once('–').unwrap_or((part, part));
+            let place = |number| numbers.iter().position(|known| *known == number);
+            match (place(first), place(last)) {
+                (Some(first), Some(last)) if first <= last => found[first..=last].fill(true),
+                _ => broken.push(format!("{path}: there is no row {part}")),
+            }
+        }
+    }
+    let left = numbers.iter().zip(found).filter(|(_, found)| !found);
+    broken.extend(left.map(|(number, _)| format!("no file keeps row {number}")));
+    broken
+}
+
+#[test]
+fn each_row_of_the_contract_is_named_by_a_file_that_keeps_it() {
+    let mut paths = Vec::new();
+    for folder in ["crates", "programs", "python", "laws/src"] {
+        files(&root().join(folder), &[".rs", ".py"], &mut paths);
+    }
+    paths.retain(|path| !path.contains("/tests"));
+    let heads = paths.into_iter().filter_map(|path| named(&read(&path)).map(|head| (path, head)));
+    let heads: Vec<_> = heads.filter(|(path, _)| !path.ends_with("tidy/contract.rs")).collect();
+    let rule = "the head of a file ends with the contract's rows that its code keeps";
+    assert_none(&unnamed(&read("docs/contract.md"), &heads), rule);
+}
+
+#[test]
+fn rows_without_a_file_and_names_without_a_row_are_found() {
+    let head = "//! A.\n//!\n//! Contract: 5–7b,\n//! 12.\n\nuse a;";
+    assert_eq!(named(head).as_deref(), Some("5–7b, 12"));
+    assert_eq!(named("\"\"\"A.\n\nContract: 5.\n\"\"\"\n").as_deref(), Some("5"));
+    assert_eq!(named("//! A.\n"), None);
+    let table = "| 5 | It is. |\n| 6 | It is. |\n| 7b | It was. |\n| 12 | It will be. |";
+    let unnamed = |head: &str| unnamed(table, &[("a.rs".to_owned(), head.to_owned())]);
+    assert_eq!(unnamed("5–7b, 12"), [""; 0]);
+    assert_eq!(unnamed("5, 7b, 12"), ["no file keeps row 6"]);
+    assert_eq!(unnamed("5–12, 13"), ["a.rs: there is no row 13"]);
+    assert_eq!(unnamed("12–5, 5–12"), ["a.rs: there is no row 12–5"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Hand-written lists are complete and correct: the tests of the laws and of the guarantees, fuzz
 //! targets, examples.
+//!
+//! Contract: 229.
 
 use std::fs;
 

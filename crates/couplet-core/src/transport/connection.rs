@@ -1503,12 +1503,12 @@ impl Life {
         !self.is_open()
     }
 
-    /// The state in one word, for display.
     /// The name of the protocol's type; none while the layers are opening.
     pub(crate) fn protocol_name(&self) -> &'static str {
         if self.is_opening() { "" } else { self.protocol.type_name() }
     }
 
+    /// The state in one word, for display.
     pub(crate) fn state_name(&self) -> &'static str {
         match &self.state {
             State::Open { reading: Reading::Paused { .. }, .. } => "paused",

@@ -1,6 +1,6 @@
 //! The consumer's end: [`Deferred`], its callbacks, and its `Future` implementation.
 //!
-//! Contract: 109, 110, 113, 125–125b, 126, 128.
+//! Contract: 109, 110, 113, 114, 125–125b, 126, 128.
 
 use std::cell::OnceCell;
 use std::fmt;
