@@ -1,17 +1,22 @@
 //! The driver over io_uring, beyond the suite: its choice and the way back to epoll, crowds of random
 //! connections, sockets that take all buffers, and connections that enter and leave the ring.
 
-use std::io::{ErrorKind, Write};
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::rc::Rc;
 
 use couplet::driver::{Driver, Mio};
-use couplet::{DriverChoice, Loop, LoopOptions};
+use couplet::{DriverChoice, Loop, LoopOptions, Transport};
 
 use crate::apart;
 use crate::logged::logged;
 use crate::needed;
 use crate::suite::kit::uring;
 use couplet_testkit_loops::crowd::{Crowd, live};
+use couplet_testkit_loops::doubles::on_data;
 use couplet_testkit_loops::life::Dice;
+use couplet_testkit_loops::until;
 
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -182,4 +187,54 @@ fn c106b_a_connection_enters_the_ring_after_some_small_messages_and_not_before()
     });
     crowd.until("it leaves", |_| operations() == 0);
     crowd.end();
+}
+
+/// Fills a socket by two writes in each turn: the second sends what is held for the ring, of which the
+/// system takes only a part once its buffer is nearly full.
+#[test]
+fn held_output_that_leaves_in_parts_arrives_whole_and_once() {
+    const PART: usize = 16_000;
+    let Some(uring) = uring(READ_BUFFER) else { return };
+    let mut l = Loop::with_driver(uring.calm(0), LoopOptions::default());
+    let written = Rc::new(Cell::new(0));
+    let next = |written: &Cell<usize>, len: usize| -> Vec<u8> {
+        let from = written.replace(written.get() + len);
+        (from..from + len).map(|offset| (offset % 251) as u8).collect()
+    };
+    let (count, both) = (written.clone(), Rc::new(Cell::new(None)));
+    let made = both.clone();
+    let factory = move || {
+        let (count, made) = (count.clone(), made.clone());
+        on_data(move |transport: &Transport, _: &[u8]| {
+            made.set(Some(transport.clone()));
+            transport.write(next(&count, PART));
+            let (later, count) = (transport.clone(), count.clone());
+            transport.reactor().call_soon(move || later.write(next(&count, 1000)));
+        })
+    };
+    let port = l.reactor().listen("tcp:0:interface=127.0.0.1", factory).expect("a free port");
+    let address = port.host().socket_addr().expect("a TCP port");
+    let mut peer = TcpStream::connect(address).expect("it listens");
+    peer.set_nonblocking(true).expect("a socket");
+    let (mut received, mut buffer) = (0, vec![0; 1 << 20]);
+    for round in 0..6 {
+        let is_full = || {
+            let transport = both.take();
+            let buffered = transport.as_ref().map_or(0, Transport::buffered);
+            both.set(transport);
+            buffered > 0
+        };
+        until(&mut l, "a full socket", |_| {
+            let _ = peer.write(b"x");
+            is_full()
+        });
+        until(&mut l, "all bytes", |_| {
+            while let Ok(n @ 1..) = peer.read(&mut buffer) {
+                let expected = (received..received + n).map(|offset| (offset % 251) as u8);
+                assert!(buffer[..n].iter().copied().eq(expected), "round {round}, at {received}");
+                received += n;
+            }
+            received == written.get()
+        });
+    }
 }
