@@ -1,6 +1,6 @@
 broken='the cancel of a drain does nothing'
 apply() {
-    swap crates/couplet-core/src/reactor/turn/draining.rs '^            Stage::Finishing\(_\) => self\.next_stage\(io, drain\),' \
-        '            Stage::Finishing(_) => {}'
+    swap crates/couplet-core/src/reactor/turn/draining.rs '^            DrainStage::Finishing\(_\) => self\.next_stage\(io, drain\),' \
+        '            DrainStage::Finishing(_) => {}'
 }
 notice() { runs c105b; }

@@ -55,11 +55,11 @@ pub(crate) struct ConnectorCell {
     pub(crate) factory: FactorySlot,
     /// The connector's number in the loop, once it has started.
     pub(crate) serial: Cell<u64>,
-    state: RefCell<State>,
+    state: RefCell<ConnectorStage>,
     done: RefCell<Option<Done>>,
 }
 
-enum State {
+enum ConnectorStage {
     Connecting(Step),
     /// Connecting, but a stop was requested.
     Stopping(Step),
@@ -166,8 +166,10 @@ impl Connector {
     /// The connection, until it is lost.
     pub fn transport(&self) -> Option<Transport> {
         match &*self.cell.state.borrow() {
-            State::Connected(connection) => Some(Transport { cell: connection.clone() }),
-            State::Connecting(_) | State::Stopping(_) | State::Disconnected => None,
+            ConnectorStage::Connected(connection) => Some(Transport { cell: connection.clone() }),
+            ConnectorStage::Connecting(_)
+            | ConnectorStage::Stopping(_)
+            | ConnectorStage::Disconnected => None,
         }
     }
 
@@ -278,9 +280,9 @@ impl fmt::Debug for Connector {
     }
 }
 
-impl State {
-    fn requested(begin_at: Option<Instant>) -> State {
-        State::Connecting(Step::Requested(begin_at))
+impl ConnectorStage {
+    fn requested(begin_at: Option<Instant>) -> ConnectorStage {
+        ConnectorStage::Connecting(Step::Requested(begin_at))
     }
 }
 
@@ -318,7 +320,7 @@ impl ConnectorCell {
             place: factory.place,
             factory: FactorySlot::new(factory.factory.take()),
             serial: Cell::new(0),
-            state: RefCell::new(State::requested(None)),
+            state: RefCell::new(ConnectorStage::requested(None)),
             done: RefCell::new(done),
         })
     }
@@ -328,7 +330,7 @@ impl ConnectorCell {
     pub(crate) fn request_again(&self, begin_at: Option<Instant>) -> bool {
         let is_free = self.state() == ConnectorState::Disconnected;
         if is_free {
-            *self.state.borrow_mut() = State::requested(begin_at);
+            *self.state.borrow_mut() = ConnectorStage::requested(begin_at);
         }
         is_free
     }
@@ -339,17 +341,19 @@ impl ConnectorCell {
 
     pub(crate) fn state(&self) -> ConnectorState {
         match &*self.state.borrow() {
-            State::Connecting(_) | State::Stopping(_) => ConnectorState::Connecting,
-            State::Connected(_) => ConnectorState::Connected,
-            State::Disconnected => ConnectorState::Disconnected,
+            ConnectorStage::Connecting(_) | ConnectorStage::Stopping(_) => {
+                ConnectorState::Connecting
+            }
+            ConnectorStage::Connected(_) => ConnectorState::Connected,
+            ConnectorStage::Disconnected => ConnectorState::Disconnected,
         }
     }
 
     /// Looks at the step while connecting.
     pub(crate) fn with_step<R>(&self, f: impl FnOnce(&mut Step) -> R) -> Option<R> {
         match &mut *self.state.borrow_mut() {
-            State::Connecting(step) | State::Stopping(step) => Some(f(step)),
-            State::Connected(_) | State::Disconnected => None,
+            ConnectorStage::Connecting(step) | ConnectorStage::Stopping(step) => Some(f(step)),
+            ConnectorStage::Connected(_) | ConnectorStage::Disconnected => None,
         }
     }
 
@@ -379,9 +383,9 @@ impl ConnectorCell {
     /// Requests a stop; returns false if the connector is not connecting, or one is requested.
     pub(crate) fn request_stop(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        match std::mem::replace(&mut *state, State::Disconnected) {
-            State::Connecting(step) => {
-                *state = State::Stopping(step);
+        match std::mem::replace(&mut *state, ConnectorStage::Disconnected) {
+            ConnectorStage::Connecting(step) => {
+                *state = ConnectorStage::Stopping(step);
                 true
             }
             other => {
@@ -392,29 +396,30 @@ impl ConnectorCell {
     }
 
     pub(crate) fn stop_requested(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Stopping(_))
+        matches!(&*self.state.borrow(), ConnectorStage::Stopping(_))
     }
 
     /// Whether a stop takes effect now, rather than when the connector starts or the factory's call
     /// returns.
     pub(crate) fn can_be_stopped(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Stopping(step) if step.has_attempt())
+        matches!(&*self.state.borrow(), ConnectorStage::Stopping(step) if step.has_attempt())
     }
 
     pub(crate) fn set_connected(&self, connection: Rc<ConnectionCell>) {
-        self.set_state(State::Connected(connection));
+        self.set_state(ConnectorStage::Connected(connection));
     }
 
     pub(crate) fn set_disconnected(&self) {
-        self.set_state(State::Disconnected);
+        self.set_state(ConnectorStage::Disconnected);
     }
 
-    fn set_state(&self, state: State) {
+    fn set_state(&self, state: ConnectorStage) {
         let before = self.state.replace(state);
         debug_assert!(
             !matches!(
                 &before,
-                State::Connecting(step) | State::Stopping(step) if step.has_attempt()
+                ConnectorStage::Connecting(step) | ConnectorStage::Stopping(step)
+                    if step.has_attempt()
             ),
             "an attempt is dropped before its connector leaves it"
         );
@@ -447,11 +452,13 @@ impl ConnectorCell {
     pub(crate) fn why(&self) -> Why {
         let mut why = Why::default();
         match &*self.state.borrow() {
-            State::Connecting(step) | State::Stopping(step) => self.why_connecting(step, &mut why),
-            State::Connected(connection) => {
+            ConnectorStage::Connecting(step) | ConnectorStage::Stopping(step) => {
+                self.why_connecting(step, &mut why)
+            }
+            ConnectorStage::Connected(connection) => {
                 why.text(format!("has connection {}", connection.id()));
             }
-            State::Disconnected => {
+            ConnectorStage::Disconnected => {
                 why.text("disconnected");
             }
         }
@@ -485,9 +492,9 @@ impl ConnectorCell {
 
     pub(crate) fn state_name(&self) -> &'static str {
         match &*self.state.borrow() {
-            State::Connecting(step) | State::Stopping(step) => step.name(),
-            State::Connected(_) => "connected",
-            State::Disconnected => "disconnected",
+            ConnectorStage::Connecting(step) | ConnectorStage::Stopping(step) => step.name(),
+            ConnectorStage::Connected(_) => "connected",
+            ConnectorStage::Disconnected => "disconnected",
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::driver::{Adopted, Command, Spawned};
 use crate::driver::{Key, Spares, World};
 use crate::panics::{Contained, contain_closure};
 use crate::timers::{Moment, TimerKey};
-use crate::transport::cell::{ConnectionCell, Phase};
+use crate::transport::cell::{ConnectionCell, ConnectionPhase};
 #[cfg(feature = "testing")]
 use crate::transport::report::LayerReport;
 use crate::transport::{Producer, Tell};
@@ -288,7 +288,7 @@ impl Reactor {
         delay: Duration,
         tell: Box<dyn Tell>,
     ) -> DelayedCall {
-        if cell.phase() == Phase::Lost {
+        if cell.phase() == ConnectionPhase::Lost {
             return DelayedCall::never();
         }
         let timer = self.recorder.time_tell(Location::caller(), delay, cell, tell);

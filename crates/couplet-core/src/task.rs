@@ -162,7 +162,7 @@ struct LoopingState {
     reactor: Reactor,
     /// `None` during a call.
     f: RefCell<Option<Repeated>>,
-    phase: Cell<Phase>,
+    phase: Cell<LoopingPhase>,
     grid: Cell<Grid>,
     /// The location of the call of `start`.
     place: Cell<Source>,
@@ -172,7 +172,7 @@ struct LoopingState {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum LoopingPhase {
     Idle,
     /// Waiting for the next point.
     Waiting,
@@ -200,7 +200,7 @@ impl LoopingCall {
         let looping = LoopingState {
             reactor: reactor.clone(),
             f: RefCell::new(Some(Contained::new(Box::new(move |count| f(count).into_deferred())))),
-            phase: Cell::new(Phase::Idle),
+            phase: Cell::new(LoopingPhase::Idle),
             grid: Cell::new(Grid::after_start(reactor.now(), Duration::ZERO)),
             place: Cell::new(Location::caller()),
             ended: RefCell::new(None),
@@ -233,7 +233,7 @@ impl LoopingCall {
     #[track_caller]
     fn begin(&self, grid: Grid, first: Duration) -> Deferred<LoopingCall> {
         let looping = &self.looping;
-        if looping.phase.get() != Phase::Idle {
+        if looping.phase.get() != LoopingPhase::Idle {
             return Deferred::fail(AlreadyRunning);
         }
         let running = Rc::downgrade(looping);
@@ -253,11 +253,11 @@ impl LoopingCall {
     /// progress. Returns false if the looping call isn't running.
     pub fn stop(&self) -> bool {
         match self.looping.phase.get() {
-            Phase::Idle | Phase::Stopping => return false,
-            Phase::Calling => self.looping.phase.set(Phase::Stopping),
-            Phase::Waiting => {
+            LoopingPhase::Idle | LoopingPhase::Stopping => return false,
+            LoopingPhase::Calling => self.looping.phase.set(LoopingPhase::Stopping),
+            LoopingPhase::Waiting => {
                 // No longer `Waiting`, so the cancelled wait doesn't finish it a second time.
-                self.looping.phase.set(Phase::Idle);
+                self.looping.phase.set(LoopingPhase::Idle);
                 self.looping.cancel_round();
                 self.looping.finish(Ok(()));
             }
@@ -269,10 +269,10 @@ impl LoopingCall {
     /// nothing unless the looping call is waiting for its next point.
     pub fn reset(&self) -> bool {
         let looping = &self.looping;
-        if looping.phase.get() != Phase::Waiting {
+        if looping.phase.get() != LoopingPhase::Waiting {
             return false;
         }
-        looping.phase.set(Phase::Idle);
+        looping.phase.set(LoopingPhase::Idle);
         looping.cancel_round();
         looping.grid.set(Grid::after_start(looping.reactor.now(), self.interval()));
         looping.wait(self.interval());
@@ -281,7 +281,7 @@ impl LoopingCall {
 
     /// Whether it is running: true from `start` until `stop` or a failure.
     pub fn is_running(&self) -> bool {
-        matches!(self.looping.phase.get(), Phase::Waiting | Phase::Calling)
+        matches!(self.looping.phase.get(), LoopingPhase::Waiting | LoopingPhase::Calling)
     }
 
     /// The interval passed to `start`.
@@ -294,7 +294,7 @@ impl LoopingState {
     /// Waits, calls and continues, as one chain, so that one cancel reaches either the wait or the
     /// call.
     fn wait(self: &Rc<Self>, delay: Duration) {
-        self.phase.set(Phase::Waiting);
+        self.phase.set(LoopingPhase::Waiting);
         let (calling, continuing) = (self.clone(), self.clone());
         let waiter = (TimerPurpose::LoopingCall, self.place.get());
         let round = self.reactor.sleep_for(waiter, delay).then(move |()| calling.call()).add_both(
@@ -308,7 +308,7 @@ impl LoopingState {
     }
 
     fn call(self: Rc<Self>) -> Deferred<()> {
-        self.phase.set(Phase::Calling);
+        self.phase.set(LoopingPhase::Calling);
         let count = self.count();
         let f = self.f.borrow_mut().take();
         let mut out = CallGuard { f, looping: self };
@@ -320,14 +320,16 @@ impl LoopingState {
 
     fn handle_round_end(self: &Rc<Self>, ended: Result<()>) {
         match (self.phase.get(), ended) {
-            (Phase::Idle, _) => {}
-            (Phase::Calling, Ok(())) => self.wait(self.grid.get().until_next(self.reactor.now())),
+            (LoopingPhase::Idle, _) => {}
+            (LoopingPhase::Calling, Ok(())) => {
+                self.wait(self.grid.get().until_next(self.reactor.now()))
+            }
             (_, ended) => self.finish(ended),
         }
     }
 
     fn finish(self: &Rc<Self>, ended: Result<()>) {
-        self.phase.set(Phase::Idle);
+        self.phase.set(LoopingPhase::Idle);
         let resolver = self.ended.borrow_mut().take();
         let looping = self.clone();
         if let Some(resolver) = resolver {
@@ -338,9 +340,11 @@ impl LoopingState {
     /// Handles a cancel of its Deferred.
     fn cancel(&self) {
         match self.phase.get() {
-            Phase::Idle => return,
-            Phase::Waiting => self.phase.set(Phase::Idle),
-            Phase::Calling | Phase::Stopping => self.phase.set(Phase::Stopping),
+            LoopingPhase::Idle => return,
+            LoopingPhase::Waiting => self.phase.set(LoopingPhase::Idle),
+            LoopingPhase::Calling | LoopingPhase::Stopping => {
+                self.phase.set(LoopingPhase::Stopping)
+            }
         }
         self.cancel_round();
     }

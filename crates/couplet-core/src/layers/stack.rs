@@ -82,7 +82,7 @@ struct Level {
     below: Outbox,
     /// Input of the layer, kept while the receiver is stopped. Law 9: one chunk of the level below.
     unread: Unread,
-    stage: Stage,
+    stage: LevelStage,
     /// The layer's `close` was called.
     close_called: bool,
     /// The deadline last reported to the layer, until the layer is fed.
@@ -92,14 +92,14 @@ struct Level {
 impl Level {
     fn new(layer: Box<dyn Layer>, below: Outbox) -> Level {
         let unread = Unread::default();
-        let (stage, close_called, reported_deadline) = (Stage::Open, false, None);
+        let (stage, close_called, reported_deadline) = (LevelStage::Open, false, None);
         Level { layer, below, unread, stage, close_called, reported_deadline }
     }
 
     /// Makes the first calls of a layer that was put on top of the others.
     fn begin(&mut self, state: &mut StackState) {
         if !self.layer.is_open() {
-            self.stage = Stage::Opening;
+            self.stage = LevelStage::Opening;
             state.unopened += 1;
         }
     }
@@ -114,7 +114,7 @@ impl Level {
 
 /// How far a layer is on the way up.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum LevelStage {
     Opening,
     Open,
     /// The layer returned `Up::Closed`, or failed.
@@ -218,7 +218,7 @@ impl Layers {
 
     /// The names of the layers, from the socket up, each with whether it has still to open.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        self.levels.iter().map(|level| (level.layer.name(), level.stage == Stage::Opening))
+        self.levels.iter().map(|level| (level.layer.name(), level.stage == LevelStage::Opening))
     }
 
     /// The types of the layers that change bytes, from the socket up. The two ends of the PROXY
@@ -341,7 +341,7 @@ impl Layers {
         let StackState { progress: Progress::Even, .. } = self.state else {
             return self.feed_slow(bytes, now, sink);
         };
-        let [Level { layer, stage: stage @ (Stage::Opening | Stage::Open), .. }] =
+        let [Level { layer, stage: stage @ (LevelStage::Opening | LevelStage::Open), .. }] =
             &mut self.levels[..]
         else {
             return self.feed_slow(bytes, now, sink);
@@ -444,7 +444,7 @@ impl Layers {
     /// Whether the stream has ended on top.
     pub(crate) fn has_ended(&self) -> bool {
         let top = self.levels.last();
-        !self.state.has_failed() && top.is_some_and(|top| top.stage == Stage::Ended)
+        !self.state.has_failed() && top.is_some_and(|top| top.stage == LevelStage::Ended)
     }
 
     /// Whether every layer is open.
@@ -456,7 +456,7 @@ impl Layers {
     /// Whether every layer has [done its work](Layer::is_finished), and no output is left in the stack.
     pub(crate) fn are_finished(&self) -> bool {
         let is_finished = |level: &Level| {
-            level.stage == Stage::Open
+            level.stage == LevelStage::Open
                 && level.below.is_empty()
                 && !level.below.has_spent()
                 && level.layer.is_finished()
@@ -511,7 +511,7 @@ impl Layers {
 
     /// The last deadline of the layers that have still to open.
     pub(crate) fn opening_deadline(&self) -> Option<Instant> {
-        let opening = self.levels.iter().filter(|level| level.stage == Stage::Opening);
+        let opening = self.levels.iter().filter(|level| level.stage == LevelStage::Opening);
         opening.filter_map(Level::deadline).max()
     }
 
@@ -608,7 +608,7 @@ impl<S: Sink> Feed<'_, S> {
         let Some((level, above)) = levels.split_first_mut() else {
             return self.sink.data(mem::take(bytes));
         };
-        while level.stage != Stage::Ended {
+        while level.stage != LevelStage::Ended {
             let mut rest = *bytes;
             let up = level.layer.up(&mut rest, self.now);
             let is_last = matches!(up, Up::Last(_)) && rest.is_empty();
@@ -650,7 +650,7 @@ impl<S: Sink> Feed<'_, S> {
     fn handle(
         &mut self,
         up: Up<'_>,
-        stage: &mut Stage,
+        stage: &mut LevelStage,
         above: &mut [Level],
     ) -> Option<ControlFlow<()>> {
         Some(match up {
@@ -658,11 +658,11 @@ impl<S: Sink> Feed<'_, S> {
             Up::Data(data) | Up::Last(data) => self.pass_up(above, data),
             Up::Open(info) => self.opened(stage, info),
             Up::Closed => {
-                *stage = Stage::Ended;
+                *stage = LevelStage::Ended;
                 self.end(above)
             }
             Up::Failed(reason) => {
-                *stage = Stage::Ended;
+                *stage = LevelStage::Ended;
                 self.fail(reason)
             }
         })
@@ -683,8 +683,9 @@ impl<S: Sink> Feed<'_, S> {
     }
 
     #[cold]
-    fn opened(&mut self, stage: &mut Stage, info: Option<Box<Opened>>) -> ControlFlow<()> {
-        self.state.unopened -= usize::from(mem::replace(stage, Stage::Open) == Stage::Opening);
+    fn opened(&mut self, stage: &mut LevelStage, info: Option<Box<Opened>>) -> ControlFlow<()> {
+        self.state.unopened -=
+            usize::from(mem::replace(stage, LevelStage::Open) == LevelStage::Opening);
         if let Some(info) = info {
             Rc::make_mut(&mut self.state.opened).add(*info);
         }

@@ -6,7 +6,7 @@ use std::panic::Location;
 
 use super::records::pending;
 use super::snapshot::Snapshot;
-use super::stage::{Shutdown, Stage};
+use super::stage::{RunStage, Shutdown};
 use crate::defer::{Deferred, Result};
 use crate::internals::{FiredBy, fired_by};
 use crate::panics::Contained;
@@ -77,7 +77,7 @@ impl Reactor {
     /// with [`Reason::Shutdown`](crate::Reason::Shutdown). Does nothing outside a run or when called
     /// again.
     pub fn stop(&self) {
-        if self.records().run.stage() == Stage::Running {
+        if self.records().run.stage() == RunStage::Running {
             self.records().add_pending(pending::STOP);
         }
     }

@@ -41,7 +41,7 @@ pub(super) struct DrainCell {
     /// The port to drain; `None` for all.
     pub(super) port: Option<Rc<PortCell>>,
     pub(super) times: Drain,
-    pub(super) stage: Cell<Stage>,
+    pub(super) stage: Cell<DrainStage>,
     /// Connections that have not ended.
     // Bound: the connections of its ports that are open when it begins.
     pub(super) left: RefCell<BTreeSet<Key>>,
@@ -73,7 +73,7 @@ pub(super) struct GroupDue {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum DrainStage {
     /// Recorded; the turn will begin it.
     Requested,
     /// Connections finish on their own, until this time.
@@ -146,7 +146,7 @@ impl Reactor {
         let cell = Rc::new(DrainCell {
             port,
             times,
-            stage: Cell::new(Stage::Requested),
+            stage: Cell::new(DrainStage::Requested),
             left: RefCell::default(),
             unasked: RefCell::default(),
             dues: Cell::default(),

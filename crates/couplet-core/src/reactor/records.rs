@@ -25,7 +25,7 @@ use super::requests::{DriverRequests, Jobs, Lookup};
 use super::room::Room;
 use super::sharing::HandedConnection;
 use super::snapshot::Snapshot;
-use super::stage::{Run, Stage};
+use super::stage::{Run, RunStage};
 use super::tasks::{Executor, Tasks, WakeQueue};
 #[cfg(unix)]
 use super::watches::Watches;
@@ -199,7 +199,7 @@ impl Records {
     }
 
     pub(super) fn is_dropped(&self) -> bool {
-        self.run.stage() == Stage::Dropped
+        self.run.stage() == RunStage::Dropped
     }
 
     pub(super) fn enqueue(&self, call: Call) {
@@ -422,7 +422,7 @@ impl Records {
     /// Called when the Deferred of a trigger has fired: outside a turn, it wakes a loop whose
     /// shutdown may wait for it.
     pub(super) fn trigger_fired(&self) {
-        if !self.queue.is_in_turn() && self.run.stage() == Stage::Before {
+        if !self.queue.is_in_turn() && self.run.stage() == RunStage::Before {
             self.add_pending(pending::STOP);
         }
     }

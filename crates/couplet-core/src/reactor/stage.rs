@@ -33,7 +33,7 @@ pub enum Shutdown {
 
 /// The stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum RunStage {
     /// Not in a run; turns are still possible.
     Idle,
     Running,
@@ -50,16 +50,16 @@ pub(super) enum Stage {
     Dropped,
 }
 
-impl Stage {
+impl RunStage {
     #[cfg(debug_assertions)]
-    fn leads_to(self, next: Stage) -> bool {
+    fn leads_to(self, next: RunStage) -> bool {
         match next {
-            Stage::Idle => matches!(self, Stage::Running | Stage::Ending),
-            Stage::Running => self == Stage::Idle,
-            Stage::Before => self == Stage::Running,
-            Stage::Closing(_) => self == Stage::Before,
-            Stage::Joining(_) => matches!(self, Stage::Closing(_)),
-            Stage::Ending | Stage::Dropped => self != Stage::Dropped,
+            RunStage::Idle => matches!(self, RunStage::Running | RunStage::Ending),
+            RunStage::Running => self == RunStage::Idle,
+            RunStage::Before => self == RunStage::Running,
+            RunStage::Closing(_) => self == RunStage::Before,
+            RunStage::Joining(_) => matches!(self, RunStage::Closing(_)),
+            RunStage::Ending | RunStage::Dropped => self != RunStage::Dropped,
         }
     }
 }
@@ -104,7 +104,7 @@ impl Triggers {
 
 /// The run of a loop: its stage, the signal that stopped it, and the shutdown triggers.
 pub(super) struct Run {
-    stage: Cell<Stage>,
+    stage: Cell<RunStage>,
     urgency: Cell<Urgency>,
     /// The signal that stopped this run, or the last one.
     stopped_by: Cell<Option<Signal>>,
@@ -120,7 +120,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(options: &LoopOptions) -> Run {
         Run {
-            stage: Cell::new(Stage::Idle),
+            stage: Cell::new(RunStage::Idle),
             urgency: Cell::new(Urgency::None),
             stopped_by: Cell::new(None),
             triggers: RefCell::default(),
@@ -132,33 +132,33 @@ impl Run {
     }
 
     #[inline]
-    pub(super) fn stage(&self) -> Stage {
+    pub(super) fn stage(&self) -> RunStage {
         self.stage.get()
     }
 
     /// True unless the run is ending, or the loop was dropped.
     #[inline]
     pub(super) fn is_settled(&self) -> bool {
-        matches!(self.stage(), Stage::Idle | Stage::Running)
+        matches!(self.stage(), RunStage::Idle | RunStage::Running)
     }
 
     /// True once ports and connections close.
     pub(super) fn is_stopping(&self) -> bool {
-        matches!(self.stage(), Stage::Closing(_) | Stage::Joining(_) | Stage::Ending)
+        matches!(self.stage(), RunStage::Closing(_) | RunStage::Joining(_) | RunStage::Ending)
     }
 
     /// Whether the stage ends at a deadline.
     #[inline]
     pub(super) fn is_timed(&self) -> bool {
-        matches!(self.stage(), Stage::Closing(_) | Stage::Joining(_))
+        matches!(self.stage(), RunStage::Closing(_) | RunStage::Joining(_))
     }
 
     /// When the stage ends at the latest. Once the grace for jobs is over only programs remain,
     /// which have timers.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         match self.stage() {
-            Stage::Closing(until) => Some(until),
-            Stage::Joining(until) if now < until => Some(until),
+            RunStage::Closing(until) => Some(until),
+            RunStage::Joining(until) if now < until => Some(until),
             _ => None,
         }
     }
@@ -187,49 +187,49 @@ impl Run {
     /// Begins a run, unless one is in progress.
     pub(super) fn begin(&self) {
         self.stopped_by.set(None);
-        if self.stage() == Stage::Idle {
+        if self.stage() == RunStage::Idle {
             debug_assert_eq!(self.urgency.get(), Urgency::None, "the last run has ended");
-            self.enter(Stage::Running);
+            self.enter(RunStage::Running);
         }
     }
 
     /// Leaves the run without an end: ports and connections stay open.
     pub(super) fn suspend(&self) {
-        if self.stage() == Stage::Running {
-            self.enter(Stage::Idle);
+        if self.stage() == RunStage::Running {
+            self.enter(RunStage::Idle);
         }
     }
 
     /// Begins the shutdown. Returns the count of the `Before` triggers, to be called with it.
     pub(super) fn begin_before(&self) -> Rc<Cell<usize>> {
-        self.enter(Stage::Before);
+        self.enter(RunStage::Before);
         let unfired: Rc<Cell<usize>> = Rc::default();
         self.unfired.replace(unfired.clone());
         unfired
     }
 
     pub(super) fn begin_closing(&self, now: Instant) {
-        self.enter(Stage::Closing(after(now, self.shutdown_grace)));
+        self.enter(RunStage::Closing(after(now, self.shutdown_grace)));
     }
 
     pub(super) fn begin_joining(&self, now: Instant) {
-        self.enter(Stage::Joining(after(now, self.job_grace)));
+        self.enter(RunStage::Joining(after(now, self.job_grace)));
     }
 
     pub(super) fn begin_ending(&self) {
-        self.enter(Stage::Ending);
+        self.enter(RunStage::Ending);
     }
 
     pub(super) fn end(&self) {
         self.urgency.set(Urgency::None);
-        self.enter(Stage::Idle);
+        self.enter(RunStage::Idle);
     }
 
     pub(super) fn drop_loop(&self) {
-        self.enter(Stage::Dropped);
+        self.enter(RunStage::Dropped);
     }
 
-    fn enter(&self, next: Stage) {
+    fn enter(&self, next: RunStage) {
         let before = self.stage.replace(next);
         #[cfg(debug_assertions)]
         assert!(before.leads_to(next), "a run went from {before:?} to {next:?}");
@@ -243,13 +243,13 @@ impl Run {
     /// `Before` trigger.
     pub(super) fn stopped_by_signal(&self, signal: Signal) -> Option<Drain> {
         let is_second = self.stopped_by.replace(Some(signal)).is_some();
-        let can_wait = matches!(self.stage(), Stage::Running | Stage::Before);
+        let can_wait = matches!(self.stage(), RunStage::Running | RunStage::Before);
         let drain = self.drain.filter(|_| signal == Signal::Terminate && can_wait && !is_second);
         let urgency = match self.urgency.get() {
             Urgency::None if drain.is_some() => Urgency::Draining,
             // A second signal ends the drain, but still leaves the short flush.
             Urgency::Draining => Urgency::SkipBefore,
-            _ if is_second && self.stage() != Stage::Idle => Urgency::Now,
+            _ if is_second && self.stage() != RunStage::Idle => Urgency::Now,
             same => same,
         };
         debug_assert!(urgency >= self.urgency.get(), "signals only hasten the end");

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::child::{ChildCell, ChildState, Life, Restart, words};
-use super::supervisor::{Inner, ServiceError, Stage, Strategy};
+use super::supervisor::{Inner, ServiceError, Strategy, SupervisorStage};
 use crate::defer::{Cancelled, Canceller, Deferred, Resolver};
 use crate::{Reactor, Result};
 
@@ -43,7 +43,7 @@ impl Supervising {
             if let Err(failure) = self.start_or_fail(&child).await {
                 let stopping = self.inner.is_stopping();
                 let outcome = self.stop_all().await;
-                self.finish(Stage::Stopped, outcome);
+                self.finish(SupervisorStage::Stopped, outcome);
                 started.errback(match stopping {
                     true => Cancelled::of("the start of a supervisor").into(),
                     false => failure,
@@ -52,19 +52,19 @@ impl Supervising {
                 return Ok(());
             }
         }
-        if let stage @ Stage::Starting = &mut *self.inner.stage.borrow_mut() {
-            *stage = Stage::Running;
+        if let stage @ SupervisorStage::Starting = &mut *self.inner.stage.borrow_mut() {
+            *stage = SupervisorStage::Running;
         }
         started.callback(());
         let end = self.obey().await;
         let outcome = self.stop_all().await;
         match end {
             Ok(()) => {
-                self.finish(Stage::Stopped, outcome);
+                self.finish(SupervisorStage::Stopped, outcome);
                 ended.callback(());
             }
             Err(gave_up) => {
-                self.finish(Stage::GaveUp(gave_up.to_string()), outcome);
+                self.finish(SupervisorStage::GaveUp(gave_up.to_string()), outcome);
                 ended.errback(gave_up);
             }
         }
@@ -339,7 +339,7 @@ impl Supervising {
 
     /// The children have stopped: fails the orders that are left, and fires the Deferreds of
     /// `stop`.
-    fn finish(&self, stage: Stage, outcome: Result<()>) {
+    fn finish(&self, stage: SupervisorStage, outcome: Result<()>) {
         *self.inner.stage.borrow_mut() = stage;
         for child in self.children() {
             child.hide();
@@ -375,7 +375,7 @@ impl Drop for Supervising {
     fn drop(&mut self) {
         // The loop has ended, and with it everything that the children had in it.
         if self.inner.is_active() {
-            self.finish(Stage::Stopped, Err(Cancelled::of("a supervisor").into()));
+            self.finish(SupervisorStage::Stopped, Err(Cancelled::of("a supervisor").into()));
         }
     }
 }

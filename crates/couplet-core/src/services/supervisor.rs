@@ -122,7 +122,7 @@ pub(super) struct Inner {
     /// In the order in which they start.
     // Bound: one for each child; owned by the user.
     pub(super) children: RefCell<Vec<Rc<ChildCell>>>,
-    pub(super) stage: RefCell<Stage>,
+    pub(super) stage: RefCell<SupervisorStage>,
     // Unbounded: requests of the user, and at most one end and one restart of each child.
     pub(super) orders: DeferredQueue<Order>,
     /// The start of a child that the task waits for; a stop cancels it.
@@ -147,7 +147,7 @@ pub(super) struct Inner {
 type DrainPorts = dyn Fn(&Reactor) -> Deferred<()>;
 
 /// The stage of a supervisor.
-pub(super) enum Stage {
+pub(super) enum SupervisorStage {
     Stopped,
     Starting,
     Running,
@@ -170,7 +170,7 @@ impl Supervisor {
                 most: Duration::from_secs(30),
             }),
             children: RefCell::default(),
-            stage: RefCell::new(Stage::Stopped),
+            stage: RefCell::new(SupervisorStage::Stopped),
             orders: DeferredQueue::new(),
             starting: RefCell::default(),
             stopping: RefCell::default(),
@@ -318,7 +318,7 @@ impl Supervisor {
             return Deferred::succeed(());
         }
         if !inner.is_stopping() {
-            *inner.stage.borrow_mut() = Stage::Leaving;
+            *inner.stage.borrow_mut() = SupervisorStage::Leaving;
         }
         let (deferred, done) = inner.cancelled_by(Inner::hasten);
         let (draining, mut stopping, drains) = (self.clone(), self.clone(), reactor.clone());
@@ -375,7 +375,7 @@ impl Service for Supervisor {
         }
         self.inner.is_hastened.set(false);
         self.inner.intensity.borrow_mut().forget();
-        *self.inner.stage.borrow_mut() = Stage::Starting;
+        *self.inner.stage.borrow_mut() = SupervisorStage::Starting;
         let (deferred, started) = self.inner.cancelled_by(Inner::begin_stop);
         let (end, ended) = Deferred::new();
         *self.inner.end.borrow_mut() = Some(end);
@@ -402,10 +402,10 @@ impl Service for Supervisor {
     /// temporary ones that have ended are not.
     fn health(&self) -> Health {
         match &*self.inner.stage.borrow() {
-            Stage::Running => {}
-            Stage::Stopped | Stage::Starting => return Health::Starting,
-            Stage::Leaving | Stage::Stopping => return Health::Stopping,
-            Stage::GaveUp(words) => return Health::Failed(words.clone()),
+            SupervisorStage::Running => {}
+            SupervisorStage::Stopped | SupervisorStage::Starting => return Health::Starting,
+            SupervisorStage::Leaving | SupervisorStage::Stopping => return Health::Stopping,
+            SupervisorStage::GaveUp(words) => return Health::Failed(words.clone()),
         }
         let children = self.inner.children.borrow().clone();
         Health::worst(children.iter().map(ChildCell::health))
@@ -430,17 +430,17 @@ impl Inner {
 
     /// Whether the task runs.
     pub(super) fn is_active(&self) -> bool {
-        !matches!(*self.stage.borrow(), Stage::Stopped | Stage::GaveUp(_))
+        !matches!(*self.stage.borrow(), SupervisorStage::Stopped | SupervisorStage::GaveUp(_))
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        matches!(*self.stage.borrow(), Stage::Stopping)
+        matches!(*self.stage.borrow(), SupervisorStage::Stopping)
     }
 
     /// Has the task stop: it cancels its wait for a start, or takes an order.
     fn begin_stop(&self) {
-        let before = self.stage.replace(Stage::Stopping);
-        if matches!(before, Stage::Stopping) {
+        let before = self.stage.replace(SupervisorStage::Stopping);
+        if matches!(before, SupervisorStage::Stopping) {
             return;
         }
         self.put(Order::Stop);

@@ -629,7 +629,7 @@ impl SharedStream {
 }
 
 /// Turns a failure into a success, since a failure without a waiter would be reported as unhandled.
-/// Pollers check `State::lost` instead.
+/// Pollers check `SharedStreamState::lost` instead.
 fn ignore_failure(waiting: Deferred<()>) -> Deferred<()> {
     waiting.recover(|_| Deferred::succeed(()))
 }

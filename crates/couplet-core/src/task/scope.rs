@@ -93,10 +93,10 @@ struct ScopeState {
     spawned: Cell<u64>,
     /// The first failure of a task.
     failure: OnceCell<Failure>,
-    stage: RefCell<Stage>,
+    stage: RefCell<ScopeStage>,
 }
 
-enum Stage {
+enum ScopeStage {
     /// The scope's future waits with this waker.
     Running(Option<Waker>),
     Over,
@@ -126,7 +126,7 @@ struct EndGuard(Rc<ScopeState>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        let before = self.0.stage.replace(Stage::Over);
+        let before = self.0.stage.replace(ScopeStage::Over);
         drop(before);
         self.0.cancel_children();
     }
@@ -142,7 +142,7 @@ impl Scope {
         &self,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> Deferred<T> {
-        if matches!(*self.inner.stage.borrow(), Stage::Over) {
+        if matches!(*self.inner.stage.borrow(), ScopeStage::Over) {
             return Deferred::fail(Cancelled::of("a task of a scope that has ended"));
         }
         let key = self.inner.spawned.replace(self.inner.spawned.get() + 1);
@@ -169,7 +169,7 @@ impl ScopeState {
             children: RefCell::default(),
             spawned: Cell::new(0),
             failure: OnceCell::new(),
-            stage: RefCell::new(Stage::Running(None)),
+            stage: RefCell::new(ScopeStage::Running(None)),
         }
     }
 
@@ -230,8 +230,8 @@ impl ScopeState {
 
     fn replace_waker(&self, waker: Option<Waker>) -> Option<Waker> {
         match &mut *self.stage.borrow_mut() {
-            Stage::Running(waiting) => mem::replace(waiting, waker),
-            Stage::Over => None,
+            ScopeStage::Running(waiting) => mem::replace(waiting, waker),
+            ScopeStage::Over => None,
         }
     }
 

@@ -93,7 +93,7 @@ pub(crate) mod mode {
 
 /// The phase of a connection as its handles see it, which changes in the call itself, not in the turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
+pub(crate) enum ConnectionPhase {
     Open,
     /// `lose_write_connection` was called, or a write failed.
     Finishing,
@@ -236,7 +236,7 @@ pub(crate) struct ConnectionCell {
     /// The loop will check this cell anyway: the cell is on the dirty list, or its protocol is
     /// being called.
     dirty: Cell<bool>,
-    phase: Cell<Phase>,
+    phase: Cell<ConnectionPhase>,
     paused: Cell<u8>,
     /// Whether a producer, a `drained` or a `flushed` waits for bytes to be sent. Derived from
     /// `producer` and `rare`, and cached because every write checks it: see
@@ -383,7 +383,7 @@ impl ConnectionCell {
             socket,
             requests: Cell::new(0),
             dirty: Cell::new(false),
-            phase: Cell::new(Phase::Open),
+            phase: Cell::new(ConnectionPhase::Open),
             paused: Cell::new(0),
             outbox: RefCell::new(Outbox::new(reactor.spares().clone())),
             in_flight: Cell::new(0),
@@ -438,7 +438,7 @@ impl ConnectionCell {
     /// The socket's descriptor number, while the socket is open.
     #[cfg(unix)]
     pub(super) fn descriptor(&self) -> Option<std::os::fd::RawFd> {
-        self.socket.as_ref().filter(|_| self.phase.get() != Phase::Lost)?.number()
+        self.socket.as_ref().filter(|_| self.phase.get() != ConnectionPhase::Lost)?.number()
     }
 
     /// A socket option: the value requested since the last turn, otherwise the system's.
@@ -447,7 +447,7 @@ impl ConnectionCell {
         requested: impl Fn(&SocketOption) -> Option<T>,
         system: impl FnOnce(SockRef<'_>) -> io::Result<T>,
     ) -> Option<T> {
-        let is_open = self.phase.get() != Phase::Lost && self.peer.unix().is_none();
+        let is_open = self.phase.get() != ConnectionPhase::Lost && self.peer.unix().is_none();
         let socket = self.socket.as_ref().filter(|_| is_open)?;
         let rare = self.rare();
         let mut latest = rare.iter().flat_map(|rare| rare.options.iter().rev());
@@ -523,7 +523,7 @@ impl ConnectionCell {
         let mut outbox = self.outbox.borrow_mut();
         let buffered = outbox.len() + self.in_flight.get();
         let room = self.cap.get().saturating_sub(buffered);
-        let is_open = self.phase.get() == Phase::Open;
+        let is_open = self.phase.get() == ConnectionPhase::Open;
         if !is_open || buffered > most || data.len() > room || data.is_empty() {
             return false;
         }
@@ -584,17 +584,18 @@ impl ConnectionCell {
     fn accepts(&self, len: usize) -> bool {
         let room = self.cap.get().saturating_sub(self.buffered());
         len > 0
-            && ((self.phase.get() == Phase::Open && len <= room) || self.accepts_slow(len, room))
+            && ((self.phase.get() == ConnectionPhase::Open && len <= room)
+                || self.accepts_slow(len, room))
     }
 
     /// Whether bytes, a descriptor or a producer are accepted.
     pub(super) fn is_open_to_output(&self) -> bool {
         match self.phase.get() {
-            Phase::Open => true,
-            Phase::Finishing | Phase::Closing => {
+            ConnectionPhase::Open => true,
+            ConnectionPhase::Finishing | ConnectionPhase::Closing => {
                 self.has_producer() || self.has_mode(mode::WRITES_UNTIL_END)
             }
-            Phase::Ended | Phase::Lost => false,
+            ConnectionPhase::Ended | ConnectionPhase::Lost => false,
         }
     }
 
@@ -611,7 +612,7 @@ impl ConnectionCell {
         if !open {
             self.rare_mut().dropped += len as u64;
         } else if len > room {
-            self.advance_phase(Phase::Ended);
+            self.advance_phase(ConnectionPhase::Ended);
             self.record(request::OVERFLOW);
         }
         open && len <= room
@@ -639,14 +640,14 @@ impl ConnectionCell {
 
     /// Advances to a later phase, never back.
     #[inline]
-    pub(super) fn advance_phase(&self, phase: Phase) {
+    pub(super) fn advance_phase(&self, phase: ConnectionPhase) {
         self.phase.set(self.phase.get().max(phase));
     }
 
     pub(super) fn set_paused(&self, by: u8, paused: bool) {
         let before = self.paused.get();
         let after = if paused { before | by } else { before & !by };
-        if self.phase.get() < Phase::Closing {
+        if self.phase.get() < ConnectionPhase::Closing {
             self.paused.set(after);
             let holds = |bits: u8| bits & !paused::BY_LAYER != 0;
             if holds(before) != holds(after) {
@@ -683,7 +684,7 @@ impl ConnectionCell {
     /// kept.
     pub(super) fn upgrade(&self, next: Box<dyn Protocol>, unread: &[u8]) {
         let next = Contained::new(next);
-        if self.phase.get() >= Phase::Closing {
+        if self.phase.get() >= ConnectionPhase::Closing {
             return;
         }
         let before = self.rare_mut().upgrade.take();
@@ -702,9 +703,11 @@ impl ConnectionCell {
     pub(super) fn start_layer(&self, layer: Box<dyn Layer>) -> Result<(), StartLayerError> {
         let layer = Contained::new(layer);
         match self.phase.get() {
-            Phase::Open => {}
-            Phase::Finishing => return Err(StartLayerError::WriteClosed),
-            Phase::Closing | Phase::Ended | Phase::Lost => return Ok(()),
+            ConnectionPhase::Open => {}
+            ConnectionPhase::Finishing => return Err(StartLayerError::WriteClosed),
+            ConnectionPhase::Closing | ConnectionPhase::Ended | ConnectionPhase::Lost => {
+                return Ok(());
+            }
         }
         let mut clear = Outbox::new(self.reactor.spares().clone());
         clear.append(&mut self.outbox.borrow_mut());
@@ -727,14 +730,15 @@ impl ConnectionCell {
 
     /// After a write past the hard cap, an abort still counts: it outranks `Overflow`.
     pub(super) fn abort(&self) {
-        if self.phase.get() < Phase::Ended || self.requests.get() & request::OVERFLOW != 0 {
-            self.advance_phase(Phase::Ended);
+        if self.phase.get() < ConnectionPhase::Ended || self.requests.get() & request::OVERFLOW != 0
+        {
+            self.advance_phase(ConnectionPhase::Ended);
             self.record(request::ABORT);
         }
     }
 
     pub(super) fn fail(&self, failure: Failure) {
-        let counts = self.phase.get() < Phase::Ended
+        let counts = self.phase.get() < ConnectionPhase::Ended
             || self.requests.get() & (request::ABORT | request::OVERFLOW) != 0;
         // Only the first failure counts; a later one is dropped with no cell borrowed.
         if counts && !self.has_failed() {
@@ -749,7 +753,7 @@ impl ConnectionCell {
 
     /// Replaces the state that is kept, or requests that nothing is kept.
     pub(super) fn keep(&self, state: Option<HandOver>) {
-        if self.phase.get() != Phase::Open || !self.reactor.keeps_connections() {
+        if self.phase.get() != ConnectionPhase::Open || !self.reactor.keeps_connections() {
             return;
         }
         let kept = &mut self.rare_mut().kept;
@@ -831,11 +835,11 @@ impl ConnectionCell {
     }
 
     pub(super) fn add_option(&self, option: SocketOption) {
-        if self.phase.get() >= Phase::Ended {
+        if self.phase.get() >= ConnectionPhase::Ended {
             return;
         }
         if let SocketOption::ResetUnlessClosed(on) = option {
-            if self.phase.get() >= Phase::Finishing {
+            if self.phase.get() >= ConnectionPhase::Finishing {
                 return;
             }
             self.set_mode(mode::RESETS_UNLESS_CLOSED, on);
@@ -846,7 +850,7 @@ impl ConnectionCell {
 
     pub(super) fn add_socket_call(&self, call: SocketCall) {
         let call = Contained::new(call);
-        if self.phase.get() < Phase::Ended {
+        if self.phase.get() < ConnectionPhase::Ended {
             self.rare_mut().options.push(SocketRequest::Call(call));
             self.record(request::OPTIONS);
         }
@@ -986,7 +990,7 @@ impl ConnectionCell {
 
     /// The reason, once `connection_lost` was called.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        (self.phase.get() == Phase::Lost).then(|| self.expected_reason())
+        (self.phase.get() == ConnectionPhase::Lost).then(|| self.expected_reason())
     }
 
     /// The final reason, or the one expected so far.
@@ -1009,7 +1013,7 @@ impl ConnectionCell {
     }
 
     #[inline]
-    pub(crate) fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> ConnectionPhase {
         self.phase.get()
     }
 
@@ -1022,7 +1026,7 @@ impl ConnectionCell {
     /// Whether the protocol accepts more bytes.
     #[inline]
     pub(super) fn wants_data(&self) -> bool {
-        self.paused.get() == 0 && self.phase.get() < Phase::Closing
+        self.paused.get() == 0 && self.phase.get() < ConnectionPhase::Closing
     }
 
     pub(super) fn is_paused_by_user(&self) -> bool {
@@ -1375,14 +1379,14 @@ impl ConnectionCell {
             rare.dropped += unsent;
             rare.write_error = Some(error.clone());
         }
-        self.advance_phase(Phase::Finishing);
+        self.advance_phase(ConnectionPhase::Finishing);
         self.set_mode(mode::WRITES_UNTIL_END, false);
         self.clear_outbox();
     }
 
     /// The error that ended our direction before the connection.
     pub(super) fn write_error(&self) -> Option<Arc<io::Error>> {
-        if self.phase() == Phase::Open {
+        if self.phase() == ConnectionPhase::Open {
             return None;
         }
         self.rare()?.write_error.clone()
@@ -1463,7 +1467,7 @@ impl ConnectionCell {
 
     /// The reason is final: the last call, `connection_lost`, follows.
     pub(super) fn set_lost(&self) -> Reason {
-        self.phase.set(Phase::Lost);
+        self.phase.set(ConnectionPhase::Lost);
         let unused = self.rare_if_used().and_then(|mut rare| rare.upgrade.take());
         drop(unused);
         self.expected_reason()

@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 
 use layered::Layered;
 
-use super::cell::{ConnectionCell, Level, Phase, Upgrade, mode, request};
+use super::cell::{ConnectionCell, ConnectionPhase, Level, Upgrade, mode, request};
 use super::{Producer, Tell, Transport};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Outbox, WriteOutcome};
@@ -106,7 +106,7 @@ enum OurFin {
 
 /// The reason of a close is in the cell.
 #[derive(Debug)]
-enum State {
+enum LifeState {
     Open {
         reading: Reading,
         writing: Writing,
@@ -232,7 +232,7 @@ const FIRES: [(Level, u32); 2] = [(Level::LowMark, due::DRAINED), (Level::Nothin
 pub(crate) struct Life {
     transport: Transport,
     protocol: Box<dyn Protocol>,
-    state: State,
+    state: LifeState,
     /// Orders not yet returned to the holder, and due calls into user code not yet made.
     pending: u32,
     /// After a panic only `connection_lost` is called.
@@ -252,7 +252,7 @@ impl Life {
         Life {
             transport: Transport { cell },
             protocol: Box::new(PlaceholderProtocol),
-            state: State::Open { reading: Reading::On, writing: Writing::Open },
+            state: LifeState::Open { reading: Reading::On, writing: Writing::Open },
             pending: 0,
             panicked: false,
             stopping: false,
@@ -299,7 +299,7 @@ impl Life {
     /// Delivers bytes from the driver. Law 4: the only way in.
     #[inline(always)]
     pub(crate) fn feed(&mut self, data: &[u8], now: Instant) -> Effects {
-        let State::Open { reading: Reading::On, .. } = &self.state else {
+        let LifeState::Open { reading: Reading::On, .. } = &self.state else {
             return self.feed_slow(data, now);
         };
         let cell = &self.transport.cell;
@@ -313,12 +313,12 @@ impl Life {
     #[inline(never)]
     fn feed_slow(&mut self, data: &[u8], now: Instant) -> Effects {
         match (&self.state, &self.layered) {
-            (State::Open { .. } | State::Flushing { .. }, Some(_)) => {
+            (LifeState::Open { .. } | LifeState::Flushing { .. }, Some(_)) => {
                 if self.feed_layers(data, now) {
                     return Effects::BELOW;
                 }
             }
-            (State::Draining { .. }, Some(_)) => self.drain_layers(data, now),
+            (LifeState::Draining { .. }, Some(_)) => self.drain_layers(data, now),
             _ => {
                 let cell = &self.transport.cell;
                 cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
@@ -330,7 +330,7 @@ impl Life {
     /// A descriptor arrived, ahead of the bytes it came with.
     #[cfg(unix)]
     pub(crate) fn descriptor(&mut self, descriptor: OwnedFd, now: Instant) -> Effects {
-        if let State::Open { reading: Reading::On, .. } = &self.state {
+        if let LifeState::Open { reading: Reading::On, .. } = &self.state {
             self.call(now, |protocol, transport| {
                 protocol.descriptor_received(transport, descriptor);
             });
@@ -371,7 +371,7 @@ impl Life {
     /// An error ended the connection.
     pub(crate) fn failed(&mut self, error: io::Error) -> Effects {
         match &self.state {
-            State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            LifeState::Draining { .. } => self.end_as_planned(CloseMode::Normal),
             _ => self.end(Reason::Lost(Arc::new(error)), CloseMode::Normal),
         }
         self.take_effects()
@@ -381,7 +381,7 @@ impl Life {
     /// end of the peer's stream.
     pub(crate) fn write_failed(&mut self, error: io::Error, now: Instant) -> Effects {
         let opens = !self.layers_are_open();
-        let State::Open { writing, .. } = &mut self.state else { return self.failed(error) };
+        let LifeState::Open { writing, .. } = &mut self.state else { return self.failed(error) };
         if opens {
             // A handshake needs both directions.
             return self.failed(error);
@@ -435,20 +435,20 @@ impl Life {
         // Layers may decode the end before the socket's.
         self.resolve_peer_ended();
         match &mut self.state {
-            State::Open { reading, writing } => match reading {
+            LifeState::Open { reading, writing } => match reading {
                 Reading::On | Reading::Layered => {
                     *reading = Reading::Ended;
                     let both = writing.has_ended();
                     self.call(now, |protocol, transport| protocol.read_closed(transport));
-                    if both && matches!(self.state, State::Open { .. }) {
+                    if both && matches!(self.state, LifeState::Open { .. }) {
                         self.both_ended();
                     }
                 }
                 // A driver does not report the end while reading is off.
                 Reading::Paused { .. } | Reading::Ended => {}
             },
-            State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
-            State::Flushing { .. } | State::Closed { .. } => {}
+            LifeState::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            LifeState::Flushing { .. } | LifeState::Closed { .. } => {}
         }
         self.watch_stall(now);
     }
@@ -488,7 +488,7 @@ impl Life {
             self.pending &= !(due::PRODUCER_PAUSE | due::PRODUCER_RESUME);
         }
         if requests & request::LOSE_WRITE != 0
-            && let State::Open { writing, .. } = &mut self.state
+            && let LifeState::Open { writing, .. } = &mut self.state
             && *writing == Writing::Open
         {
             *writing = Writing::Finishing { since: self.transport.cell.reactor.moment(now) };
@@ -519,10 +519,10 @@ impl Life {
         self.stopping = true;
         self.apply_recorded(now);
         match &self.state {
-            State::Open { .. } => self.shut_down(now),
-            State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
-            State::Flushing { .. } => self.check_flushed(now),
-            State::Closed { .. } => {}
+            LifeState::Open { .. } => self.shut_down(now),
+            LifeState::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            LifeState::Flushing { .. } => self.check_flushed(now),
+            LifeState::Closed { .. } => {}
         }
         self.take_effects()
     }
@@ -556,14 +556,14 @@ impl Life {
     /// Whether shutting down resets the connection: the protocol asked for that, and has not
     /// requested the end of its stream.
     pub(crate) fn shuts_down_by_reset(&self) -> bool {
-        matches!(self.state, State::Open { writing: Writing::Open, .. })
+        matches!(self.state, LifeState::Open { writing: Writing::Open, .. })
             && self.transport.cell.reset_unless_closed()
     }
 
     /// Since when the connection has waited only for the peer's end of stream.
     pub(crate) fn awaits_peer_since(&self) -> Option<Instant> {
         match &self.state {
-            State::Draining { since } => Some(*since),
+            LifeState::Draining { since } => Some(*since),
             _ => None,
         }
     }
@@ -587,7 +587,7 @@ impl Life {
         self.apply_recorded(now);
         let mode = if self.is_cut_by_reset() { CloseMode::Reset } else { CloseMode::Normal };
         match &self.state {
-            State::Open { .. } | State::Flushing { .. } => self.end(Reason::Shutdown, mode),
+            LifeState::Open { .. } | LifeState::Flushing { .. } => self.end(Reason::Shutdown, mode),
             _ => self.end_as_planned(mode),
         }
         self.take_effects()
@@ -597,9 +597,9 @@ impl Life {
     /// peer would mistake a FIN for the end of a message.
     fn must_reset(&self) -> bool {
         let fin_sent = match &self.state {
-            State::Open { writing, .. } => writing.has_ended(),
-            State::Flushing { our_fin, .. } => *our_fin == OurFin::Sent,
-            State::Draining { .. } | State::Closed { .. } => true,
+            LifeState::Open { writing, .. } => writing.has_ended(),
+            LifeState::Flushing { our_fin, .. } => *our_fin == OurFin::Sent,
+            LifeState::Draining { .. } | LifeState::Closed { .. } => true,
         };
         !fin_sent && self.transport.cell.reset_unless_closed()
     }
@@ -607,8 +607,8 @@ impl Life {
     fn lose(&mut self, reason: Reason, now: Instant) {
         match &mut self.state {
             // Nothing can be sent.
-            State::Open { writing: Writing::Failed, .. } => self.end(reason, CloseMode::Normal),
-            State::Open { reading, writing } => {
+            LifeState::Open { writing: Writing::Failed, .. } => self.end(reason, CloseMode::Normal),
+            LifeState::Open { reading, writing } => {
                 let ended = reading.has_ended();
                 let receiving = matches!(reading, Reading::On | Reading::Layered);
                 let our_fin = match writing {
@@ -624,8 +624,8 @@ impl Life {
                     self.order_receive(false);
                 }
                 self.transport.cell.set_expected_reason(why);
-                self.state = State::Flushing { since: now, our_fin };
-                self.transport.cell.advance_phase(Phase::Closing);
+                self.state = LifeState::Flushing { since: now, our_fin };
+                self.transport.cell.advance_phase(ConnectionPhase::Closing);
                 self.pending &= !(due::RESUMED | due::DRAINING);
                 self.order(Effects::DEADLINE);
                 if !self.peer_fin {
@@ -656,7 +656,7 @@ impl Life {
     /// The peer's FIN had arrived when our close took effect, but was not reported, because unread
     /// bytes preceded it. Those are now discarded.
     fn peer_closed_first(&mut self) {
-        if matches!(self.state, State::Flushing { .. } | State::Draining { .. })
+        if matches!(self.state, LifeState::Flushing { .. } | LifeState::Draining { .. })
             && self.transport.cell.with_reason(Reason::is_clean)
         {
             self.transport.cell.set_expected_reason(Reason::Done(By::Peer));
@@ -687,7 +687,7 @@ impl Life {
     }
 
     fn flow_changed(&mut self, now: Instant) {
-        let State::Open { reading, .. } = &mut self.state else {
+        let LifeState::Open { reading, .. } = &mut self.state else {
             return;
         };
         let since = || self.transport.cell.reactor.moment(now);
@@ -733,7 +733,7 @@ impl Life {
         self.call(now, |protocol, _| said = protocol.hand_over());
         match said {
             // After a panic or a close it stays.
-            Some(mut said) if self.transport.cell.phase() < Phase::Finishing => {
+            Some(mut said) if self.transport.cell.phase() < ConnectionPhase::Finishing => {
                 said.append_unread(&mut self.transport.cell.take_unread());
                 (Some(said), Effects::NOTHING)
             }
@@ -757,7 +757,9 @@ impl Life {
     /// Whether the connection has no layers and is open in both directions.
     fn is_whole(&self) -> bool {
         let is_open = match &self.state {
-            State::Open { reading, writing } => !reading.has_ended() && *writing == Writing::Open,
+            LifeState::Open { reading, writing } => {
+                !reading.has_ended() && *writing == Writing::Open
+            }
             _ => false,
         };
         is_open && !self.peer_fin && !self.panicked && self.layered.is_none()
@@ -776,7 +778,7 @@ impl Life {
     /// Whether another process could continue the connection from the kept state.
     pub(crate) fn can_be_kept(&self) -> bool {
         let cell = &self.transport.cell;
-        self.is_whole() && cell.phase() == Phase::Open && !cell.is_starting()
+        self.is_whole() && cell.phase() == ConnectionPhase::Open && !cell.is_starting()
     }
 
     /// Whether the kept state describes the connection after all bytes that were received.
@@ -818,7 +820,7 @@ impl Life {
     #[inline(always)]
     fn is_simple(&self, written: Written) -> bool {
         written.outcome == WriteOutcome::All
-            && matches!(self.state, State::Open { writing: Writing::Open, .. })
+            && matches!(self.state, LifeState::Open { writing: Writing::Open, .. })
             && !self.transport.cell.awaits_room()
             && !written.spent
     }
@@ -885,7 +887,7 @@ impl Life {
     /// The loop holds too much output: pauses the producer before the buffer is full.
     pub(crate) fn hold_back(&mut self, now: Instant) -> Effects {
         let cell = &self.transport.cell;
-        if cell.producer_can_wait() && cell.phase() < Phase::Ended && !self.panicked {
+        if cell.producer_can_wait() && cell.phase() < ConnectionPhase::Ended && !self.panicked {
             cell.set_producer_paused();
             self.call_producer(now, |producer| producer.pause_producing());
         }
@@ -923,11 +925,11 @@ impl Life {
     /// Bytes were sent; returns true when a close waits for that.
     fn note_progress(&mut self, now: Instant) -> bool {
         match &mut self.state {
-            State::Open { writing: Writing::Finishing { since }, .. } => {
+            LifeState::Open { writing: Writing::Finishing { since }, .. } => {
                 *since = self.transport.cell.reactor.moment(now);
                 true
             }
-            State::Flushing { since, .. } => {
+            LifeState::Flushing { since, .. } => {
                 *since = now;
                 true
             }
@@ -967,26 +969,26 @@ impl Life {
     /// Continues a close once everything written is sent and no producer will write more.
     fn check_flushed(&mut self, now: Instant) {
         let waits = match &self.state {
-            State::Open { writing, .. } => !matches!(writing, Writing::Finishing { .. }),
-            State::Flushing { .. } => false,
-            State::Draining { .. } | State::Closed { .. } => true,
+            LifeState::Open { writing, .. } => !matches!(writing, Writing::Finishing { .. }),
+            LifeState::Flushing { .. } => false,
+            LifeState::Draining { .. } | LifeState::Closed { .. } => true,
         };
         if waits || self.transport.cell.has_producer() {
             return;
         }
-        if self.closes_in_handshake() && matches!(self.state, State::Flushing { .. }) {
+        if self.closes_in_handshake() && matches!(self.state, LifeState::Flushing { .. }) {
             return self.end_as_planned(CloseMode::Reset);
         }
         if self.transport.cell.buffered() > 0 || !self.close_layers(now) {
             return;
         }
         match &mut self.state {
-            State::Open { writing, .. } => {
+            LifeState::Open { writing, .. } => {
                 *writing = Writing::Shut;
                 self.order(Effects::SHUT_WRITE);
                 self.pending |= due::WRITE_CLOSED;
             }
-            State::Flushing { our_fin, .. } => {
+            LifeState::Flushing { our_fin, .. } => {
                 if *our_fin == OurFin::Requested {
                     self.pending |= due::WRITE_CLOSED;
                 }
@@ -1006,7 +1008,7 @@ impl Life {
                 }
                 self.await_peer(now);
             }
-            State::Draining { .. } | State::Closed { .. } => {}
+            LifeState::Draining { .. } | LifeState::Closed { .. } => {}
         }
     }
 
@@ -1017,7 +1019,7 @@ impl Life {
 
     /// Our end was sent, and the peer's has not been seen.
     fn await_peer(&mut self, now: Instant) {
-        self.state = State::Draining { since: now };
+        self.state = LifeState::Draining { since: now };
         self.pending &= !Effects::MEASURE.0;
         self.order_receive(true);
         self.order(Effects::DEADLINE);
@@ -1037,23 +1039,23 @@ impl Life {
 
     fn own_deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Open { writing: Writing::Finishing { since }, .. } => {
+            LifeState::Open { writing: Writing::Finishing { since }, .. } => {
                 let closing = self.close_deadline(self.instant(*since));
                 self.idle_deadline().into_iter().chain(closing).min()
             }
-            State::Open { .. } => self.idle_deadline(),
-            State::Flushing { since, .. } => self.close_deadline(*since),
-            State::Draining { since } => self.fin_deadline(*since),
-            State::Closed { .. } => None,
+            LifeState::Open { .. } => self.idle_deadline(),
+            LifeState::Flushing { since, .. } => self.close_deadline(*since),
+            LifeState::Draining { since } => self.fin_deadline(*since),
+            LifeState::Closed { .. } => None,
         }
     }
 
     /// The idle deadline of an open connection; `None` while reading is paused.
     fn idle_deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Open { reading: Reading::On | Reading::Layered | Reading::Ended, .. }
-                if !self.is_opening() =>
-            {
+            LifeState::Open {
+                reading: Reading::On | Reading::Layered | Reading::Ended, ..
+            } if !self.is_opening() => {
                 let timeout = self.transport.cell.idle_timeout()?;
                 self.transport.cell.received_at.get().checked_add(timeout)
             }
@@ -1071,12 +1073,16 @@ impl Life {
             return self.take_effects();
         }
         match &self.state {
-            State::Open { .. } if self.idle_deadline().is_some_and(|deadline| deadline <= now) => {
+            LifeState::Open { .. }
+                if self.idle_deadline().is_some_and(|deadline| deadline <= now) =>
+            {
                 self.end(Reason::Timeout, CloseMode::Reset);
             }
-            State::Open { .. } | State::Flushing { .. } => self.flush_timed_out(now, unsent),
-            State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
-            State::Closed { .. } => {}
+            LifeState::Open { .. } | LifeState::Flushing { .. } => {
+                self.flush_timed_out(now, unsent)
+            }
+            LifeState::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            LifeState::Closed { .. } => {}
         }
         self.take_effects()
     }
@@ -1102,7 +1108,7 @@ impl Life {
     // The end.
 
     fn end_as_planned(&mut self, mode: CloseMode) {
-        if matches!(self.state, State::Flushing { .. } | State::Draining { .. }) {
+        if matches!(self.state, LifeState::Flushing { .. } | LifeState::Draining { .. }) {
             self.close(mode);
         }
     }
@@ -1110,8 +1116,8 @@ impl Life {
     /// Ends the connection with `reason` or the planned reason, by rank.
     fn end(&mut self, reason: Reason, mode: CloseMode) {
         match self.state {
-            State::Open { writing: Writing::Failed, .. } => self.improve_reason(reason),
-            State::Open { .. } => self.transport.cell.set_expected_reason(reason),
+            LifeState::Open { writing: Writing::Failed, .. } => self.improve_reason(reason),
+            LifeState::Open { .. } => self.transport.cell.set_expected_reason(reason),
             _ => self.improve_reason(reason),
         }
         if self.closed().is_none() {
@@ -1120,8 +1126,8 @@ impl Life {
     }
 
     fn close(&mut self, mode: CloseMode) {
-        self.state = State::Closed { mode };
-        self.transport.cell.advance_phase(Phase::Ended);
+        self.state = LifeState::Closed { mode };
+        self.transport.cell.advance_phase(ConnectionPhase::Ended);
         // All output may have left in this turn, before the close.
         let sent = self.transport.cell.buffered() == 0;
         self.transport.cell.clear_outbox();
@@ -1138,7 +1144,7 @@ impl Life {
     /// How the driver must close the connection once it has ended, known before the due calls run.
     pub(crate) fn closed(&self) -> Option<CloseMode> {
         match &self.state {
-            State::Closed { mode } => Some(*mode),
+            LifeState::Closed { mode } => Some(*mode),
             _ => None,
         }
     }
@@ -1170,7 +1176,7 @@ impl Life {
         self.panicked = true;
         self.transport.cell.clear_outbox();
         self.clear_layers();
-        self.transport.cell.advance_phase(Phase::Closing);
+        self.transport.cell.advance_phase(ConnectionPhase::Closing);
         let producer = self.transport.cell.remove_producer();
         // Requests recorded before the panic still count: an abort stays an abort, and an earlier
         // failure takes precedence.
@@ -1211,7 +1217,7 @@ impl Life {
         // once.
         let is_draining = (due | self.pending) & due::DRAINING != 0;
         self.pending &= !due::DRAINING;
-        if is_draining && self.transport.cell.phase() < Phase::Closing {
+        if is_draining && self.transport.cell.phase() < ConnectionPhase::Closing {
             self.call(now, |protocol, transport| protocol.draining(transport));
         }
         if due & due::PRODUCER_PAUSE != 0 {
@@ -1220,7 +1226,7 @@ impl Life {
         if due & due::PRODUCER_RESUME != 0 {
             self.resume_producer(now);
         }
-        if self.transport.cell.phase() < Phase::Ended {
+        if self.transport.cell.phase() < ConnectionPhase::Ended {
             self.fire_drained(due);
         }
         self.take_effects()
@@ -1242,14 +1248,14 @@ impl Life {
 
     fn write_closed(&mut self, now: Instant) {
         self.call(now, |protocol, transport| protocol.write_closed(transport));
-        if let State::Open { reading: Reading::Ended, .. } = &self.state {
+        if let LifeState::Open { reading: Reading::Ended, .. } = &self.state {
             self.both_ended();
         }
     }
 
     fn resumed(&mut self, now: Instant) {
         // The call before this one may have paused or closed, which takes effect immediately.
-        if !self.is_open() || self.transport.cell.phase() >= Phase::Closing {
+        if !self.is_open() || self.transport.cell.phase() >= ConnectionPhase::Closing {
             return;
         }
         if let Some(upgrade) = self.transport.cell.take_upgrade() {
@@ -1278,12 +1284,13 @@ impl Life {
     /// Whether reading was paused and may continue: neither a new pause nor a close has been
     /// requested.
     fn wants_to_read(&self) -> bool {
-        let held = matches!(self.state, State::Open { reading: Reading::Paused { .. }, .. });
-        held && !self.transport.cell.paused() && self.transport.cell.phase() < Phase::Closing
+        let held = matches!(self.state, LifeState::Open { reading: Reading::Paused { .. }, .. });
+        held && !self.transport.cell.paused()
+            && self.transport.cell.phase() < ConnectionPhase::Closing
     }
 
     fn continue_reading(&mut self, now: Instant) {
-        let State::Open { reading, .. } = &mut self.state else { return };
+        let LifeState::Open { reading, .. } = &mut self.state else { return };
         let Reading::Paused { since, fin } = *reading else { return };
         *reading = if self.layered.is_some() { Reading::Layered } else { Reading::On };
         let paused = now.saturating_duration_since(self.instant(since));
@@ -1316,12 +1323,12 @@ impl Life {
         self.transport.cell.set_mode(mode::IN_MESSAGE, false);
         let before = std::mem::replace(&mut self.protocol, next);
         discard("drop of a protocol", before);
-        if let State::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {
+        if let LifeState::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {
             // The next protocol has not seen the end of the stream.
             let since = self.transport.cell.reactor.moment(now);
             *reading = Reading::Paused { since, fin: true };
         }
-        if matches!(&self.state, State::Open { writing, .. } if writing.has_ended()) {
+        if matches!(&self.state, LifeState::Open { writing, .. } if writing.has_ended()) {
             self.pending |= due::WRITE_CLOSED;
         }
         self.queue_draining();
@@ -1329,7 +1336,8 @@ impl Life {
     }
 
     fn pause_producer(&mut self, now: Instant) {
-        if !self.transport.cell.producer_must_pause() || self.transport.cell.phase() >= Phase::Ended
+        if !self.transport.cell.producer_must_pause()
+            || self.transport.cell.phase() >= ConnectionPhase::Ended
         {
             return;
         }
@@ -1339,7 +1347,7 @@ impl Life {
 
     fn resume_producer(&mut self, now: Instant) {
         if !self.transport.cell.producer_must_resume()
-            || self.transport.cell.phase() >= Phase::Ended
+            || self.transport.cell.phase() >= ConnectionPhase::Ended
         {
             return;
         }
@@ -1465,26 +1473,29 @@ impl Life {
     fn check(&self) {
         let (cell, due) = (self.cell(), self.pending & due::ANY);
         match &self.state {
-            State::Open { writing, .. } => {
+            LifeState::Open { writing, .. } => {
                 assert!(!self.panicked, "a panic closes the connection");
                 assert!(due & due::LOST == 0, "an open connection is not lost");
                 let shut = *writing == Writing::Shut;
                 assert!(!shut || cell.buffered() == 0, "a FIN follows everything that was written");
             }
-            State::Flushing { .. } => {
-                assert!(cell.phase() >= Phase::Closing, "handles see a close immediately");
+            LifeState::Flushing { .. } => {
+                assert!(
+                    cell.phase() >= ConnectionPhase::Closing,
+                    "handles see a close immediately"
+                );
                 assert!(
                     due & (due::LOST | due::RESUMED | due::DRAINING) == 0,
                     "reading ends with a close"
                 );
             }
-            State::Draining { .. } => {
+            LifeState::Draining { .. } => {
                 assert!(cell.buffered() == 0, "draining follows flushing");
             }
-            State::Closed { .. } => {
+            LifeState::Closed { .. } => {
                 let orders = self.pending & !due & !Effects::KEPT.0;
                 assert!(
-                    cell.phase() >= Phase::Ended && orders & !Effects::SHUT_WRITE.0 == 0,
+                    cell.phase() >= ConnectionPhase::Ended && orders & !Effects::SHUT_WRITE.0 == 0,
                     "no orders after the end but a last FIN"
                 );
                 assert!(!cell.has_output(), "an ended connection sends nothing");
@@ -1495,7 +1506,7 @@ impl Life {
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. })
+        matches!(self.state, LifeState::Open { .. })
     }
 
     /// True once the connection is closing or lost.
@@ -1511,15 +1522,15 @@ impl Life {
     /// The state in one word, for display.
     pub(crate) fn state_name(&self) -> &'static str {
         match &self.state {
-            State::Open { reading: Reading::Paused { .. }, .. } => "paused",
-            State::Open { .. } if self.is_opening() => "opening",
-            State::Open { writing: Writing::Open, reading: Reading::On | Reading::Layered } => {
+            LifeState::Open { reading: Reading::Paused { .. }, .. } => "paused",
+            LifeState::Open { .. } if self.is_opening() => "opening",
+            LifeState::Open { writing: Writing::Open, reading: Reading::On | Reading::Layered } => {
                 "open"
             }
-            State::Open { .. } => "half-closed",
-            State::Flushing { .. } => "flushing",
-            State::Draining { .. } => "draining",
-            State::Closed { .. } => "closed",
+            LifeState::Open { .. } => "half-closed",
+            LifeState::Flushing { .. } => "flushing",
+            LifeState::Draining { .. } => "draining",
+            LifeState::Closed { .. } => "closed",
         }
     }
 }

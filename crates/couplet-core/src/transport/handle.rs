@@ -10,7 +10,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::cell::{ConnectionCell, Phase};
+use super::cell::{ConnectionCell, ConnectionPhase};
 use super::{ConnectionId, Transport};
 use crate::defer::{Deferred, Resolver, Result};
 use crate::error::{ConnectionLost, Reason};
@@ -130,7 +130,7 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
 
     /// True once `connection_lost` was called.
     pub fn is_lost(&self) -> bool {
-        self.cell().phase() == Phase::Lost
+        self.cell().phase() == ConnectionPhase::Lost
     }
 
     fn cell(&self) -> &Rc<ConnectionCell> {

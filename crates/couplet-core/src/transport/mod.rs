@@ -31,7 +31,9 @@ use crate::layers::{Layer, StartLayerError};
 use crate::panics::Contained;
 use crate::protocol::{HandOver, Protocol};
 use crate::recorder::Reactor;
-use cell::{ConnectionCell, Level, Phase, RegisteredProducer, Watermarks, mode, paused, request};
+use cell::{
+    ConnectionCell, ConnectionPhase, Level, RegisteredProducer, Watermarks, mode, paused, request,
+};
 pub use handle::Connection;
 pub use handle::WrongProtocol;
 pub(crate) use handle::{Tell, TellFn};
@@ -240,8 +242,8 @@ impl Transport {
     /// [`set_close_deadline`](Self::set_close_deadline) limits how long the output may make no
     /// progress, [`set_fin_timeout`](Self::set_fin_timeout) the wait for the peer's FIN.
     pub fn lose_connection(&self) {
-        if self.cell.phase() < Phase::Closing {
-            self.cell.advance_phase(Phase::Closing);
+        if self.cell.phase() < ConnectionPhase::Closing {
+            self.cell.advance_phase(ConnectionPhase::Closing);
             self.cell.record(request::LOSE);
         }
     }
@@ -261,7 +263,7 @@ impl Transport {
     ///
     /// Our end of stream is the FIN; with TLS, the close_notify. Once a close was requested, this has no effect.
     pub fn set_write_until_end(&self, on: bool) {
-        if self.cell.phase() == Phase::Open {
+        if self.cell.phase() == ConnectionPhase::Open {
             self.cell.set_mode(mode::WRITES_UNTIL_END, on);
         }
     }
@@ -271,8 +273,8 @@ impl Transport {
     #[track_caller]
     pub fn fail(&self, error: impl Into<Failure>) {
         self.cell.fail(error.into());
-        if self.cell.phase() < Phase::Ended {
-            self.cell.advance_phase(Phase::Closing);
+        if self.cell.phase() < ConnectionPhase::Ended {
+            self.cell.advance_phase(ConnectionPhase::Closing);
             self.cell.record(request::LOSE);
         }
     }
@@ -280,8 +282,8 @@ impl Transport {
     /// Sends a FIN once everything written is sent, then calls
     /// [`write_closed`](Protocol::write_closed); reading continues (half-close).
     pub fn lose_write_connection(&self) {
-        if self.cell.phase() < Phase::Finishing {
-            self.cell.advance_phase(Phase::Finishing);
+        if self.cell.phase() < ConnectionPhase::Finishing {
+            self.cell.advance_phase(ConnectionPhase::Finishing);
             self.cell.record(request::LOSE_WRITE);
         }
     }
@@ -380,7 +382,7 @@ impl Transport {
     /// a panic, or the peer. No more data is delivered. Twisted's `disconnecting`.
     #[inline]
     pub fn is_closing(&self) -> bool {
-        self.cell.phase() >= Phase::Closing
+        self.cell.phase() >= ConnectionPhase::Closing
     }
 
     /// Registers a producer that writes to this transport, and pauses it while the buffer is full.
@@ -466,7 +468,10 @@ impl Transport {
 
     fn wait_for_level(&self, level: Level) -> Deferred<()> {
         let reason = self.cell.reason();
-        if reason.is_none() && self.cell.phase() < Phase::Ended && self.cell.is_drained_to(level) {
+        if reason.is_none()
+            && self.cell.phase() < ConnectionPhase::Ended
+            && self.cell.is_drained_to(level)
+        {
             return Deferred::succeed(());
         }
         let (deferred, resolver) = new_quiet();

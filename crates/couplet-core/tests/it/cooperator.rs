@@ -10,7 +10,7 @@ use couplet::sim::Sim;
 use couplet::task::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};
 
 use crate::defer_witness::{Log, given, unhandled_in};
-use crate::pace::{Stage, ms};
+use crate::pace::{TestLoop, ms};
 
 /// An endless iterator, and the number of steps taken.
 fn counting() -> (impl Iterator<Item = ()>, Rc<Cell<u32>>) {
@@ -41,7 +41,7 @@ fn holding<S>(mut step: impl FnMut() -> S) -> (impl Iterator<Item = S>, Rc<Cell<
 #[test]
 fn c133_a_slice_ends_when_its_time_is_up_and_the_next_comes_in_the_next_turn() {
     for (slice, steps) in [(None, 3), (Some(ms(5)), 2), (Some(Duration::ZERO), 1)] {
-        let mut clock = Stage::new(0);
+        let mut clock = TestLoop::new(0);
         let (work, count) = counting();
         let network = clock.network.clone();
         let slow = work.inspect(move |()| network.advance(ms(4)));
@@ -61,7 +61,7 @@ fn c133_a_slice_ends_when_its_time_is_up_and_the_next_comes_in_the_next_turn() {
 #[test]
 fn c133_where_time_stands_still_a_slice_ends_after_a_thousand_steps() {
     for (most, steps) in [(None, 1000), (Some(7), 7), (Some(0), 1)] {
-        let mut clock = Stage::new(0);
+        let mut clock = TestLoop::new(0);
         let (work, count) = counting();
         let cooperator = Cooperator::new(&clock.reactor);
         let cooperator = most.into_iter().fold(cooperator, Cooperator::steps);
@@ -75,7 +75,7 @@ fn c133_where_time_stands_still_a_slice_ends_after_a_thousand_steps() {
 
 #[test]
 fn c133_tasks_take_their_steps_in_turn() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let cooperator = Cooperator::new(&clock.reactor).steps(5);
     for (name, steps) in [("a", 4), ("b", 2), ("c", 3)] {
         let log = clock.log.clone();
@@ -88,7 +88,7 @@ fn c133_tasks_take_their_steps_in_turn() {
 
 #[test]
 fn c133_a_task_that_waits_for_a_deferred_is_idle() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (wait, resolver) = Deferred::<()>::new();
     let log = clock.log.clone();
     let steps = [Deferred::succeed(()), wait, Deferred::succeed(())];
@@ -107,7 +107,7 @@ fn c133_a_failure_or_a_panic_ends_only_its_task() {
     let (failing, resolver) = Deferred::<()>::new();
     let mut failing = Some(failing);
     let panics = || -> couplet::Result<()> { panic!("oh") };
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let (refuses, first_dropped) = holding(|| Err(Failure::msg("no")));
     let (breaks, second_dropped) = holding(panics);
@@ -132,7 +132,7 @@ fn c133_a_failure_or_a_panic_ends_only_its_task() {
 
 #[test]
 fn c133_a_stop_ends_the_work_and_fails_the_waiters() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (work, dropped) = holding(|| ());
     let task = Cooperator::new(&clock.reactor).cooperate(work);
     let is_dropped = dropped.clone();
@@ -153,7 +153,7 @@ fn c133_a_stop_ends_the_work_and_fails_the_waiters() {
 
 #[test]
 fn c133_a_paused_task_that_is_dropped_leaves_nothing_behind() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let (work, dropped) = holding(|| ());
     let reports = unhandled_in(|| {
@@ -170,7 +170,7 @@ fn c133_a_paused_task_that_is_dropped_leaves_nothing_behind() {
 
 #[test]
 fn c133_a_stop_cancels_the_deferred_that_the_task_waits_for() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (wait, resolver) = Deferred::<()>::new();
     let task = Cooperator::new(&clock.reactor).cooperate([wait]);
     clock.jump(ms(0));
@@ -189,7 +189,7 @@ fn c133_a_stop_cancels_the_deferred_that_the_task_waits_for() {
 
 #[test]
 fn c133_stopping_the_cooperator_fails_every_task() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let (wait, _resolver) = Deferred::<()>::new();
     let tasks = [
@@ -212,7 +212,7 @@ fn c133_stopping_the_cooperator_fails_every_task() {
 
 #[test]
 fn a_stopping_cooperator_refuses_work_from_its_callbacks() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let ((work, count), again) = (counting(), cooperator.clone());
     let later: Rc<RefCell<Option<Deferred<()>>>> = Rc::default();
@@ -231,7 +231,7 @@ fn a_stopping_cooperator_refuses_work_from_its_callbacks() {
 
 #[test]
 fn c133_a_paused_task_takes_no_step_until_it_was_resumed_as_often() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (work, count) = counting();
     let task = Cooperator::new(&clock.reactor).steps(1).cooperate(work);
     assert!(!task.resume(), "it isn't paused");
@@ -248,7 +248,7 @@ fn c133_a_paused_task_takes_no_step_until_it_was_resumed_as_often() {
 
 #[test]
 fn c133_a_paused_task_waits_for_both_its_deferred_and_the_resume() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (wait, resolver) = Deferred::<()>::new();
     let task = Cooperator::new(&clock.reactor).cooperate([wait]);
     clock.jump(ms(0));
@@ -272,7 +272,7 @@ fn c133_a_paused_task_waits_for_both_its_deferred_and_the_resume() {
 
 #[test]
 fn c133_a_step_may_pause_resume_and_stop_its_own_task() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let own: Rc<RefCell<Option<CooperativeTask>>> = Rc::default();
     let (me, log) = (own.clone(), clock.log.clone());
     let mut step = 0;
@@ -300,7 +300,7 @@ fn c133_a_step_may_pause_resume_and_stop_its_own_task() {
 
 #[test]
 fn c133_cancelling_a_wait_for_the_end_ends_only_that_wait() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let task = Cooperator::new(&clock.reactor).cooperate([(); 3]);
     let (first, second, third) = (task.when_done(), task.when_done(), task.when_done());
     first.cancel();
@@ -315,7 +315,7 @@ fn c133_cancelling_a_wait_for_the_end_ends_only_that_wait() {
 #[test]
 fn c133_an_unhandled_failure_is_reported_and_a_stop_is_not() {
     let fails = || iter::once_with(|| Err::<(), _>(Failure::msg("alone")));
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let reports = unhandled_in(|| {
         let cooperator = Cooperator::new(&clock.reactor);
         drop(cooperator.cooperate(fails()));
@@ -333,7 +333,7 @@ fn c133_an_unhandled_failure_is_reported_and_a_stop_is_not() {
 
 #[test]
 fn a_failure_after_the_stop_of_a_task_is_reported() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let reports = unhandled_in(|| {
         let own: Rc<RefCell<Option<CooperativeTask>>> = Rc::default();
@@ -358,7 +358,7 @@ fn a_failure_after_the_stop_of_a_task_is_reported() {
 
 #[test]
 fn c133_cancelling_or_dropping_coiterate_stops_the_work() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let (work, dropped) = holding(|| ());
     let cancelled = cooperator.coiterate(work);
@@ -382,7 +382,7 @@ fn c133_cancelling_or_dropping_coiterate_stops_the_work() {
 #[test]
 fn c133_the_end_of_the_loop_ends_the_work() {
     let reports = unhandled_in(|| {
-        let Stage { mut l, reactor, .. } = Stage::new(0);
+        let TestLoop { mut l, reactor, .. } = TestLoop::new(0);
         let cooperator = Cooperator::new(&reactor);
         let (work, dropped) = holding(|| ());
         let mut end = None;
@@ -403,7 +403,7 @@ fn c133_the_end_of_the_loop_ends_the_work() {
 
 #[test]
 fn the_end_of_the_loop_ends_a_paused_a_waiting_and_a_working_task() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let cooperator = Cooperator::new(&clock.reactor);
     let ((work, dropped), (wait, resolver)) = (holding(|| ()), Deferred::<()>::new());
     let paused = cooperator.cooperate(work);
@@ -424,7 +424,7 @@ type Work = (CooperativeTask, Rc<Cell<bool>>);
 
 /// Tasks of a cooperator without a scheduled slice: one that was paused before its first step, one
 /// that was paused after a step, and one that waits for a Deferred.
-fn idle_tasks(clock: &mut Stage, cooperator: &Cooperator) -> [Work; 3] {
+fn idle_tasks(clock: &mut TestLoop, cooperator: &Cooperator) -> [Work; 3] {
     let steps = || {
         let (work, dropped) = holding(|| Deferred::succeed(()));
         (cooperator.cooperate(work), dropped)
@@ -450,7 +450,7 @@ fn idle_tasks(clock: &mut Stage, cooperator: &Cooperator) -> [Work; 3] {
 fn c133_the_end_of_a_run_and_the_drop_of_the_loop_end_idle_work_too() {
     for (runs, is_dropped) in [(1, false), (2, false), (3, false), (0, true), (1, true)] {
         let reports = unhandled_in(|| {
-            let mut clock = Stage::new(0);
+            let mut clock = TestLoop::new(0);
             let cooperator = Cooperator::new(&clock.reactor);
             let check = |tasks: [Work; 3], end: &mut dyn FnMut()| {
                 let ends = tasks.each_ref().map(|(task, _)| given(task.when_done()));

@@ -30,7 +30,7 @@ use couplet::{
 };
 use couplet_testkit_loops::doubles::{Echo, on_made};
 
-use crate::pace::{Stage, real_loop, s as seconds};
+use crate::pace::{TestLoop, real_loop, s as seconds};
 use crate::suite::dropping::{use_every_handle, use_reactor};
 use crate::suite::kit::LOOPBACK;
 use crate::tcp::adopting::{listening, sockets};
@@ -200,7 +200,7 @@ impl<T: 'static> From<Deferred<T>> for Kept {
 
 impl Scene {
     fn new() -> Scene {
-        let Stage { mut l, reactor, network, .. } = Stage::new(3);
+        let TestLoop { mut l, reactor, network, .. } = TestLoop::new(3);
         let port = reactor.listen_tcp(LOOPBACK, || Echo).expect("a free port");
         l.begin(|_| Ok(())).expect("the setup does not fail");
         network.set_silent(silent_path());

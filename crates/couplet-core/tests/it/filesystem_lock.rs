@@ -9,7 +9,7 @@ use couplet::sim::{Fault, Sim};
 use couplet::task::{FilesystemGuard, FilesystemLock};
 
 use crate::defer_witness::{Given, Log, given};
-use crate::pace::{Stage, ms};
+use crate::pace::{TestLoop, ms};
 
 fn held(lock: &FilesystemLock) -> FilesystemGuard {
     lock.try_lock().expect("no error").expect("it is free")
@@ -21,7 +21,7 @@ fn is_free(lock: &FilesystemLock) -> bool {
 
 #[test]
 fn c129a_a_lock_has_one_holder_at_a_time() {
-    let clock = Stage::new(0);
+    let clock = TestLoop::new(0);
     let (one, same) = (
         FilesystemLock::new(&clock.reactor, "/var/poems.lock"),
         FilesystemLock::new(&clock.reactor, "/var/poems.lock"),
@@ -35,7 +35,7 @@ fn c129a_a_lock_has_one_holder_at_a_time() {
 
 #[test]
 fn the_path_of_a_lock_is_absolute() {
-    let clock = Stage::new(0);
+    let clock = TestLoop::new(0);
     let lock = FilesystemLock::new(&clock.reactor, "poems.lock");
     let path = std::path::absolute("poems.lock").expect("a working directory");
     assert_eq!((lock.path(), path.is_absolute()), (&*path, true));
@@ -45,7 +45,7 @@ fn the_path_of_a_lock_is_absolute() {
 
 /// Waits for a lock that is held for `busy`; returns the time at which it is acquired.
 fn waits(longest: Option<Duration>, busy: Duration) -> Duration {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
     let lock = longest.into_iter().fold(lock, FilesystemLock::longest_wait);
     let guard = held(&lock);
@@ -83,7 +83,7 @@ fn c129a_the_longest_wait_bounds_each_wait_of_a_lock() {
 
 #[test]
 fn c129a_a_cancel_or_a_timeout_ends_the_attempts() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
     let guard = held(&lock);
     let (cancelled, late) = (lock.lock(), lock.lock().add_timeout(&clock.reactor, ms(25)));
@@ -99,7 +99,7 @@ fn c129a_a_cancel_or_a_timeout_ends_the_attempts() {
 
 #[test]
 fn c129a_a_guard_that_is_not_taken_unlocks() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
     let guard = held(&lock);
     lock.lock().detach();

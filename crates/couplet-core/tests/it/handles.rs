@@ -14,7 +14,7 @@ use couplet::{
 };
 
 use crate::defer_witness::given;
-use crate::pace::Stage;
+use crate::pace::TestLoop;
 
 #[derive(Default)]
 struct Inner {
@@ -171,7 +171,7 @@ impl Factory for Counting {
 
 #[test]
 fn a_shared_factory_stays_usable_after_a_panic_and_runs_queued_calls() {
-    let mut stage = Stage::new(7);
+    let mut stage = TestLoop::new(7);
     let shared = Shared::new(Counting::default());
     shared.tell(|counting| counting.log.push("tell before its first use"));
     let [one, two] = [(); 2].map(|()| stage.listen(shared.clone()));
@@ -219,7 +219,7 @@ impl Factory for TriesTwo {
 
 #[test]
 fn a_shared_factory_can_be_used_again_from_its_own_callback() {
-    let mut stage = Stage::new(7);
+    let mut stage = TestLoop::new(7);
     let shared = Shared::new(TriesTwo::default());
     let me = (shared.clone(), stage.reactor.clone());
     shared.tell(move |factory| factory.me = Some(me));
@@ -234,7 +234,7 @@ fn a_shared_factory_can_be_used_again_from_its_own_callback() {
 
 #[test]
 fn closures_are_factories_with_and_without_the_peers_address() {
-    let mut stage = Stage::new(7);
+    let mut stage = TestLoop::new(7);
     let default = stage.listen(Inner::default);
     let closure = stage.listen(|| Inner { calls: 1 });
     let picky = stage.listen(|peer: &Address| peer.ip()?.is_ipv6().then(Inner::default));

@@ -12,7 +12,7 @@ use couplet::defer::{Deferred, DeferredLock, Permit};
 use couplet::testing::{failure_of, hold, no_result_yet};
 
 use crate::defer_witness::{Log, given, unhandled_in};
-use crate::pace::Stage;
+use crate::pace::TestLoop;
 use couplet_testkit_loops::doubles::{Quiet, on_data};
 
 fn poll<T>(deferred: &mut Deferred<T>) -> Poll<couplet::Result<T>> {
@@ -50,7 +50,7 @@ fn c125b_a_deferred_mapped_from_drained_reports_the_loss() {
 
 #[test]
 fn c125b_a_lock_held_by_a_cancelled_task_passes_to_the_next() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let lock = DeferredLock::new();
     let (holding, never) = (lock.clone(), Deferred::<()>::new());
     let task = clock.reactor.spawn(async move {
@@ -108,7 +108,7 @@ fn c125b_tasks_and_calls_requested_after_the_end_fail_with_cancelled() {
     }
     let log = Log::default();
     let noted = || Noted(log.clone());
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (reactor, never) = (clock.reactor.clone(), noted());
     let late = Rc::new(RefCell::new(None));
     let place = late.clone();
@@ -128,7 +128,7 @@ fn c125b_tasks_and_calls_requested_after_the_end_fail_with_cancelled() {
     no_result_yet(&next);
     assert_eq!(clock.l.run_until(next).expect("the next run"), 7);
 
-    let Stage { l, reactor, .. } = clock;
+    let TestLoop { l, reactor, .. } = clock;
     drop(l);
     let (held, never) = (noted(), noted());
     let gone = reactor.spawn(async move {
@@ -145,7 +145,7 @@ fn c125b_tasks_and_calls_requested_after_the_end_fail_with_cancelled() {
 
 #[test]
 fn c125b_a_port_of_a_dropped_loop_is_stopped_and_a_drain_fails_with_cancelled() {
-    let Stage { mut l, reactor, .. } = Stage::new(0);
+    let TestLoop { mut l, reactor, .. } = TestLoop::new(0);
     let [port, other] = [(); 2]
         .map(|()| reactor.listen("tcp:0:interface=127.0.0.1", || Quiet).expect("a free port"));
     l.turn(Some(Duration::ZERO)).expect("a turn");

@@ -10,7 +10,7 @@ use couplet::defer::Cancelled;
 use couplet::testing::{Manner, Network};
 use couplet::{Address, ConnectError, ConnectOptions, Connection, Deferred, Failure, Loop};
 
-use crate::pace::{Stage, ms};
+use crate::pace::{TestLoop, ms};
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, Log, Maker, Recorder, Script};
 
@@ -435,7 +435,7 @@ fn c142a_resolve_returns_all_addresses_of_a_name_in_their_order() {
 
 #[test]
 fn a_loop_in_memory_waits_for_a_lookup_and_no_longer() {
-    let mut stage = Stage::new(0);
+    let mut stage = TestLoop::new(0);
     let ips = vec![at("10.0.0.1").ip()];
     stage.network.set_name("example", ms(5), Ok(ips.clone()));
     stage.reactor.call_later(ms(5000), || ());

@@ -40,22 +40,22 @@ pub(crate) fn pass(l: &mut Loop, network: &Network, by: Duration) {
 }
 
 /// A loop in memory, and a log for its test.
-pub(crate) struct Stage {
+pub(crate) struct TestLoop {
     pub(crate) l: Loop,
     pub(crate) network: Network,
     pub(crate) reactor: Reactor,
     pub(crate) log: Log,
 }
 
-impl Stage {
-    pub(crate) fn new(seed: u64) -> Stage {
-        Stage::on(Manner::Readiness, seed)
+impl TestLoop {
+    pub(crate) fn new(seed: u64) -> TestLoop {
+        TestLoop::on(Manner::Readiness, seed)
     }
 
-    pub(crate) fn on(manner: Manner, seed: u64) -> Stage {
+    pub(crate) fn on(manner: Manner, seed: u64) -> TestLoop {
         let (driver, network) = Memory::new(manner, seed);
         let l = Loop::with_driver(driver, LoopOptions::default());
-        Stage { reactor: l.reactor(), l, network, log: Log::default() }
+        TestLoop { reactor: l.reactor(), l, network, log: Log::default() }
     }
 
     pub(crate) fn turn(&mut self) {

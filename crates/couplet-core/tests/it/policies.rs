@@ -22,7 +22,7 @@ use couplet::{
 use couplet_testkit_loops::doubles::on_data;
 
 use crate::defer_witness::Log;
-use crate::pace::{Stage, ms};
+use crate::pace::{TestLoop, ms};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -74,7 +74,7 @@ impl Protocol for Notes {
     }
 }
 
-impl Stage {
+impl TestLoop {
     fn notes(&self) -> Notes {
         Notes { log: self.log.clone(), greeting: 0 }
     }
@@ -91,7 +91,7 @@ fn address(text: &str) -> Address {
 
 #[test]
 fn the_total_limit_turns_away_and_admits_again_after_a_close() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let away = Rc::new(RefCell::new(Vec::new()));
     let seen = away.clone();
     let limit = LimitConnections::new(2)
@@ -121,7 +121,7 @@ fn the_total_limit_turns_away_and_admits_again_after_a_close() {
 #[test]
 fn there_is_no_total_limit_by_default_and_zero_turns_every_peer_away() {
     for (limit, expected) in [(LimitConnections::default(), 40), (LimitConnections::new(0), 0)] {
-        let mut rig = Stage::new(0);
+        let mut rig = TestLoop::new(0);
         let port = rig.listen(limit.clone().wrap(Notes::default));
         assert_eq!(rig.admitted(&port, 40), expected);
         assert_eq!((limit.connections(), limit.turned_away()), (expected, 40 - expected as u64));
@@ -130,7 +130,7 @@ fn there_is_no_total_limit_by_default_and_zero_turns_every_peer_away() {
 
 #[test]
 fn a_hook_may_replace_itself() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let (limit, log) = (LimitConnections::new(0), rig.log.clone());
     let (again, next) = (limit.clone(), log.clone());
     let limit = limit.on_turned_away(move |_| {
@@ -170,7 +170,7 @@ fn the_limit_by_peer_counts_addresses_not_ports() {
 
 #[test]
 fn the_counts_stay_right_after_panics_and_refusals() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let (limit, peers) = (LimitConnections::new(2), LimitConnectionsByPeer::new(2));
     let calls = Cell::new(0);
     let notes = rig.notes();
@@ -203,7 +203,7 @@ fn the_counts_stay_right_after_panics_and_refusals() {
 #[test]
 fn the_rate_is_a_token_bucket_exact_to_the_nanosecond() {
     const NANOSECOND: Duration = Duration::from_nanos(1);
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let turned_away = Rc::new(Cell::new(0));
     let count = turned_away.clone();
     let limit = LimitConnectionRate::new(3, S).on_turned_away(move |_| count.set(count.get() + 1));
@@ -234,7 +234,7 @@ fn a_zero_rate_turns_every_peer_away_and_a_zero_period_admits_all() {
         (u32::MAX, far, 20),
         (2, far, 2),
     ] {
-        let mut rig = Stage::new(0);
+        let mut rig = TestLoop::new(0);
         let port = rig.listen(LimitConnectionRate::new(most, per).wrap(Notes::default));
         rig.pass(S * 100);
         assert_eq!(rig.admitted(&port, 20), expected, "{most} in {per:?}");
@@ -243,7 +243,7 @@ fn a_zero_rate_turns_every_peer_away_and_a_zero_period_admits_all() {
 
 #[test]
 fn an_expired_connection_is_closed_after_a_flush() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let notes = Notes { greeting: 5, ..rig.notes() };
     let port = rig.listen(LimitLifetime::new(S * 10).wrap(move || notes.clone()));
     let wire = rig.client(port.host());
@@ -262,7 +262,7 @@ fn an_expired_connection_is_closed_after_a_flush() {
 #[test]
 fn an_expired_connection_that_does_not_close_is_aborted_after_the_grace() {
     for grace in [None, Some(S * 2), Some(Duration::ZERO)] {
-        let mut rig = Stage::new(0);
+        let mut rig = TestLoop::new(0);
         rig.network.set_capacity(100);
         let notes = Notes { greeting: 100_000, ..rig.notes() };
         let mut policy = LimitLifetime::new(S);
@@ -286,7 +286,7 @@ fn an_expired_connection_that_does_not_close_is_aborted_after_the_grace() {
 
 #[test]
 fn lifetime_timers_are_cancelled_when_the_connection_ends_earlier() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let port = rig.listen(LimitLifetime::new(S * 10).wrap(Notes::default));
     let wire = rig.client(port.host());
     assert!(rig.l.snapshot().pending_calls >= 2);
@@ -304,7 +304,7 @@ fn lifetime_timers_are_cancelled_when_the_connection_ends_earlier() {
 
 #[test]
 fn an_upgrade_does_not_lengthen_a_lifetime() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let changes = || on_data(|transport, _| transport.upgrade(Notes::default()));
     let port = rig.listen(LimitLifetime::new(S * 10).wrap(changes));
     let wire = rig.client(port.host());
@@ -318,7 +318,7 @@ fn an_upgrade_does_not_lengthen_a_lifetime() {
 
 #[test]
 fn policies_nest_forward_every_callback_and_find_the_inner_protocol() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let notes = rig.notes();
     let inner = LimitLifetime::new(S * 100)
         .wrap(LimitConnectionRate::new(9, S).wrap(move || notes.clone()));
@@ -431,7 +431,7 @@ fn a_factory_gets_every_callback_whatever_wraps_it() {
         "attach", "do_start", "started", "failed", "started", "layers", "build", "lost", "do_stop",
     ];
     for (wrapper, connect) in behind {
-        let mut rig = Stage::new(0);
+        let mut rig = TestLoop::new(0);
         connect(&rig.reactor, Logging(rig.log.clone()));
         rig.settle();
         let server = rig.network.listen(SocketAddr::from(([127, 0, 0, 1], 8000)), 1).unwrap();
@@ -468,7 +468,7 @@ impl Policy for Friends {
 
 #[test]
 fn users_can_write_policies() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let notes = rig.notes();
     let port = rig.listen(Friends(rig.log.clone()).wrap(move || notes.clone()));
     rig.client(port.host()).reset();
@@ -522,7 +522,7 @@ fn over<F: Factory + 'static>(factory: F, is_relay: bool) -> impl Factory<Protoc
 
 #[test]
 fn a_policy_of_the_users_admits_connections_whose_layers_open() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let notes = rig.notes();
     let port = rig.listen(over(Friends(rig.log.clone()).wrap(move || notes.clone()), false));
     let wire = rig.client(port.host());
@@ -533,7 +533,7 @@ fn a_policy_of_the_users_admits_connections_whose_layers_open() {
 
 #[test]
 fn c81a_a_connection_counts_while_its_layers_open() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let (total, by_peer) = (LimitConnections::new(3), LimitConnectionsByPeer::new(2));
     let (notes, limits) = (rig.notes(), total.clone().wrap(by_peer.clone().wrap(Notes::default)));
     let plain = rig.listen(total.clone().wrap(move || notes.clone()));
@@ -559,7 +559,7 @@ fn c81a_a_connection_counts_while_its_layers_open() {
 
 #[test]
 fn c81a_a_relayed_connection_counts_for_its_peer_once_that_is_known() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let (total, by_peer) = (LimitConnections::new(4), LimitConnectionsByPeer::new(1));
     let limits = total.clone().wrap(by_peer.clone().wrap(Notes::default));
     let port = rig.listen(over(limits, true));
@@ -575,7 +575,7 @@ fn c81a_a_relayed_connection_counts_for_its_peer_once_that_is_known() {
 
 #[test]
 fn policies_admit_count_and_end_the_handlers_of_streams() {
-    let mut rig = Stage::new(0);
+    let mut rig = TestLoop::new(0);
     let (limit, log) = (LimitConnections::new(1), rig.log.clone());
     let handler = async move |mut stream: Stream| {
         log.say("begins");

@@ -15,14 +15,14 @@ use couplet::{
 };
 
 use crate::defer_witness::{Log, given};
-use crate::pace::Stage;
+use crate::pace::TestLoop;
 use couplet_testkit_loops::doubles::Quiet;
 
 const S: Duration = Duration::from_secs(1);
 
 /// A stage for clients of one server, which need not exist.
 pub(crate) struct Rig {
-    stage: Stage,
+    stage: TestLoop,
     /// Start time of each attempt.
     pub(crate) attempts: Rc<RefCell<Vec<Duration>>>,
     /// Logs the ends of connections.
@@ -30,15 +30,15 @@ pub(crate) struct Rig {
 }
 
 impl Deref for Rig {
-    type Target = Stage;
+    type Target = TestLoop;
 
-    fn deref(&self) -> &Stage {
+    fn deref(&self) -> &TestLoop {
         &self.stage
     }
 }
 
 impl DerefMut for Rig {
-    fn deref_mut(&mut self) -> &mut Stage {
+    fn deref_mut(&mut self) -> &mut TestLoop {
         &mut self.stage
     }
 }
@@ -112,7 +112,7 @@ type Reconnecting = ReconnectingClientFactory<Notes>;
 impl Rig {
     pub(crate) fn new(seed: u64) -> Rig {
         let (attempts, ends) = Default::default();
-        Rig { stage: Stage::new(seed), attempts, ends }
+        Rig { stage: TestLoop::new(seed), attempts, ends }
     }
 
     pub(crate) fn notes(&self) -> Notes {

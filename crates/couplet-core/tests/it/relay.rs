@@ -9,7 +9,7 @@ use couplet::testing::{Manner, Wire, hold, success_of};
 use couplet::{Connection, Port, Protocol, Reactor, Transport};
 use proptest::prelude::*;
 
-use crate::pace::Stage;
+use crate::pace::TestLoop;
 
 fn server() -> SocketAddr {
     ([127, 0, 0, 1], 4000).into()
@@ -17,7 +17,7 @@ fn server() -> SocketAddr {
 
 /// A relay between a client and a server; the test holds the wires of both.
 struct Rig {
-    stage: Stage,
+    stage: TestLoop,
     port: Port,
 }
 
@@ -27,7 +27,7 @@ fn rigs() -> [Rig; 2] {
 
 impl Rig {
     fn new(manner: Manner) -> Rig {
-        let mut stage = Stage::on(manner, 7);
+        let mut stage = TestLoop::on(manner, 7);
         let port = stage.listen(relay_to(&stage.reactor));
         stage.l.begin(|_| Ok(())).expect("the setup does not fail");
         Rig { stage, port }

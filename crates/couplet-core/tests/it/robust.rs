@@ -9,7 +9,7 @@ use couplet::testing::hold;
 use couplet::{Address, ConnectError, Connector, Factory, Protocol, Reactor, Reason, Transport};
 
 use crate::defer_witness::given;
-use crate::pace::Stage;
+use crate::pace::TestLoop;
 use crate::suite::kit::LOOPBACK;
 use couplet_testkit_loops::doubles::Quiet;
 
@@ -51,7 +51,7 @@ fn supervise(reactor: &Reactor, spawned: Rc<Cell<u32>>) {
 
 #[test]
 fn a_run_ends_although_its_tasks_are_respawned_whenever_they_end() {
-    let mut stage = Stage::new(11);
+    let mut stage = TestLoop::new(11);
     let spawned = Rc::new(Cell::new(0));
     supervise(&stage.reactor, spawned.clone());
     stage.run();
@@ -60,7 +60,7 @@ fn a_run_ends_although_its_tasks_are_respawned_whenever_they_end() {
 
 #[test]
 fn a_port_restarted_whenever_it_stops_does_not_starve_the_rest() {
-    let mut stage = Stage::new(11);
+    let mut stage = TestLoop::new(11);
     let port = stage.listen(|| Quiet);
     stage.turns(2);
     let stops = Rc::new(Cell::new(0));
@@ -126,7 +126,7 @@ impl Factory for GivesUp {
 #[test]
 fn a_connect_abandoned_while_it_succeeds_leaves_no_connection() {
     for (in_build, logged) in [(true, "failed, stopped: true"), (false, "lost, clean: true")] {
-        let mut stage = Stage::new(11);
+        let mut stage = TestLoop::new(11);
         let peer = stage.network.listen(LOOPBACK, 5).unwrap();
         let log = Rc::new(RefCell::new(Vec::new()));
         let factory = GivesUp { in_build, connector: Rc::default(), log: log.clone() };
@@ -144,7 +144,7 @@ fn a_connect_abandoned_while_it_succeeds_leaves_no_connection() {
 
 #[test]
 fn a_connect_cancelled_in_connection_made_closes_the_connection() {
-    let mut stage = Stage::new(11);
+    let mut stage = TestLoop::new(11);
     let peer = stage.network.listen(LOOPBACK, 5).unwrap();
     let canceller: Rc<RefCell<Option<couplet::defer::Canceller>>> = Rc::default();
     let cancel = canceller.clone();
@@ -203,7 +203,7 @@ impl Protocol for Device {
 
 #[test]
 fn of_a_thousand_devices_the_silent_ones_are_dropped() {
-    let mut stage = Stage::new(11);
+    let mut stage = TestLoop::new(11);
     let port = stage.listen(|| Device);
     stage.turn();
     let devices: Vec<_> = (0..1000)

@@ -10,14 +10,14 @@ use couplet::task::AlreadyRunning;
 use couplet::{LoopingCall, Result};
 
 use crate::defer_witness::{given, unhandled_in};
-use crate::pace::{Stage, ms};
+use crate::pace::{TestLoop, ms};
 
 /// The time in milliseconds and the count of each call.
 type Calls = Rc<RefCell<Vec<(u128, u64)>>>;
 
 const S: Duration = Duration::from_secs(1);
 
-impl Stage {
+impl TestLoop {
     /// A looping call whose only call returns a Deferred, and the resolver of that.
     fn one_round(&self) -> (LoopingCall, Resolver<()>) {
         let (round, resolver) = Deferred::<()>::new();
@@ -39,7 +39,7 @@ impl Stage {
 
 #[test]
 fn c130_the_first_call_comes_in_the_next_turn_or_after_one_interval() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (at_once, calls) = clock.counting();
     at_once.start(S).detach();
     assert!(calls.borrow().is_empty(), "start only records");
@@ -105,7 +105,7 @@ fn c130_c132_calls_come_at_the_points_of_the_grid_with_the_count_of_those_that_p
         ),
     ];
     for (case, interval, steps, expected) in cases {
-        let mut clock = Stage::new(0);
+        let mut clock = TestLoop::new(0);
         let (looping, calls) = clock.counting();
         assert!(!looping.reset(), "{case}: it is not running yet");
         looping.start(interval).detach();
@@ -123,7 +123,7 @@ fn c130_c132_calls_come_at_the_points_of_the_grid_with_the_count_of_those_that_p
 
 #[test]
 fn c130_a_grid_of_odd_nanoseconds_is_exact_after_a_million_points() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (looping, calls) = clock.counting();
     let third = Duration::from_nanos(333_333_333);
     looping.start(third).detach();
@@ -146,7 +146,7 @@ fn c130_a_grid_of_odd_nanoseconds_is_exact_after_a_million_points() {
 
 #[test]
 fn c131_a_looping_call_waits_for_its_deferred_and_continues_at_the_next_point() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let rounds: Rc<RefCell<Vec<Resolver<()>>>> = Rc::default();
     let inside = rounds.clone();
     let looping = LoopingCall::with_count(&clock.reactor, {
@@ -170,7 +170,7 @@ fn c131_a_looping_call_waits_for_its_deferred_and_continues_at_the_next_point() 
 #[test]
 fn c131_a_failure_stops_a_looping_call_and_is_its_result() {
     for panics in [false, true] {
-        let mut clock = Stage::new(0);
+        let mut clock = TestLoop::new(0);
         let log = clock.log.clone();
         let left = Cell::new(2);
         let looping = LoopingCall::new(&clock.reactor, move || {
@@ -200,7 +200,7 @@ fn c131_a_failure_stops_a_looping_call_and_is_its_result() {
 
 #[test]
 fn c131_a_failing_deferred_stops_a_looping_call() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (looping, resolver) = clock.one_round();
     let ended = given(looping.start(S));
     clock.jump(Duration::ZERO);
@@ -242,7 +242,7 @@ fn c131_the_callbacks_of_its_end_can_start_a_looping_call_again() {
         }),
     ];
     for (case, end) in ends {
-        let mut clock = Stage::new(0);
+        let mut clock = TestLoop::new(0);
         let calls: Rc<RefCell<Vec<Resolver<()>>>> = Rc::default();
         let made = calls.clone();
         let looping = LoopingCall::new(&clock.reactor, move || {
@@ -270,7 +270,7 @@ fn c131_the_callbacks_of_its_end_can_start_a_looping_call_again() {
 
 #[test]
 fn c131_stop_gives_the_looping_call() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (looping, calls) = clock.counting();
     let ended = given(looping.start(S));
     clock.pass(ms(1500));
@@ -288,7 +288,7 @@ fn c131_stop_gives_the_looping_call() {
 
 #[test]
 fn c131_a_stop_inside_the_call_lets_it_end_first() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let own: Rc<RefCell<Option<LoopingCall>>> = Rc::default();
     let (round, resolver) = Deferred::<()>::new();
     let (mut round, inside, log) = (Some(round), own.clone(), clock.log.clone());
@@ -314,7 +314,7 @@ fn c131_a_stop_inside_the_call_lets_it_end_first() {
 
 #[test]
 fn c131_a_cancel_stops_a_looping_call_and_the_call_under_way() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (looping, calls) = clock.counting();
     let running = looping.start(S);
     clock.jump(Duration::ZERO);
@@ -345,7 +345,7 @@ fn c131_a_cancel_stops_a_looping_call_and_the_call_under_way() {
 
 #[test]
 fn c131_the_end_of_the_loop_ends_a_looping_call() {
-    let clock = Stage::new(0);
+    let clock = TestLoop::new(0);
     let (looping, _) = clock.counting();
     let ended = given(looping.start(S));
     drop(clock.l);
@@ -355,7 +355,7 @@ fn c131_the_end_of_the_loop_ends_a_looping_call() {
 
 #[test]
 fn c132_the_count_includes_every_point_that_passed() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (looping, calls) = clock.counting();
     looping.start(S).detach();
     clock.pass(ms(4000));
@@ -374,7 +374,7 @@ fn c132_the_count_includes_every_point_that_passed() {
 
 #[test]
 fn defer_later_calls_after_its_delay_and_returns_the_result() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let log = clock.log.clone();
     let later = given(clock.reactor.defer_later(S, move || {
         log.say("called");
@@ -393,7 +393,7 @@ fn defer_later_calls_after_its_delay_and_returns_the_result() {
 
 #[test]
 fn a_cancelled_defer_later_never_calls_and_leaves_no_timer() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let log = clock.log.clone();
     let later = clock.reactor.defer_later(S, move || {
         log.say("called");
@@ -410,7 +410,7 @@ fn a_cancelled_defer_later_never_calls_and_leaves_no_timer() {
 
 /// Awaits `future` for at most one second.
 fn timed<T: 'static>(
-    clock: &Stage,
+    clock: &TestLoop,
     future: impl Future<Output = Result<T>> + 'static,
 ) -> Deferred<T> {
     let reactor = clock.reactor.clone();
@@ -419,7 +419,7 @@ fn timed<T: 'static>(
 
 #[test]
 fn timeout_returns_a_result_in_time_and_stops_its_timer() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let inner = clock.reactor.clone();
     let result = given(timed(&clock, async move {
         inner.sleep(S).await?;
@@ -445,7 +445,7 @@ fn timeout_leaves_no_timer_behind_a_future_that_is_ready_at_once() {
 
 #[test]
 fn timeout_starts_with_the_first_poll() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (never, _resolver) = Deferred::<()>::new();
     let reactor = clock.reactor.clone();
     let result = given(clock.reactor.spawn(async move {
@@ -462,7 +462,7 @@ fn timeout_starts_with_the_first_poll() {
 
 #[test]
 fn timeout_drops_the_future_on_expiry() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (never, resolver) = Deferred::<()>::new();
     let result = given(timed(&clock, never));
     clock.jump(Duration::ZERO);
@@ -477,7 +477,7 @@ fn timeout_drops_the_future_on_expiry() {
 
 #[test]
 fn timeout_ends_with_its_loop() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (never, _resolver) = Deferred::<()>::new();
     let waiting = given(timed(&clock, never));
     clock.jump(Duration::ZERO);

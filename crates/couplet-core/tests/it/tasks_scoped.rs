@@ -12,7 +12,7 @@ use couplet::{Deferred, Failure, Result};
 use futures_util::{FutureExt, StreamExt};
 
 use crate::defer_witness::unhandled_in;
-use crate::pace::{Stage, s};
+use crate::pace::{TestLoop, s};
 use crate::suite::recorder::Log;
 use crate::tasks::{Drops, sleeps};
 
@@ -26,7 +26,7 @@ fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_task_decides_its_resul
         ("converts it", "failed: no time left"),
         ("has work to finish first", "8"),
     ] {
-        let (mut clock, log) = (Stage::new(0), Log::default());
+        let (mut clock, log) = (TestLoop::new(0), Log::default());
         let inner = log.clone();
         let task = clock.reactor.spawn_cancellable(async move |cancelling| match how {
             "propagates it" => cancelling.or(pending()).await,
@@ -66,7 +66,7 @@ fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_task_decides_its_resul
 #[test]
 fn c125_a_cancel_is_reported_only_once() {
     for waits_for_it in [false, true] {
-        let mut clock = Stage::new(0);
+        let mut clock = TestLoop::new(0);
         let sleeping = clock.reactor.sleep(s(1));
         let task = clock.reactor.spawn_cancellable(async move |cancelling| {
             match waits_for_it {
@@ -93,7 +93,7 @@ fn c125_a_cancel_is_reported_only_once() {
 #[test]
 fn a_cancel_that_comes_together_with_a_result_interrupts_the_next_wait() {
     for cancel_comes_first in [true, false] {
-        let mut clock = Stage::new(0);
+        let mut clock = TestLoop::new(0);
         let (wait, resolver) = Deferred::new();
         let task = clock.reactor.spawn_cancellable(async move |cancelling| {
             let value = cancelling.or(wait).await?;
@@ -127,7 +127,7 @@ fn c125_a_second_cancel_drops_the_task_and_so_does_the_end_of_the_loop() {
             sleeps::<()>(log, "dropped").await
         }
     };
-    let (mut clock, log) = (Stage::new(0), Log::default());
+    let (mut clock, log) = (TestLoop::new(0), Log::default());
     let task = clock.reactor.spawn_cancellable(stubborn(&log));
     clock.jump(s(0));
     assert!(log.take().is_empty(), "it waits for the cancel");
@@ -150,7 +150,7 @@ fn c125_a_second_cancel_drops_the_task_and_so_does_the_end_of_the_loop() {
 
 #[test]
 fn c125_a_cancel_before_the_first_poll_and_after_the_end() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let early = clock.reactor.spawn_cancellable(async |cancelling| {
         assert!(cancelling.is_asked());
         cancelling.or(async { Ok("ready already") }).await
@@ -168,7 +168,7 @@ fn c125_a_cancel_before_the_first_poll_and_after_the_end() {
 
 #[test]
 fn c125d_only_abort_on_drop_cancels_a_task_dropped_unpolled() {
-    let (mut clock, log) = (Stage::new(0), Log::default());
+    let (mut clock, log) = (TestLoop::new(0), Log::default());
     drop(clock.reactor.spawn(sleeps::<()>(log.clone(), "the first")));
     let second = clock.reactor.spawn(sleeps::<()>(log.clone(), "the second")).abort_on_drop();
     let third = clock.reactor.spawn(sleeps::<()>(log.clone(), "the third")).abort_on_drop();
@@ -187,7 +187,7 @@ fn c125d_only_abort_on_drop_cancels_a_task_dropped_unpolled() {
 
 /// Runs a scope until the loop has nothing left to do at this time; returns the scope's task.
 fn scoped<T: 'static>(
-    clock: &mut Stage,
+    clock: &mut TestLoop,
     body: impl AsyncFnOnce(&Scope) -> Result<T> + 'static,
 ) -> Deferred<T> {
     let reactor = clock.reactor.clone();
@@ -199,7 +199,7 @@ fn scoped<T: 'static>(
 
 #[test]
 fn c125c_a_scope_waits_for_its_tasks_and_theirs() {
-    let (mut clock, log) = (Stage::new(0), Log::default());
+    let (mut clock, log) = (TestLoop::new(0), Log::default());
     let (reactor, inner) = (clock.reactor.clone(), log.clone());
     let task = scoped(&mut clock, async move |scope| {
         let nested = scope.clone();
@@ -226,7 +226,7 @@ fn c125c_a_scope_waits_for_its_tasks_and_theirs() {
 #[test]
 fn c125c_a_failure_or_a_panic_of_a_task_cancels_the_others_and_the_body() {
     for panics in [false, true] {
-        let (mut clock, log) = (Stage::new(0), Log::default());
+        let (mut clock, log) = (TestLoop::new(0), Log::default());
         let (reactor, inner) = (clock.reactor.clone(), log.clone());
         let task = scoped(&mut clock, async move |scope| {
             scope.spawn(sleeps::<()>(inner.clone(), "one")).detach();
@@ -256,7 +256,7 @@ fn c125c_a_failure_or_a_panic_of_a_task_cancels_the_others_and_the_body() {
 #[test]
 fn a_failure_of_a_task_after_the_body_has_finished_is_the_result_of_its_scope() {
     for panics in [false, true] {
-        let (mut clock, log) = (Stage::new(0), Log::default());
+        let (mut clock, log) = (TestLoop::new(0), Log::default());
         let (reactor, inner) = (clock.reactor.clone(), log.clone());
         let task = scoped(&mut clock, async move |scope| {
             let ends = inner.clone();
@@ -288,7 +288,7 @@ fn a_failure_of_a_task_after_the_body_has_finished_is_the_result_of_its_scope() 
 fn the_first_of_two_failures_in_a_turn_fails_the_scope() {
     let fails = |text: &'static str| async move { Err::<(), _>(Failure::msg(text)) };
     for first in ["a task", "another task", "the body"] {
-        let mut clock = Stage::new(0);
+        let mut clock = TestLoop::new(0);
         let task = scoped(&mut clock, async move |scope| {
             let mut order = ["a task", "another task"];
             if first == order[1] {
@@ -317,7 +317,7 @@ fn c125c_a_task_spawned_after_the_body_has_failed_is_cancelled_too() {
             self.0.spawn(pending::<Result<()>>()).detach();
         }
     }
-    let (mut clock, log) = (Stage::new(0), Log::default());
+    let (mut clock, log) = (TestLoop::new(0), Log::default());
     let inner = log.clone();
     let task = scoped(&mut clock, async move |scope| {
         let spawns = Spawns(scope.clone(), inner);
@@ -338,7 +338,7 @@ fn c125c_a_task_spawned_after_the_body_has_failed_is_cancelled_too() {
 #[test]
 fn c125c_the_tasks_of_a_scope_are_dropped_before_it_ends() {
     for polled in [true, false] {
-        let (mut clock, log) = (Stage::new(0), Log::default());
+        let (mut clock, log) = (TestLoop::new(0), Log::default());
         let (reactor, inner) = (clock.reactor.clone(), log.clone());
         let task = clock.reactor.spawn(async move {
             let (held, sleeping) = (Drops(inner.clone(), "dropped"), reactor.clone());
@@ -366,7 +366,7 @@ fn c125c_the_tasks_of_a_scope_are_dropped_before_it_ends() {
 #[test]
 fn c125c_cancelling_or_dropping_a_scope_cancels_its_tasks() {
     for drops in [false, true] {
-        let (mut clock, log) = (Stage::new(0), Log::default());
+        let (mut clock, log) = (TestLoop::new(0), Log::default());
         let (inner, kept) = (log.clone(), Rc::new(RefCell::new(None)));
         let keeps = kept.clone();
         let task = scoped(&mut clock, async move |scope| {
@@ -390,7 +390,7 @@ fn c125c_cancelling_or_dropping_a_scope_cancels_its_tasks() {
 
 #[test]
 fn c125c_a_task_that_was_cancelled_by_its_user_is_no_failure() {
-    let (mut clock, log) = (Stage::new(0), Log::default());
+    let (mut clock, log) = (TestLoop::new(0), Log::default());
     let inner = log.clone();
     let task = scoped(&mut clock, async move |scope| {
         let child = scope.spawn(sleeps::<()>(inner, "a task"));
@@ -412,7 +412,7 @@ couplet::task_local! {
 
 #[test]
 fn c127_each_task_has_its_own_value_across_its_awaits() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let tasks: Vec<_> = (1..4)
         .map(|n| {
             let reactor = clock.reactor.clone();
@@ -443,7 +443,7 @@ fn c127_a_value_outlives_a_panic_and_is_there_for_the_last_drop() {
         }
     }
     let seen = Rc::new(Cell::new(0));
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let task = clock.reactor.spawn(SEEN.scope(seen.clone(), async {
         let _notes = Notes;
         let panics = async { SEEN.with(|_| panic!("in the middle")) };
@@ -461,7 +461,7 @@ fn c127_a_value_outlives_a_panic_and_is_there_for_the_last_drop() {
 
 #[test]
 fn a_value_that_is_in_use_is_not_there_for_another_use() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let task = clock.reactor.spawn(REQUEST.scope(7, async {
         let inner = REQUEST.with(|value| {
             *value.expect("it is there") += 1;
@@ -479,7 +479,7 @@ fn a_value_that_is_in_use_is_not_there_for_another_use() {
 
 #[test]
 fn c130a_an_interval_stays_on_its_grid_and_counts_skipped_points() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let told = Rc::<RefCell<Vec<(u64, u64)>>>::default();
     let (reactor, tells, network) = (clock.reactor.clone(), told.clone(), clock.network.clone());
     let mut ticks = reactor.interval(s(2));
@@ -512,9 +512,9 @@ fn c130a_an_interval_stays_on_its_grid_and_counts_skipped_points() {
 
 #[test]
 fn an_interval_that_is_reset_begins_a_new_grid_one_period_later() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let mut ticks = clock.reactor.interval(s(2));
-    let mut at = |clock: &mut Stage, by: u64, resets: bool| {
+    let mut at = |clock: &mut TestLoop, by: u64, resets: bool| {
         clock.jump(s(by));
         if resets {
             ticks.reset();
@@ -544,7 +544,7 @@ fn every_tick_of_an_interval_fails_once_its_loop_has_ended() {
         [(0, true, true), (3, true, true), (3, true, false), (3, false, true), (0, false, true)]
     {
         for period in [s(0), s(2)] {
-            let mut clock = Stage::new(0);
+            let mut clock = TestLoop::new(0);
             let mut ticks = clock.reactor.interval(period);
             assert!(ticks.tick().now_or_never().is_some(), "the first one is now");
             assert!(!waits || ticks.tick().now_or_never().is_none());
@@ -568,7 +568,7 @@ fn every_tick_of_an_interval_fails_once_its_loop_has_ended() {
 
 #[test]
 fn an_interval_that_a_run_has_ended_is_used_in_the_next_run_after_a_reset() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let mut ticks = clock.reactor.interval(s(2));
     assert!(ticks.tick().now_or_never().is_some(), "the first one is now");
     assert!(ticks.tick().now_or_never().is_none());

@@ -10,11 +10,11 @@ use couplet::{Deferred, DelayedCall, Loop, Protocol, Reactor, Transport};
 
 use crate::defer_witness::{Log, given};
 use crate::logged::logged;
-use crate::pace::{Stage, s};
+use crate::pace::{TestLoop, s};
 use crate::suite::kit::{Kit, Rig};
 use couplet_testkit_loops::doubles::Quiet;
 
-impl Stage {
+impl TestLoop {
     /// A call that logs its name.
     fn call(&self, delay: Duration, name: &str) -> DelayedCall {
         let (log, name) = (self.log.clone(), name.to_owned());
@@ -30,7 +30,7 @@ impl Stage {
 
 #[test]
 fn c86_a_delay_of_zero_runs_in_the_next_turn() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     clock.call(Duration::ZERO, "a");
     assert!(clock.log.take().is_empty(), "call_later only records");
     assert_eq!(clock.due(Duration::ZERO), ["a"]);
@@ -66,8 +66,8 @@ impl Protocol for Timing {
 }
 
 /// A loop with an accepted connection, and its far end.
-fn timing() -> (Stage, Wire) {
-    let mut clock = Stage::new(0);
+fn timing() -> (TestLoop, Wire) {
+    let mut clock = TestLoop::new(0);
     let log = clock.log.clone();
     let port = clock.listen(move || Timing(log.clone()));
     let wire = clock.client(port.host());
@@ -126,14 +126,14 @@ fn c87_a_call_made_by_a_call_waits_for_the_next_turn() {
     }
     // In a late turn too: by the clock, the second call would be due in the same turn.
     for delay in [Duration::ZERO, Duration::from_nanos(1), s(1)] {
-        let mut clock = Stage::new(0);
+        let mut clock = TestLoop::new(0);
         again(clock.reactor.clone(), clock.log.clone(), delay);
         for _ in 0..5 {
             assert_eq!(clock.due(s(10)), ["call"]);
         }
     }
     // The same holds for a call that is reset to now during the turn.
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let moved = clock.call(s(100), "moved");
     clock.reactor.call_later(s(1), move || {
         moved.reset(Duration::ZERO);
@@ -144,7 +144,7 @@ fn c87_a_call_made_by_a_call_waits_for_the_next_turn() {
 
 #[test]
 fn c88_calls_run_in_the_order_of_their_deadlines() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     for n in [5, 1, 4, 2, 3] {
         clock.call(s(n), &n.to_string());
     }
@@ -158,7 +158,7 @@ fn c88_calls_run_in_the_order_of_their_deadlines() {
 
 #[test]
 fn c88_equal_deadlines_run_in_the_order_of_their_requests() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let names: Vec<String> = (0..100).map(|n| n.to_string()).collect();
     for name in &names {
         clock.call(s(1), name);
@@ -177,7 +177,7 @@ fn c88_equal_deadlines_run_in_the_order_of_their_requests() {
 
 #[test]
 fn c89_a_panic_in_a_call_is_logged_and_the_next_runs() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     clock.call(s(1), "before");
     clock.reactor.call_later(s(1), || panic!("no {}", "poem"));
     clock.call(s(1), "after");
@@ -191,7 +191,7 @@ fn c89_a_panic_in_a_call_is_logged_and_the_next_runs() {
 
 #[test]
 fn c90_cancel_reset_and_delay_by_say_whether_a_call_was_left() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let call = clock.call(s(1), "a");
     assert!(call.reset(s(2)) && call.delay_by(s(1)) && call.cancel());
     assert!(!call.cancel() && !call.reset(s(1)) && !call.delay_by(s(1)), "cancelled");
@@ -216,7 +216,7 @@ fn c90_cancel_reset_and_delay_by_say_whether_a_call_was_left() {
 
 #[test]
 fn c90_inside_its_own_body_a_call_has_run() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let own: Rc<RefCell<Option<DelayedCall>>> = Rc::default();
     let (inside, log) = (own.clone(), clock.log.clone());
     let call = clock.reactor.call_later(s(1), move || {
@@ -231,7 +231,7 @@ fn c90_inside_its_own_body_a_call_has_run() {
 
 #[test]
 fn c90_a_call_may_cancel_another_of_the_same_turn() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let victim: Rc<RefCell<Option<DelayedCall>>> = Rc::default();
     let (other, log) = (victim.clone(), clock.log.clone());
     clock.reactor.call_later(s(1), move || {
@@ -244,7 +244,7 @@ fn c90_a_call_may_cancel_another_of_the_same_turn() {
 
 #[test]
 fn c91_reset_counts_from_now_later_and_sooner() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let later = clock.call(s(5), "later");
     let sooner = clock.call(s(100), "sooner");
     assert!(clock.due(s(3)).is_empty());
@@ -257,7 +257,7 @@ fn c91_reset_counts_from_now_later_and_sooner() {
 
 #[test]
 fn c91_the_deadline_is_the_effective_one() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let start = clock.reactor.now();
     let call = clock.call(s(5), "call");
     assert_eq!(call.deadline(), Some(start + s(5)));
@@ -272,7 +272,7 @@ fn c91_the_deadline_is_the_effective_one() {
 
 #[test]
 fn c92_delay_by_adds_to_the_deadline() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let start = clock.reactor.now();
     let call = clock.call(s(5), "call");
     clock.due(s(3));
@@ -284,7 +284,7 @@ fn c92_delay_by_adds_to_the_deadline() {
 
 #[test]
 fn c93_active_until_run_or_cancelled() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let (run, cancelled) = (clock.call(s(1), "run"), clock.call(s(1), "cancelled"));
     assert!(run.active() && cancelled.active());
     run.reset(s(2));
@@ -297,7 +297,7 @@ fn c93_active_until_run_or_cancelled() {
 
 #[test]
 fn c94_a_deadline_in_the_far_future_is_harmless() {
-    let mut clock = Stage::new(0);
+    let mut clock = TestLoop::new(0);
     let far = clock.call(Duration::MAX, "far");
     let farther = clock.call(s(1), "farther");
     assert!(farther.delay_by(Duration::MAX) && far.reset(Duration::MAX));
@@ -414,7 +414,7 @@ fn a_turns_time_is_never_before_the_previous_turns() {
 
 #[test]
 fn a_result_in_time_leaves_no_timed_call_in_its_loop() {
-    let stage = Stage::new(1);
+    let stage = TestLoop::new(1);
     let (deferred, resolver) = Deferred::<u8>::new();
     let given = given(deferred.add_timeout(&stage.reactor, s(1)));
     assert_eq!(stage.l.snapshot().pending_calls, 1);

@@ -11,7 +11,7 @@ use couplet::{
 };
 
 use crate::defer_witness::Log;
-use crate::pace::{Stage, settle};
+use crate::pace::{TestLoop, settle};
 use crate::suite::kit::LOOPBACK;
 use crate::suite::tap::Tap;
 use couplet_testkit_loops::doubles::Quiet;
@@ -42,7 +42,7 @@ impl Factory for ConnectsAtStart {
 /// connect pending would end with that error.
 #[test]
 fn a_connect_requested_while_a_port_starts_is_begun() {
-    let outcome = Stage::new(1).l.run(|reactor| {
+    let outcome = TestLoop::new(1).l.run(|reactor| {
         let server = reactor.listen_tcp(LOOPBACK, || Quiet)?;
         let to = server.host().port().expect("a TCP port has a number");
         reactor.listen_tcp(LOOPBACK, ConnectsAtStart { reactor: reactor.clone(), to })?;
@@ -93,7 +93,7 @@ fn tell_again(connection: &Connection<Quiet>, told: &Rc<Cell<u32>>) {
 
 #[test]
 fn a_tell_that_requests_itself_again_does_not_prolong_the_turn() {
-    let mut stage = Stage::new(1);
+    let mut stage = TestLoop::new(1);
     let server = stage.listen(|| Quiet);
     let told = Rc::new(Cell::new(0));
     let count = told.clone();
@@ -132,7 +132,7 @@ impl Protocol for Forwards {
 /// Two connections forward `size` bytes each to a third in one turn. Returns the number of bytes
 /// that the second finds buffered there.
 fn left_by_an_earlier_event(size: usize) -> usize {
-    let mut stage = Stage::new(1);
+    let mut stage = TestLoop::new(1);
     let (first, buffered) = (Rc::default(), Rc::<RefCell<Vec<usize>>>::default());
     let noted = buffered.clone();
     let forwards = move || Forwards { first: Rc::clone(&first), buffered: noted.clone() };

@@ -98,9 +98,9 @@ fn a_log_ends_at_its_limit() {
 
 /// A file whose content a test can read.
 #[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Vec<u8>>>);
+struct ReadableFile(Rc<RefCell<Vec<u8>>>);
 
-impl Write for Shared {
+impl Write for ReadableFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.borrow_mut().write(bytes)
     }
@@ -171,7 +171,7 @@ fn address(text: &str) -> crate::address::Address {
 }
 
 fn capture(peer: &str, host: &str, by_peer: bool, request: &[u8]) -> Vec<u8> {
-    let file = Shared::default();
+    let file = ReadableFile::default();
     let epoch = Duration::from_secs(1_700_000_000);
     let pcap = Pcap::new(file.clone(), start(), epoch).expect("memory");
     exchange(pcap.tap(&address(peer), &address(host), by_peer), request, &[b"odd", b"answer"]);
@@ -214,7 +214,7 @@ fn a_capture_has_a_handshake_data_and_an_end() {
 fn the_end_of_a_direction_takes_a_sequence_number_which_the_other_acknowledges() {
     use Direction::{In, Out};
     for (first, second, ports) in [(In, Out, [5555, 80]), (Out, In, [80, 5555])] {
-        let file = Shared::default();
+        let file = ReadableFile::default();
         let epoch = Duration::from_secs(1_700_000_000);
         let pcap = Pcap::new(file.clone(), start(), epoch).expect("memory");
         let (peer, host) = (address("10.0.0.9:5555"), address("10.0.0.1:80"));
@@ -231,7 +231,7 @@ fn the_end_of_a_direction_takes_a_sequence_number_which_the_other_acknowledges()
 
 #[test]
 fn a_capture_distinguishes_the_ends_of_a_connection_without_addresses() {
-    let file = Shared::default();
+    let file = ReadableFile::default();
     let epoch = Duration::from_secs(1_700_000_000);
     let pcap = Pcap::new(file.clone(), start(), epoch).expect("memory");
     let path = crate::address::UnixAddress::from("/run/a.sock");
@@ -251,7 +251,7 @@ const ACK: u8 = 16;
 
 #[test]
 fn a_packet_has_the_time_of_day_to_the_nanosecond() {
-    let (file, began) = (Shared::default(), start());
+    let (file, began) = (ReadableFile::default(), start());
     let epoch = Duration::from_millis(1_700_000_000_700);
     let pcap = Pcap::new(file.clone(), began, epoch).expect("memory");
     let mut tap = pcap.tap(&address("10.0.0.9:5555"), &address("10.0.0.1:80"), true);

@@ -39,12 +39,12 @@ pub struct ProxyReader {
     // Bound: the longest header: 4096 bytes; empty once it was read.
     received: Vec<u8>,
     deadline: Option<Instant>,
-    stage: Stage,
+    stage: HeaderStage,
     after: PassThrough,
 }
 
 #[derive(PartialEq, Eq)]
-enum Stage {
+enum HeaderStage {
     Header,
     /// The time for the header is over.
     Late,
@@ -57,7 +57,7 @@ impl ProxyReader {
         ProxyReader {
             received: Vec::new(),
             deadline: now.checked_add(TIMEOUT),
-            stage: Stage::Header,
+            stage: HeaderStage::Header,
             after: PassThrough::default(),
         }
     }
@@ -78,7 +78,7 @@ impl ProxyReader {
             };
             if below.is_empty() {
                 return match self.stage {
-                    Stage::Late => Err(ProxyError::TimedOut),
+                    HeaderStage::Late => Err(ProxyError::TimedOut),
                     _ if self.after.ended => {
                         Err(ProxyError::Truncated { received: self.received.len() })
                     }
@@ -106,7 +106,7 @@ impl Layer for ProxyReader {
             Ok(Some(header)) => {
                 self.received = Vec::new();
                 self.deadline = None;
-                self.stage = Stage::Open;
+                self.stage = HeaderStage::Open;
                 Up::Open(Some(Box::new(Opened::from(header))))
             }
             Err(error) => {
@@ -133,7 +133,7 @@ impl Layer for ProxyReader {
     }
 
     fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+        self.stage == HeaderStage::Open
     }
 
     fn is_finished(&self) -> bool {
@@ -146,7 +146,7 @@ impl Layer for ProxyReader {
 
     fn timed_out(&mut self, _: Instant) {
         if self.deadline.take().is_some() {
-            self.stage = Stage::Late;
+            self.stage = HeaderStage::Late;
         }
     }
 

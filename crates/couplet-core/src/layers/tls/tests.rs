@@ -42,9 +42,9 @@ struct End {
 }
 
 /// A TLS layer that a test can inspect while it is in a stack.
-struct Shared(Rc<std::cell::RefCell<Tls>>, Vec<u8>);
+struct SharedTls(Rc<std::cell::RefCell<Tls>>, Vec<u8>);
 
-impl Layer for Shared {
+impl Layer for SharedTls {
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
         let mut tls = self.0.borrow_mut();
         let mut rest = *below;
@@ -95,7 +95,7 @@ impl End {
     fn new(tls: Tls) -> (End, Rc<std::cell::RefCell<Tls>>) {
         let spares = Rc::new(Spares::default());
         let tls = Rc::new(std::cell::RefCell::new(tls));
-        let layers = Layers::new(Shared(tls.clone(), Vec::new()), &spares);
+        let layers = Layers::new(SharedTls(tls.clone(), Vec::new()), &spares);
         let end = End {
             layers,
             above: Outbox::new(spares),

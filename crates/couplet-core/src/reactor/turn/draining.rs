@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::core::Core;
 use super::table::{ConnectionEntry, Origin, Resource};
 use crate::driver::{Commands, Key};
-use crate::reactor::drain::{DrainCell, DrainOutcome, Drained, Dues, GroupDue, Stage};
+use crate::reactor::drain::{DrainCell, DrainOutcome, DrainStage, Drained, Dues, GroupDue};
 use crate::reactor::port::{PortCell, PortState};
 use crate::reactor::records::{Start, TimerAction};
 use crate::timers::{TimerKey, after};
@@ -44,7 +44,7 @@ impl Drains {
     }
 
     fn add(&mut self, drain: Rc<DrainCell>) {
-        debug_assert!(matches!(drain.stage.get(), Stage::Finishing(_)), "a drain begins once");
+        debug_assert!(matches!(drain.stage.get(), DrainStage::Finishing(_)), "a drain begins once");
         self.list.push(drain);
     }
 
@@ -58,9 +58,9 @@ impl Core {
     /// Begins a drain; a second request means that it was cancelled.
     pub(super) fn apply_drain_request(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         match drain.stage.get() {
-            Stage::Requested => self.begin_drain(io, drain),
-            Stage::Finishing(_) => self.next_stage(io, drain),
-            Stage::Closing => {}
+            DrainStage::Requested => self.begin_drain(io, drain),
+            DrainStage::Finishing(_) => self.next_stage(io, drain),
+            DrainStage::Closing => {}
         }
     }
 
@@ -77,7 +77,7 @@ impl Core {
         tracing::info!(connections = concerned.len(), "draining");
         let (now, (_, over)) = (self.reactor.now(), drain.times.pace);
         let until = after(after(now, over), drain.times.finish);
-        drain.stage.set(Stage::Finishing(until));
+        drain.stage.set(DrainStage::Finishing(until));
         drain.left.borrow_mut().extend(&concerned);
         drain.unasked.borrow_mut().extend(concerned);
         let patience = Some(after(now, drain.times.patience));
@@ -159,7 +159,7 @@ impl Core {
         let asks = group.is_some_and(|due| due.at <= now);
         match drain.stage.get() {
             // Even without any time, connections are asked before they are closed.
-            Stage::Finishing(until) if now < until || asks => {
+            DrainStage::Finishing(until) if now < until || asks => {
                 if patience.is_some_and(|due| due <= now) {
                     self.cut_silent_peers(io, drain);
                 }
@@ -202,7 +202,7 @@ impl Core {
             // A drain without connections, cancelled before it began: it has already finished.
             return;
         }
-        let closes = matches!(drain.stage.replace(Stage::Closing), Stage::Finishing(_));
+        let closes = matches!(drain.stage.replace(DrainStage::Closing), DrainStage::Finishing(_));
         if closes {
             self.arm_drain(drain, after(self.reactor.now(), drain.times.close));
         }

@@ -51,14 +51,14 @@ enum Group {
 }
 
 /// The output of a group, in bytes.
-struct Output {
+struct GroupOutput {
     most: usize,
     all: usize,
     /// The output of connections that are not held back.
     moving: usize,
 }
 
-impl Output {
+impl GroupOutput {
     fn is_above_limit(&self) -> bool {
         self.all > self.most
     }
@@ -69,7 +69,7 @@ impl Output {
 }
 
 // Bound: one for each peer and each port of the connections that wait; for a turn.
-type Outputs = BTreeMap<Group, Output>;
+type Outputs = BTreeMap<Group, GroupOutput>;
 
 impl Load {
     pub(super) fn new(limits: LoadLimits) -> Load {
@@ -145,7 +145,7 @@ impl Core {
             return;
         }
         let (mut waiting, mut outputs) = self.measure();
-        if outputs.values().any(Output::is_high) {
+        if outputs.values().any(GroupOutput::is_high) {
             waiting.sort_by_key(|one| Reverse(one.bytes));
             for Waiting { bytes, key, groups } in waiting {
                 let groups = groups.iter().flatten();
@@ -184,7 +184,8 @@ impl Core {
             let bytes = cell.held();
             let limits = limits_of(self.load.limits, entry);
             for (group, most) in limits.into_iter().flatten() {
-                let output = outputs.entry(group).or_insert(Output { most, all: 0, moving: 0 });
+                let output =
+                    outputs.entry(group).or_insert(GroupOutput { most, all: 0, moving: 0 });
                 output.all += bytes;
                 output.moving += bytes;
             }

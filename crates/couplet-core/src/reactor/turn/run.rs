@@ -33,7 +33,7 @@ use crate::reactor::keeping::Keeper;
 use crate::reactor::options::{DriverChoice, LoopOptions};
 use crate::reactor::records::{Records, Start};
 use crate::reactor::snapshot::Snapshot;
-use crate::reactor::stage::Stage;
+use crate::reactor::stage::RunStage;
 use crate::reactor::tasks::Tasks;
 use crate::recorder::Reactor;
 use crate::switches::Switch;
@@ -540,7 +540,7 @@ impl Loop {
 
     /// True from [`begin`](Self::begin) to the end of the run.
     pub(crate) fn is_in_run(&self) -> bool {
-        self.core.records.run.stage() != Stage::Idle
+        self.core.records.run.stage() != RunStage::Idle
     }
 
     /// Begins a run, unless the inspector could not open: its error is returned once.
@@ -794,7 +794,7 @@ impl fmt::Debug for Loop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loop")
             .field("connections", &self.core.table.connections())
-            .field("running", &(self.core.records.run.stage() != Stage::Idle))
+            .field("running", &(self.core.records.run.stage() != RunStage::Idle))
             .finish_non_exhaustive()
     }
 }

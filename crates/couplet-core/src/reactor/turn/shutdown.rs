@@ -18,7 +18,7 @@ use crate::panics::contain;
 use crate::reactor::options::Drain;
 use crate::reactor::records::pending;
 use crate::reactor::snapshot::Snapshot;
-use crate::reactor::stage::{Shutdown, Stage, Trigger};
+use crate::reactor::stage::{RunStage, Shutdown, Trigger};
 use crate::recorder::Reactor;
 use crate::transport::connection::Life;
 
@@ -73,7 +73,7 @@ impl Core {
         let reactor = self.reactor.clone();
         let trigger = move || reactor.drain(drain).map(drop);
         let run = &self.records.run;
-        if run.stage() == Stage::Before {
+        if run.stage() == RunStage::Before {
             // A stop already waits for other triggers.
             call_trigger(&self.reactor, Box::new(trigger), &run.unfired());
         } else {
@@ -97,16 +97,16 @@ impl Core {
                 return false;
             }
             match records.run.stage() {
-                Stage::Running if is_requested => {
+                RunStage::Running if is_requested => {
                     let unfired = records.run.begin_before();
                     self.fire(Shutdown::Before, &unfired);
                 }
-                Stage::Before if records.run.before_is_over() => self.begin_closing(io),
-                Stage::Closing(until) if now >= until || self.table.connections() == 0 => {
+                RunStage::Before if records.run.before_is_over() => self.begin_closing(io),
+                RunStage::Closing(until) if now >= until || self.table.connections() == 0 => {
                     self.cut_connections(io);
                     self.records.run.begin_joining(now);
                 }
-                Stage::Joining(until) => {
+                RunStage::Joining(until) => {
                     let has_jobs = now < until && records.jobs.len() > 0;
                     if has_jobs || records.dependents.borrow().len() > 0 {
                         return true;

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::guarded::GuardedLayers;
-use super::{Effects, Life, Reading, State, call, order_receive};
+use super::{Effects, Life, LifeState, Reading, call, order_receive};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Outbox};
 use crate::error::Reason;
@@ -31,7 +31,7 @@ use crate::layers::{Layer, Layers, Opened, PlaintextAfterUpgrade, Sink, Up};
 use crate::panics::{discard, discard_all, record_panic};
 use crate::protocol::Protocol;
 use crate::transport::Transport;
-use crate::transport::cell::{ConnectionCell, Phase, StartingLayer, mode};
+use crate::transport::cell::{ConnectionCell, ConnectionPhase, StartingLayer, mode};
 #[cfg(feature = "testing")]
 use crate::transport::report::LayerReport;
 
@@ -41,14 +41,14 @@ pub(super) struct Layered {
     above: Outbox,
     /// Bytes that the driver took from the bottom and has not yet sent.
     taken: usize,
-    stage: Stage,
+    stage: LayeredStage,
     /// A layer is full, so reading is off.
     full: bool,
 }
 
 /// How far the layers of a connection are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum LayeredStage {
     /// The protocol does not exist yet: it is built when every layer is open. `until` is the last
     /// deadline of the layers that have still to open.
     Opening { until: Option<Instant> },
@@ -155,11 +155,11 @@ struct SinkEvents {
 struct ProtocolSink<'l> {
     protocol: &'l mut dyn Protocol,
     transport: &'l Transport,
-    state: &'l State,
+    state: &'l LifeState,
     pending: &'l mut u32,
     above: &'l mut Outbox,
     now: Instant,
-    stage: &'l Stage,
+    stage: &'l LayeredStage,
     events: Option<Box<SinkEvents>>,
 }
 
@@ -215,7 +215,7 @@ impl ProtocolSink<'_> {
     #[cold]
     fn handshake_completed(&mut self) {
         self.transport.cell.set_starting(false);
-        if let State::Open { reading, .. } = self.state {
+        if let LifeState::Open { reading, .. } = self.state {
             if matches!(reading, Reading::Paused { .. }) {
                 order_receive(self.pending, false);
             }
@@ -247,7 +247,7 @@ impl Sink for ProtocolSink<'_> {
         let events = self.events.get_or_insert_default();
         match up {
             Up::Nothing | Up::Data(_) | Up::Last(_) => {}
-            Up::Open(_) if *self.stage != Stage::Open => {
+            Up::Open(_) if *self.stage != LayeredStage::Open => {
                 events.opened = true;
                 return Break(());
             }
@@ -273,7 +273,7 @@ impl Life {
         let open = begun.is_ok() && self.layers_are_open();
         if let Some(layered) = self.layered.as_mut().filter(|_| !open) {
             let until = layered.layers.call(|layers| layers.opening_deadline());
-            layered.stage = Stage::Opening { until: until.as_ref().ok().copied().flatten() };
+            layered.stage = LayeredStage::Opening { until: until.as_ref().ok().copied().flatten() };
             begun = begun.and(until.map(drop));
         }
         if let Err(text) = begun {
@@ -298,11 +298,11 @@ impl Life {
         let unsent = clear.len();
         layers.bottom().append(&mut clear);
         let above = Outbox::new(spares.clone());
-        let layered = Layered { layers, above, taken, stage: Stage::Open, full: false };
+        let layered = Layered { layers, above, taken, stage: LayeredStage::Open, full: false };
         self.layered = Some(Box::new(layered));
         self.transport.cell.set_layered(unsent);
         self.report_kinds();
-        if let State::Open { reading: reading @ Reading::On, .. } = &mut self.state {
+        if let LifeState::Open { reading: reading @ Reading::On, .. } = &mut self.state {
             *reading = Reading::Layered;
         }
         self.settle_layers();
@@ -326,7 +326,7 @@ impl Life {
     /// layers hold, after `connection_made`.
     pub(super) fn begin_above_layers(&mut self) {
         if let Some(layered) = &mut self.layered {
-            layered.stage = Stage::Open;
+            layered.stage = LayeredStage::Open;
         }
     }
 
@@ -336,7 +336,7 @@ impl Life {
             if self.state.is_reading() {
                 self.feed_layers(&[], now);
             }
-        } else if matches!(self.state, State::Open { reading: Reading::On, .. })
+        } else if matches!(self.state, LifeState::Open { reading: Reading::On, .. })
             && self.transport.wants_data()
         {
             self.transport.cell.received_at.set(now);
@@ -370,7 +370,7 @@ impl Life {
     fn drop_finished(&mut self) {
         let is_whole = !self.peer_fin;
         let is_finished = |layered: &mut Box<Layered>| {
-            is_whole && layered.stage == Stage::Finished && layered.taken == 0
+            is_whole && layered.stage == LayeredStage::Finished && layered.taken == 0
         };
         let Some(mut layered) = self.layered.take_if(is_finished) else { return };
         let unread = layered.layers.take_unread();
@@ -382,7 +382,7 @@ impl Life {
         if cell.reactor.observes_layers() {
             cell.report_layers(LayerReport::Finished);
         }
-        if let State::Open { reading: reading @ Reading::Layered, .. } = &mut self.state {
+        if let LifeState::Open { reading: reading @ Reading::Layered, .. } = &mut self.state {
             *reading = Reading::On;
         }
         self.order(Effects::DEADLINE);
@@ -390,14 +390,14 @@ impl Life {
 
     /// True until the protocol is built.
     pub(crate) fn is_opening(&self) -> bool {
-        self.layered.as_ref().is_some_and(|layered| layered.stage != Stage::Open)
+        self.layered.as_ref().is_some_and(|layered| layered.stage != LayeredStage::Open)
     }
 
     /// The deadline of the layers that have to open before the protocol is built.
     pub(super) fn opening_deadline(&self) -> Option<Instant> {
         match self.layered.as_ref()?.stage {
-            Stage::Opening { until } => until,
-            Stage::Finished | Stage::Open => None,
+            LayeredStage::Opening { until } => until,
+            LayeredStage::Finished | LayeredStage::Open => None,
         }
     }
 
@@ -489,7 +489,7 @@ impl Life {
         }
         if opens && let Some(layered) = &mut self.layered {
             match layered.layers.are_finished() {
-                Ok(true) => layered.stage = Stage::Finished,
+                Ok(true) => layered.stage = LayeredStage::Finished,
                 Ok(false) => {}
                 Err(text) => return self.layer_panicked(&text, now),
             }
@@ -517,7 +517,7 @@ impl Life {
     pub(super) fn layer_failed(&mut self, reason: Reason, now: Instant) {
         let cell = &self.transport.cell;
         cell.clear_outbox();
-        cell.advance_phase(Phase::Closing);
+        cell.advance_phase(ConnectionPhase::Closing);
         let producer = cell.remove_producer();
         if let Some(layered) = &mut self.layered {
             layered.layers.fail();
@@ -527,8 +527,8 @@ impl Life {
         self.drop_layers_spent();
         self.settle_layers();
         match &mut self.state {
-            State::Open { .. } => self.lose(reason, now),
-            State::Flushing { .. } => self.improve_reason(reason),
+            LifeState::Open { .. } => self.lose(reason, now),
+            LifeState::Flushing { .. } => self.improve_reason(reason),
             _ => discard("drop of a reason", reason),
         }
         self.encode_written(now);
@@ -550,17 +550,17 @@ impl Life {
         let is_opening = !self.layers_are_open();
         let Some(layered) = &mut self.layered else { return };
         match &self.state {
-            State::Flushing { .. } if !is_opening => {
+            LifeState::Flushing { .. } if !is_opening => {
                 // As without layers: the input is discarded, so a truncated one does no harm.
             }
-            State::Open { .. } | State::Flushing { .. } => {
+            LifeState::Open { .. } | LifeState::Flushing { .. } => {
                 layered.layers.end();
                 self.feed_layers(&[], now);
             }
-            State::Draining { .. } => return self.end_as_planned(CloseMode::Normal),
-            State::Closed { .. } => return,
+            LifeState::Draining { .. } => return self.end_as_planned(CloseMode::Normal),
+            LifeState::Closed { .. } => return,
         }
-        if let State::Open { reading: Reading::Ended, writing } = &self.state
+        if let LifeState::Open { reading: Reading::Ended, writing } = &self.state
             && writing.has_ended()
         {
             self.both_ended();
@@ -653,7 +653,7 @@ impl Life {
 
     /// Whether the connection may have output, queued or in its layers.
     pub(crate) fn has_layered_output(&mut self) -> bool {
-        let sends = matches!(self.state, State::Open { .. } | State::Flushing { .. });
+        let sends = matches!(self.state, LifeState::Open { .. } | LifeState::Flushing { .. });
         let below = |layered: &mut Box<Layered>| layered.waiting() > 0;
         self.transport.cell.has_output() || sends && self.layered.as_mut().is_some_and(below)
     }
@@ -706,7 +706,7 @@ impl Life {
         let Some(layered) = layered else { return };
         let mut ordered = 0;
         layered.settle(&transport.cell, &mut ordered);
-        if !matches!(state, State::Closed { .. }) {
+        if !matches!(state, LifeState::Closed { .. }) {
             *pending |= ordered;
         }
     }
@@ -791,12 +791,14 @@ impl Life {
 
     pub(super) fn layers_deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Open { .. } | State::Flushing { .. } => self.layered.as_ref()?.layers.deadline(),
-            // Only the end of the input that a layer holds back matters.
-            State::Draining { .. } if self.is_full_below() => {
+            LifeState::Open { .. } | LifeState::Flushing { .. } => {
                 self.layered.as_ref()?.layers.deadline()
             }
-            State::Draining { .. } | State::Closed { .. } => None,
+            // Only the end of the input that a layer holds back matters.
+            LifeState::Draining { .. } if self.is_full_below() => {
+                self.layered.as_ref()?.layers.deadline()
+            }
+            LifeState::Draining { .. } | LifeState::Closed { .. } => None,
         }
     }
 
@@ -820,12 +822,12 @@ impl Life {
     /// Calls the layers in both directions, without new bytes.
     fn call_layers(&mut self, now: Instant) {
         match &self.state {
-            State::Open { .. } | State::Flushing { .. } => {
+            LifeState::Open { .. } | LifeState::Flushing { .. } => {
                 self.feed_layers(&[], now);
                 self.encode_written(now);
             }
-            State::Draining { .. } => self.drain_layers(&[], now),
-            State::Closed { .. } => {}
+            LifeState::Draining { .. } => self.drain_layers(&[], now),
+            LifeState::Closed { .. } => {}
         }
     }
 
@@ -854,11 +856,11 @@ impl Life {
         }
         let open = self.layers_are_open();
         self.transport.cell.set_starting(!open);
-        if !open && matches!(self.state, State::Open { reading: Reading::Paused { .. }, .. }) {
+        if !open && matches!(self.state, LifeState::Open { reading: Reading::Paused { .. }, .. }) {
             self.order_receive(true);
         }
         self.encode_written(now);
-        if matches!(&self.state, State::Open { reading, .. } if reading.has_ended()) {
+        if matches!(&self.state, LifeState::Open { reading, .. } if reading.has_ended()) {
             // Report the end of stream, which the protocol has already seen, to the layers.
             self.socket_ended(now);
         }
@@ -899,13 +901,13 @@ impl Life {
     }
 }
 
-impl State {
+impl LifeState {
     /// Whether bytes are delivered.
     fn is_reading(&self) -> bool {
-        matches!(self, State::Open { reading: Reading::Layered, .. })
+        matches!(self, LifeState::Open { reading: Reading::Layered, .. })
     }
 
     fn is_paused(&self) -> bool {
-        matches!(self, State::Open { reading: Reading::Paused { .. }, .. })
+        matches!(self, LifeState::Open { reading: Reading::Paused { .. }, .. })
     }
 }

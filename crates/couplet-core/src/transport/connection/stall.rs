@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Effects, Life};
 use crate::driver::CloseMode;
 use crate::error::Reason;
-use crate::transport::cell::{Phase, mode};
+use crate::transport::cell::{ConnectionPhase, mode};
 
 /// Checks of the progress within a limit: a stall is noticed at the limit, or up to a quarter later.
 const CHECKS: u32 = 4;
@@ -38,7 +38,7 @@ impl Life {
     /// How long nothing may move.
     fn stall_limit(&self) -> Option<Duration> {
         let cell = self.cell();
-        if !self.is_open() || self.is_opening() || cell.phase() >= Phase::Closing {
+        if !self.is_open() || self.is_opening() || cell.phase() >= ConnectionPhase::Closing {
             return None;
         }
         let ended = cell.has_mode(mode::PEER_ENDED).then(|| cell.half_close_timeout()).flatten();

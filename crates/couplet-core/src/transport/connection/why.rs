@@ -2,7 +2,7 @@
 //!
 //! Contract: 180.
 
-use super::{Life, OurFin, Reading, State, Writing};
+use super::{Life, LifeState, OurFin, Reading, Writing};
 use crate::why::{Why, size};
 
 impl Life {
@@ -10,9 +10,9 @@ impl Life {
     pub(crate) fn why(&self) -> Why {
         let mut why = Why::default();
         match &self.state {
-            State::Open { .. } if self.is_opening() => self.why_opening(&mut why),
-            State::Open { reading, writing } => self.why_open(*reading, *writing, &mut why),
-            State::Flushing { our_fin, since } => {
+            LifeState::Open { .. } if self.is_opening() => self.why_opening(&mut why),
+            LifeState::Open { reading, writing } => self.why_open(*reading, *writing, &mut why),
+            LifeState::Flushing { our_fin, since } => {
                 why.text(format!("closing ({}): ", self.reason()));
                 match (self.cell().unsent(), our_fin) {
                     (0, _) if self.cell().has_producer() => {
@@ -27,13 +27,13 @@ impl Life {
                 };
                 why.deadline(", reset in ", self.close_deadline(*since));
             }
-            State::Draining { since } => {
+            LifeState::Draining { since } => {
                 let went = format!("draining ({}): our FIN went ", self.reason());
                 why.text(went).since(*since);
                 why.text(" ago, waits for the peer's");
                 why.deadline(", closed in ", self.fin_deadline(*since));
             }
-            State::Closed { .. } => {
+            LifeState::Closed { .. } => {
                 why.text(format!("closed: {}", self.reason()));
             }
         }

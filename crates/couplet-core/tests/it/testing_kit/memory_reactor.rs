@@ -12,7 +12,7 @@ use couplet::testing::{Manner, MemoryReactor, failure_of, no_result_yet, success
 use couplet::{ConnectError, ConnectOptions, Deferred, Protocol, Transport};
 use couplet_testkit_loops::doubles::on_made;
 
-use crate::pace::Stage;
+use crate::pace::TestLoop;
 use couplet_testkit_loops::doubles::{Quiet, on_data};
 
 fn hello() -> Notes {
@@ -267,7 +267,7 @@ fn a_program_that_serves_and_connects_has_the_test_at_both_far_ends() {
 #[test]
 fn clients_in_the_queue_of_a_port_that_closes_are_reset() {
     for manner in [Manner::Readiness, Manner::Completion] {
-        let mut rig = Stage::on(manner, 0);
+        let mut rig = TestLoop::on(manner, 0);
         let port = rig.listen(|| Quiet);
         port.pause_producing();
         let wire = rig.client(port.host());

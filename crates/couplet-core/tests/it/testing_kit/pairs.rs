@@ -7,7 +7,7 @@ use couplet::testing::{Cut, Manner, every_split, hold, hold_on, pair, pair_on};
 use couplet::{Address, ListenOptions, Protocol, Reason, SocketOption, Transport, UnixAddress};
 use couplet_testkit_loops::doubles::on_made;
 
-use crate::pace::Stage;
+use crate::pace::TestLoop;
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
 
@@ -208,7 +208,7 @@ fn the_far_end_sees_pauses_options_and_resets() {
 fn a_reset_destroys_half_of_the_bytes_of_tcp_and_none_between_unix_sockets() {
     let tcp = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
     for manner in MANNERS {
-        let mut stage = Stage::on(manner, 1);
+        let mut stage = TestLoop::on(manner, 1);
         for (to, arrived) in [(tcp.clone(), 500), (UnixAddress::from("a").into(), 1000)] {
             let notes = saying("never read");
             let ours = notes.clone();
@@ -227,7 +227,7 @@ fn a_reset_destroys_half_of_the_bytes_of_tcp_and_none_between_unix_sockets() {
 
 #[test]
 fn a_capacity_applies_to_connections_made_after_it() {
-    let mut stage = Stage::on(Manner::Readiness, 1);
+    let mut stage = TestLoop::on(Manner::Readiness, 1);
     let port = stage.listen(|| saying("")).host();
     let wires = [(10, 10), (5, 5), (0, 1)].map(|(capacity, fits)| {
         stage.network.set_capacity(capacity);
@@ -255,7 +255,7 @@ const OPTIONS: [SocketOption; 5] = [
 fn the_far_end_of_a_unix_connection_sees_no_options_of_tcp() {
     let tcp = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
     for manner in MANNERS {
-        let mut stage = Stage::on(manner, 1);
+        let mut stage = TestLoop::on(manner, 1);
         for (to, seen) in
             [(tcp.clone(), &OPTIONS[..]), (UnixAddress::from("a").into(), &OPTIONS[..2])]
         {
