@@ -45,7 +45,7 @@ impl Drop for LastLines {
 }
 
 // Bound: one for each backlog.
-static ALL: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+static ALL: Mutex<Vec<Weak<SharedBacklog>>> = Mutex::new(Vec::new());
 
 /// Output that never blocks the writer: lines are queued, and a thread writes them, in order, each in
 /// one piece. When the reader is too slow and the queue is full, lines are lost; a line with their
@@ -68,11 +68,11 @@ static ALL: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 pub struct Backlog(Arc<Handle>);
 
 /// The clones of a backlog, as opposed to its thread.
-struct Handle(Arc<Shared>);
+struct Handle(Arc<SharedBacklog>);
 
-struct Shared {
+struct SharedBacklog {
     name: String,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     more: Condvar,
     less: Condvar,
     /// The writer; locked by the thread.
@@ -80,7 +80,7 @@ struct Shared {
     out: Mutex<Box<dyn Write + Send>>,
 }
 
-struct State {
+struct QueueState {
     // Bound: `capacity`, which the overhead of entries counts towards, and `JOBS` jobs.
     queue: VecDeque<Entry>,
     /// Bytes of the queued lines, the one that is being written included.
@@ -100,7 +100,7 @@ type Notice = dyn Fn(u64) -> Option<String> + Send;
 
 enum Entry {
     Line(
-        // Bound: `State::capacity`, or one longer line.
+        // Bound: `QueueState::capacity`, or one longer line.
         Vec<u8>,
     ),
     /// This number of lines was lost here.
@@ -139,7 +139,7 @@ pub struct BacklogState {
 impl Backlog {
     /// A backlog of this writer. The name appears in metrics and in the inspector.
     pub fn new(name: impl Into<String>, out: impl Write + Send + 'static) -> Backlog {
-        let state = State {
+        let state = QueueState {
             queue: VecDeque::new(),
             bytes: 0,
             jobs: 0,
@@ -149,7 +149,7 @@ impl Backlog {
             thread: Thread::None,
             is_closing: false,
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedBacklog {
             name: name.into(),
             state: Mutex::new(state),
             more: Condvar::new(),
@@ -224,7 +224,7 @@ impl Backlog {
         self.shared().describe()
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    fn shared(&self) -> &Arc<SharedBacklog> {
         &self.0.0
     }
 }
@@ -273,8 +273,8 @@ impl Drop for Handle {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedBacklog {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         lock(&self.state)
     }
 
@@ -295,7 +295,7 @@ impl Shared {
     }
 
     /// Has the thread take the queue.
-    fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+    fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, QueueState>) {
         let process = std::process::id();
         match state.thread {
             Thread::Writes(of) if of == process => {}
@@ -369,7 +369,7 @@ impl Shared {
         if of != std::process::id() {
             return false;
         }
-        let waits = |state: &mut State| {
+        let waits = |state: &mut QueueState| {
             matches!(state.thread, Thread::Writes(_)) || !state.queue.is_empty()
         };
         let settled = self.less.wait_timeout_while(state, at_most, waits);
@@ -377,7 +377,7 @@ impl Shared {
     }
 
     fn describe(&self) -> BacklogState {
-        let State { bytes, capacity, lost, .. } = *self.lock();
+        let QueueState { bytes, capacity, lost, .. } = *self.lock();
         BacklogState { name: self.name.clone(), bytes, capacity, lost }
     }
 }

@@ -71,14 +71,14 @@ impl<T> Resolver<T> {
     /// Whether the Deferred was cancelled, so the work for it can stop.
     pub fn is_cancelled(&self) -> bool {
         let phase = self.origin.as_ref().map(|origin| origin.phase());
-        matches!(phase, Some(Phase::Cancelling | Phase::Cancelled))
+        matches!(phase, Some(OriginPhase::Cancelling | OriginPhase::Cancelled))
     }
 }
 
 impl<T> Drop for Resolver<T> {
     fn drop(&mut self) {
         if let Some(origin) = self.origin.take()
-            && origin.phase() == Phase::Unfired
+            && origin.phase() == OriginPhase::Unfired
         {
             drops::fire(DropWork::Orphaned(origin));
         }
@@ -92,7 +92,7 @@ impl<T> fmt::Debug for Resolver<T> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum OriginPhase {
     Unfired,
     /// The canceller is running and hasn't fired.
     Cancelling,
@@ -103,11 +103,11 @@ enum Phase {
 
 trait Settle<T>: Produce<T> {
     fn settle(self: Rc<Self>, result: Arrived<T>);
-    fn phase(&self) -> Phase;
+    fn phase(&self) -> OriginPhase;
 }
 
 struct Origin<T, C> {
-    phase: Cell<Phase>,
+    phase: Cell<OriginPhase>,
     canceller: Cell<Option<C>>,
     slot: ResultSlot<T>,
 }
@@ -123,7 +123,7 @@ where
     C: FnOnce(Resolver<T>) + 'static,
 {
     let origin = Rc::new(Origin {
-        phase: Cell::new(Phase::Unfired),
+        phase: Cell::new(OriginPhase::Unfired),
         canceller: Cell::new(canceller),
         slot: ResultSlot::new(created_at, trace),
     });
@@ -133,9 +133,9 @@ where
 impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
     fn settle(self: Rc<Self>, result: Arrived<T>) {
         self.phase.set(match self.phase.get() {
-            Phase::Unfired => Phase::Fired,
-            Phase::Cancelling => Phase::Cancelled,
-            Phase::Fired | Phase::Cancelled => return discard(result),
+            OriginPhase::Unfired => OriginPhase::Fired,
+            OriginPhase::Cancelling => OriginPhase::Cancelled,
+            OriginPhase::Fired | OriginPhase::Cancelled => return discard(result),
         });
         // The canceller may hold references that lead back here, so it is dropped before the
         // callbacks run.
@@ -146,22 +146,22 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
         fire(self, result);
     }
 
-    fn phase(&self) -> Phase {
+    fn phase(&self) -> OriginPhase {
         self.phase.get()
     }
 }
 
 impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
     fn cancel(self: Rc<Self>) -> Upstream {
-        if self.phase.get() != Phase::Unfired {
+        if self.phase.get() != OriginPhase::Unfired {
             return Upstream::Nothing;
         }
-        self.phase.set(Phase::Cancelling);
+        self.phase.set(OriginPhase::Cancelling);
         if let Some(canceller) = self.canceller.take() {
             let resolver = Resolver { origin: Some(self.clone()) };
             let _ = run_contained(|| canceller(resolver));
         }
-        if self.phase.get() == Phase::Cancelling {
+        if self.phase.get() == OriginPhase::Cancelling {
             let failure = Failure::at(Cancelled::new(), self.slot.created_at);
             self.settle(Arrived::Here(Err(failure)));
         }
