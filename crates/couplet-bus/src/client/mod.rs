@@ -83,10 +83,10 @@ pub(crate) struct Client<D: Dialect> {
     core: Weak<Core>,
     reactor: Reactor,
     pub(crate) options: D::Options,
-    state: RefCell<State<D>>,
+    state: RefCell<ClientState<D>>,
 }
 
-struct State<D: Dialect> {
+struct ClientState<D: Dialect> {
     link: Link,
     servers: Servers,
     dialect: D,
@@ -130,7 +130,7 @@ impl<D: Dialect> Client<D> {
         dialect: D,
     ) -> Rc<Client<D>> {
         let settings = D::settings(&options);
-        let state = State {
+        let state = ClientState {
             link: Link::Closed,
             servers: Servers::new(settings.servers.clone(), reactor),
             dialect,
@@ -304,7 +304,7 @@ impl<D: Dialect> Client<D> {
     /// Sends queued frames while the transport has room.
     fn pump(&self) {
         let mut state = self.state.borrow_mut();
-        let State { link, queue, .. } = &mut *state;
+        let ClientState { link, queue, .. } = &mut *state;
         let Link::Open { transport, is_full, .. } = link else { return };
         if *is_full || queue.pump(transport) {
             return;

@@ -13,7 +13,7 @@ use super::Position;
 /// [state](Self::state) before it reads again.
 pub(crate) trait Engine {
     /// The state of the stream, which is created unless it exists.
-    fn state(&self) -> Deferred<State>;
+    fn state(&self) -> Deferred<LogState>;
 
     /// Stores a message, unless the stream has one with this id; fires with its position.
     fn append(&self, id: &AppendId, payload: &Bytes) -> Deferred<Position>;
@@ -34,7 +34,7 @@ pub(crate) struct AppendId {
 
 /// The messages that a stream has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct State {
+pub(crate) struct LogState {
     /// Another number for each stream that was ever created under the name.
     pub(crate) epoch: u32,
     /// The oldest message; without messages, the number of the next one.
@@ -43,7 +43,7 @@ pub(crate) struct State {
     pub(crate) last: u64,
 }
 
-impl State {
+impl LogState {
     /// The number of the next message. The last one may be the highest of all, if a server says so.
     pub(crate) fn next(&self) -> u64 {
         self.last.saturating_add(1)

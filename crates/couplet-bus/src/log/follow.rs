@@ -11,7 +11,7 @@ use bytes::Bytes;
 use couplet_core::defer::AbortOnDrop;
 use couplet_core::{Deferred, Result};
 
-use super::{Batch, PAUSE, Position, Shared, State, Stored};
+use super::{Batch, LogState, PAUSE, Position, SharedLog, Stored};
 use crate::core::Item;
 
 /// Most messages of a read.
@@ -67,7 +67,7 @@ pub struct Following {
 }
 
 struct Follower {
-    shared: Rc<Shared>,
+    shared: Rc<SharedLog>,
     receive: RefCell<Box<dyn FnMut(Entry)>>,
     /// Whether the [`Following`] was dropped, perhaps in a call of `receive`.
     is_over: Cell<bool>,
@@ -75,7 +75,7 @@ struct Follower {
 
 impl Following {
     pub(super) fn new(
-        shared: &Rc<Shared>,
+        shared: &Rc<SharedLog>,
         start: Start,
         receive: impl FnMut(Entry) + 'static,
     ) -> Following {
@@ -171,7 +171,7 @@ impl Reader {
     }
 
     /// Begins to read a log in this state, or continues.
-    pub(super) fn place(&mut self, state: &State) -> Option<Entry> {
+    pub(super) fn place(&mut self, state: &LogState) -> Option<Entry> {
         let at = |number| Position { epoch: state.epoch, number };
         let before = self.place.and_then(|place| place.before);
         let next = match (self.place, self.start) {

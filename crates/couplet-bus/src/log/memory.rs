@@ -9,7 +9,7 @@ use bytes::Bytes;
 use couplet_core::defer::TimedOut;
 use couplet_core::{Deferred, Failure, Result};
 
-use super::{AppendId, Batch, Engine, LogError, LogLimits, Position, State, Stored};
+use super::{AppendId, Batch, Engine, LogError, LogLimits, LogState, Position, Stored};
 use crate::bus::{Bus, Subscription};
 use crate::error::PublishError;
 use crate::memory::Memory;
@@ -38,9 +38,9 @@ impl MemoryLog {
         MemoryLog { epoch, limits, messages, bytes: 0, last: 0, writers }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> LogState {
         let first = self.messages.front().map_or(self.last + 1, |message| message.number);
-        State { epoch: self.epoch, first, last: self.last }
+        LogState { epoch: self.epoch, first, last: self.last }
     }
 
     pub(super) fn append(&mut self, id: &AppendId, payload: &Bytes, time: Duration) -> Position {
@@ -138,7 +138,7 @@ impl MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
-    fn state(&self) -> Deferred<State> {
+    fn state(&self) -> Deferred<LogState> {
         Deferred::from_result(self.with(|log| log.state()))
     }
 

@@ -27,7 +27,7 @@ use crate::error::PublishError;
 use crate::messages::Limit;
 use crate::subject::{SubjectError, check_subject};
 
-pub(crate) use engine::{AppendId, Batch, Engine, State, Stored};
+pub(crate) use engine::{AppendId, Batch, Engine, LogState, Stored};
 pub use follow::{Entry, Following, Start};
 pub(crate) use memory::{MemoryEngine, MemoryLog};
 pub use position::{ParsePositionError, Position};
@@ -122,10 +122,10 @@ pub struct Page {
 /// ```
 #[derive(Clone)]
 pub struct Log {
-    shared: Rc<Shared>,
+    shared: Rc<SharedLog>,
 }
 
-struct Shared {
+struct SharedLog {
     bus: Bus,
     engine: Rc<dyn Engine>,
     name: String,
@@ -166,7 +166,7 @@ impl Bus {
 
 impl Log {
     fn of(bus: &Bus, engine: Rc<dyn Engine>, name: &str, limits: LogLimits) -> Log {
-        let shared = Shared {
+        let shared = SharedLog {
             bus: bus.clone(),
             engine,
             name: name.to_owned(),
@@ -231,7 +231,7 @@ impl Log {
         })
     }
 
-    fn page(&self, most: usize, start: impl Fn(&State) -> Start + 'static) -> Deferred<Page> {
+    fn page(&self, most: usize, start: impl Fn(&LogState) -> Start + 'static) -> Deferred<Page> {
         let shared = self.shared.clone();
         self.shared.bus.reactor().spawn(async move { shared.read_page(most, start).await })
     }
@@ -267,7 +267,7 @@ impl Log {
 }
 
 /// Sends the queued appends, one after another.
-async fn send_appends(shared: Rc<Shared>) -> Result<()> {
+async fn send_appends(shared: Rc<SharedLog>) -> Result<()> {
     loop {
         let front = shared
             .queue
@@ -286,7 +286,7 @@ async fn send_appends(shared: Rc<Shared>) -> Result<()> {
     Ok(())
 }
 
-impl Shared {
+impl SharedLog {
     fn now(&self) -> Instant {
         self.bus.reactor().now()
     }
@@ -346,7 +346,7 @@ impl Shared {
         }
     }
 
-    async fn read_page(&self, most: usize, start: impl Fn(&State) -> Start) -> Result<Page> {
+    async fn read_page(&self, most: usize, start: impl Fn(&LogState) -> Start) -> Result<Page> {
         let until = self.until();
         loop {
             let state = self.persist(until, || self.engine.state()).await?;

@@ -55,7 +55,7 @@ impl Faulty {
 }
 
 impl Engine for Faulty {
-    fn state(&self) -> Deferred<State> {
+    fn state(&self) -> Deferred<LogState> {
         self.run("state".to_owned(), || self.engine.state())
     }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::Bus;
 use crate::error::{NotConfirmed, RequestError};
-use crate::log::{AppendId, Batch, Engine, LogLimits, Position, State, Stored};
+use crate::log::{AppendId, Batch, Engine, LogLimits, LogState, Position, Stored};
 use crate::message::Message;
 use crate::messages::Limit;
 
@@ -106,7 +106,7 @@ impl JetStream {
 }
 
 impl Engine for JetStream {
-    fn state(&self) -> Deferred<State> {
+    fn state(&self) -> Deferred<LogState> {
         let stream = self.0.clone();
         self.run(async move { stream.state().await })
     }
@@ -164,7 +164,7 @@ impl Stream {
         }
     }
 
-    async fn state(&self) -> Result<State> {
+    async fn state(&self) -> Result<LogState> {
         let found = self.call(&format!("STREAM.INFO.{}", self.name), &()).await;
         let is_missing = |failure: &couplet_core::Failure| {
             let refused = failure.downcast_ref();
@@ -182,7 +182,7 @@ impl Stream {
             (hash(&reply.created), reply.state);
         self.epoch.set(Some(epoch));
         let first = if messages == 0 { last_seq.saturating_add(1) } else { first_seq };
-        Ok(State { epoch, first, last: last_seq })
+        Ok(LogState { epoch, first, last: last_seq })
     }
 
     async fn create(&self) -> Result<Reply> {

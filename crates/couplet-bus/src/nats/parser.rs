@@ -85,11 +85,11 @@ pub enum ParseError {
 #[derive(Debug)]
 pub struct Parser {
     max_payload: usize,
-    state: State,
+    state: ParserState,
 }
 
 #[derive(Debug)]
-enum State {
+enum ParserState {
     /// The beginning of a control line.
     Line(
         // Bound: the longest line, `MAX_LINE` or `MAX_INFO`.
@@ -118,7 +118,7 @@ struct Head {
 impl Parser {
     /// A parser that skips messages whose headers and payload are larger than `max_payload` bytes.
     pub fn new(max_payload: usize) -> Parser {
-        Parser { max_payload, state: State::Line(Vec::new()) }
+        Parser { max_payload, state: ParserState::Line(Vec::new()) }
     }
 
     /// The next operation; `None` if more bytes are needed. Consumed bytes are removed from `data`.
@@ -128,17 +128,17 @@ impl Parser {
     /// If the bytes are not the protocol. The parser must not be used any further.
     pub fn next(&mut self, data: &mut &[u8]) -> Result<Option<Op>, ParseError> {
         loop {
-            match std::mem::replace(&mut self.state, State::Line(Vec::new())) {
-                State::Line(begun) => match self.line(begun, data)? {
+            match std::mem::replace(&mut self.state, ParserState::Line(Vec::new())) {
+                ParserState::Line(begun) => match self.line(begun, data)? {
                     Some(Line::Done(op)) => return Ok(Some(op)),
                     Some(Line::Head(head)) if head.size > self.max_payload as u64 => {
                         let left = head.size + 2;
-                        self.state = State::Skip(head, left);
+                        self.state = ParserState::Skip(head, left);
                     }
-                    Some(Line::Head(head)) => self.state = State::Payload(head, Vec::new()),
+                    Some(Line::Head(head)) => self.state = ParserState::Payload(head, Vec::new()),
                     None => return Ok(None),
                 },
-                State::Payload(head, mut begun) => {
+                ParserState::Payload(head, mut begun) => {
                     // A size is at most `max_payload`.
                     let whole = head.size as usize + 2;
                     let missing = (whole - begun.len()).min(data.len());
@@ -149,16 +149,16 @@ impl Parser {
                     if begun.len() == whole {
                         return head.finish(begun.into()).map(Some);
                     }
-                    self.state = State::Payload(head, begun);
+                    self.state = ParserState::Payload(head, begun);
                     return Ok(None);
                 }
-                State::Skip(head, left) => {
+                ParserState::Skip(head, left) => {
                     let skipped = left.min(data.len() as u64);
                     take(data, skipped as usize);
                     if skipped == left {
                         return Ok(Some(Op::Oversized { id: head.id, size: head.size }));
                     }
-                    self.state = State::Skip(head, left - skipped);
+                    self.state = ParserState::Skip(head, left - skipped);
                     return Ok(None);
                 }
             }
@@ -176,7 +176,7 @@ impl Parser {
         }
         if end.is_none() {
             begun.extend_from_slice(part);
-            self.state = State::Line(begun);
+            self.state = ParserState::Line(begun);
             return Ok(None);
         }
         if begun.is_empty() {

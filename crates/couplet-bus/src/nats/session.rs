@@ -27,7 +27,7 @@ enum NatsError {
     Server(String),
 }
 
-enum Phase {
+enum NatsPhase {
     /// Nothing has arrived.
     Greeting,
     /// TLS begins; the INFO had this nonce. Nothing else of the INFO counts afterwards, since
@@ -44,14 +44,18 @@ enum Phase {
 
 pub(crate) struct NatsConversation {
     parser: Parser,
-    phase: Phase,
+    phase: NatsPhase,
     /// The server's error, until something else arrives.
     error: Option<String>,
 }
 
 impl NatsConversation {
     pub(super) fn new(max_payload: usize) -> NatsConversation {
-        NatsConversation { parser: Parser::new(max_payload), phase: Phase::Greeting, error: None }
+        NatsConversation {
+            parser: Parser::new(max_payload),
+            phase: NatsPhase::Greeting,
+            error: None,
+        }
     }
 
     fn handle(
@@ -66,10 +70,10 @@ impl NatsConversation {
         }
         match op {
             Op::Info(info) => match self.phase {
-                Phase::Greeting => self.greeted(client, transport, server, *info)?,
-                Phase::Encrypting(_) => return Err(NatsError::EarlyBytes.into()),
-                Phase::LoggingIn => client.learn_info(&info, server),
-                Phase::Open => {
+                NatsPhase::Greeting => self.greeted(client, transport, server, *info)?,
+                NatsPhase::Encrypting(_) => return Err(NatsError::EarlyBytes.into()),
+                NatsPhase::LoggingIn => client.learn_info(&info, server),
+                NatsPhase::Open => {
                     client.learn_info(&info, server);
                     if info.lame_duck {
                         return Ok(Heard::Leaving("the server is about to stop"));
@@ -77,7 +81,7 @@ impl NatsConversation {
                 }
             },
             Op::Err(text) => match self.phase {
-                Phase::Open => {
+                NatsPhase::Open => {
                     client.server_error(&text);
                     self.error = Some(text);
                 }
@@ -86,11 +90,11 @@ impl NatsConversation {
             Op::Ping => transport.write("PONG\r\n"),
             Op::Ok => {}
             Op::Pong | Op::Message { .. } | Op::Oversized { .. } => match (&self.phase, op) {
-                (Phase::Greeting | Phase::Encrypting(_), _) => {
+                (NatsPhase::Greeting | NatsPhase::Encrypting(_), _) => {
                     return Err(NatsError::NoInfo("something").into());
                 }
-                (Phase::LoggingIn, Op::Pong) => {
-                    self.phase = Phase::Open;
+                (NatsPhase::LoggingIn, Op::Pong) => {
+                    self.phase = NatsPhase::Open;
                     return Ok(Heard::LoggedIn);
                 }
                 (_, Op::Pong) => {
@@ -119,7 +123,7 @@ impl NatsConversation {
             }
             transport.start_tls_client(tls, server.certificate_name())?;
             client.forget_limit();
-            self.phase = Phase::Encrypting(info.nonce);
+            self.phase = NatsPhase::Encrypting(info.nonce);
             return Ok(());
         }
         if info.tls_required {
@@ -142,7 +146,7 @@ impl NatsConversation {
         let connect = Connect::new(info, &client.options, is_encrypted)?;
         transport.write(connect.line());
         transport.write("PING\r\n");
-        self.phase = Phase::LoggingIn;
+        self.phase = NatsPhase::LoggingIn;
         Ok(())
     }
 }
@@ -155,7 +159,7 @@ impl Conversation<Nats> for NatsConversation {
 
     fn encrypted(&mut self, client: &NatsClient, transport: &Transport) -> Result<()> {
         match &mut self.phase {
-            Phase::Encrypting(nonce) => {
+            NatsPhase::Encrypting(nonce) => {
                 // Servers have headers since 2.2; the others end the connection at the first.
                 let info = Info { nonce: nonce.take(), headers: true, ..Info::default() };
                 self.log_in(client, transport, &info, true)
@@ -180,7 +184,7 @@ impl Conversation<Nats> for NatsConversation {
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open)
+        matches!(self.phase, NatsPhase::Open)
     }
 
     fn last_error(&self) -> Option<String> {

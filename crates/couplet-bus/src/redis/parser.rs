@@ -121,11 +121,11 @@ pub struct Parser {
     lists: Vec<usize>,
     /// The values of this reply.
     values: usize,
-    state: State,
+    state: ReplyState,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum ReplyState {
     /// In a line that begins here.
     Line(usize),
     /// In a string, with this many bytes to come.
@@ -143,7 +143,7 @@ impl Parser {
             reply: BytesMut::new(),
             lists: Vec::new(),
             values: 0,
-            state: State::Line(0),
+            state: ReplyState::Line(0),
         }
     }
 
@@ -155,7 +155,7 @@ impl Parser {
     pub fn next(&mut self, data: &mut &[u8]) -> Result<Option<Reply>, ParseError> {
         loop {
             let is_value = match self.state {
-                State::Line(start) => {
+                ReplyState::Line(start) => {
                     let end = memchr::memchr(b'\n', data);
                     let part = take(data, end.map_or(data.len(), |end| end + 1));
                     if self.reply.len() - start + part.len() > MAX_LINE {
@@ -168,10 +168,10 @@ impl Parser {
                     }
                     self.line(start)?
                 }
-                State::String(left) => {
+                ReplyState::String(left) => {
                     let part = take(data, left.min(data.len()));
                     self.reply.extend_from_slice(part);
-                    self.state = State::String(left - part.len());
+                    self.state = ReplyState::String(left - part.len());
                     if part.len() < left {
                         return Ok(None);
                     }
@@ -180,10 +180,10 @@ impl Parser {
                     }
                     true
                 }
-                State::Skip(left) => {
+                ReplyState::Skip(left) => {
                     let skipped = left.min(data.len() as u64);
                     take(data, skipped as usize);
-                    self.state = State::Skip(left - skipped);
+                    self.state = ReplyState::Skip(left - skipped);
                     if skipped < left {
                         return Ok(None);
                     }
@@ -191,7 +191,7 @@ impl Parser {
                 }
             };
             if is_value {
-                self.state = State::Line(self.reply.len());
+                self.state = ReplyState::Line(self.reply.len());
                 if self.ends_reply() {
                     return self.decode().map(Some);
                 }
@@ -233,12 +233,12 @@ impl Parser {
         match usize::try_from(size) {
             Ok(size) if size <= self.max_string => {
                 self.check_size(size)?;
-                self.state = State::String(size.saturating_add(2));
+                self.state = ReplyState::String(size.saturating_add(2));
             }
             _ => {
                 self.reply.truncate(start);
                 self.reply.extend_from_slice(format!("-TOOLARGE {size}\r\n").as_bytes());
-                self.state = State::Skip(size.saturating_add(2));
+                self.state = ReplyState::Skip(size.saturating_add(2));
             }
         }
         Ok(())
@@ -257,7 +257,7 @@ impl Parser {
         let size = usize::try_from(size).ok().filter(|size| *size <= MAX_VALUES - self.values);
         let size = size.ok_or(ParseError::TooLarge)?;
         self.values += size;
-        self.state = State::Line(self.reply.len());
+        self.state = ReplyState::Line(self.reply.len());
         if size == 0 {
             return Ok(true);
         }
@@ -281,7 +281,7 @@ impl Parser {
     }
 
     fn decode(&mut self) -> Result<Reply, ParseError> {
-        (self.values, self.state) = (0, State::Line(0));
+        (self.values, self.state) = (0, ReplyState::Line(0));
         let bytes = self.reply.split().freeze();
         match decode_bytes(&bytes) {
             Ok(Some((frame, length))) if length == bytes.len() => reply(frame),

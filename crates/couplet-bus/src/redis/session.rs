@@ -21,7 +21,7 @@ struct Unexpected;
 #[error("the server is not the master any more: {0}")]
 struct Demoted(String);
 
-enum Phase {
+enum RedisPhase {
     /// The login was sent; the number of its answers to come.
     LoggingIn(usize),
     Open,
@@ -29,13 +29,13 @@ enum Phase {
 
 pub(crate) struct RedisConversation {
     parser: Parser,
-    phase: Phase,
+    phase: RedisPhase,
 }
 
 impl RedisConversation {
     pub(super) fn new(max_payload: usize) -> RedisConversation {
         let parser = Parser::new(max_payload.saturating_add(MAX_ENVELOPE));
-        RedisConversation { parser, phase: Phase::LoggingIn(0) }
+        RedisConversation { parser, phase: RedisPhase::LoggingIn(0) }
     }
 
     /// An answer to the login.
@@ -59,11 +59,11 @@ impl RedisConversation {
                     .into())
             }
             (1, _) => {
-                self.phase = Phase::Open;
+                self.phase = RedisPhase::Open;
                 Ok(Heard::LoggedIn)
             }
             (left, _) => {
-                self.phase = Phase::LoggingIn(left - 1);
+                self.phase = RedisPhase::LoggingIn(left - 1);
                 Ok(Heard::Other)
             }
         }
@@ -72,7 +72,7 @@ impl RedisConversation {
     /// Sends the login.
     fn greet(&mut self, client: &RedisClient, transport: &Transport) {
         let commands = login(&client.options);
-        self.phase = Phase::LoggingIn(commands.len());
+        self.phase = RedisPhase::LoggingIn(commands.len());
         commands.into_iter().for_each(|command| transport.write_bytes(command));
     }
 }
@@ -173,13 +173,13 @@ impl Conversation<PubSub> for RedisConversation {
     ) -> Result<Option<Heard>> {
         let Some(reply) = self.parser.next(data)? else { return Ok(None) };
         match self.phase {
-            Phase::LoggingIn(left) => self.log_in(left, reply),
-            Phase::Open => handle(client, reply),
+            RedisPhase::LoggingIn(left) => self.log_in(left, reply),
+            RedisPhase::Open => handle(client, reply),
         }
         .map(Some)
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open)
+        matches!(self.phase, RedisPhase::Open)
     }
 }

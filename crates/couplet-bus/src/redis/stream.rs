@@ -19,7 +19,7 @@ use super::commands::{CommandError, Redis};
 use super::parser::Reply;
 use crate::bus::{Bus, Subscription};
 use crate::error::{NotConfirmed, PublishError};
-use crate::log::{AppendId, Batch, Engine, LogLimits, Position, State, Stored};
+use crate::log::{AppendId, Batch, Engine, LogLimits, LogState, Position, Stored};
 use crate::subject::SubjectError;
 
 /// Time for an answer.
@@ -137,7 +137,7 @@ impl StreamEngine {
 }
 
 impl Engine for StreamEngine {
-    fn state(&self) -> Deferred<State> {
+    fn state(&self) -> Deferred<LogState> {
         let stream = self.0.clone();
         self.run(async move { stream.state().await })
     }
@@ -177,7 +177,7 @@ impl Stream {
         answer.add_timeout(self.bus.reactor(), ANSWER).abort_on_drop().await
     }
 
-    async fn state(&self) -> Result<State> {
+    async fn state(&self) -> Result<LogState> {
         let reply = self.script(STATE, &[], &[]).await?;
         let Some([first, last]) = reply.as_list() else { return Err(bad().into()) };
         let last = position(last)?;
@@ -185,7 +185,7 @@ impl Stream {
             Some(none) if none.is_empty() => last.number.saturating_add(1),
             _ => position(first)?.number,
         };
-        Ok(State { epoch: last.epoch, first, last: last.number })
+        Ok(LogState { epoch: last.epoch, first, last: last.number })
     }
 
     async fn store(&self, id: &AppendId, payload: &Bytes) -> Result<Position> {
