@@ -127,7 +127,7 @@ where
             exchange: Some(Rc::new(self.monitor.begin(None))),
             clock: self.clock.clone(),
         };
-        ResponseFuture { stage: Stage::Done, facts }
+        ResponseFuture { stage: CallStage::Done, facts }
     }
 
     fn start(
@@ -166,7 +166,7 @@ where
         let clock = self.clock.clone();
         let facts =
             RequestFacts { refusal, version, is_chunked, is_head, exchange: Some(exchange), clock };
-        let stage = Stage::Waiting { service: self.service.clone(), request: Some(request) };
+        let stage = CallStage::Waiting { service: self.service.clone(), request: Some(request) };
         ResponseFuture { stage, facts }
     }
 }
@@ -191,14 +191,14 @@ pin_project_lite::pin_project! {
         S: Service<Request<Body>>,
     {
         #[pin]
-        stage: Stage<S, S::Future>,
+        stage: CallStage<S, S::Future>,
         facts: RequestFacts,
     }
 }
 
 pin_project_lite::pin_project! {
     #[project = Projected]
-    enum Stage<S, F> {
+    enum CallStage<S, F> {
         // Waiting for the service to be ready.
         Waiting { service: S, request: Option<Request<Body>> },
         Called { #[pin] answer: F },
@@ -223,7 +223,7 @@ where
     }
 }
 
-impl<S, B> Stage<S, S::Future>
+impl<S, B> CallStage<S, S::Future>
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<Failure>>,
 {
@@ -236,13 +236,13 @@ where
             if let Projected::Waiting { service, request } = self.as_mut().project() {
                 ready!(service.poll_ready(cx))?;
                 let answer = service.call(request.take().expect("the service is called once"));
-                self.set(Stage::Called { answer });
+                self.set(CallStage::Called { answer });
             }
             let Projected::Called { answer } = self.as_mut().project() else {
                 unreachable!("a completed response is not polled again");
             };
             let answered = ready!(answer.poll(cx));
-            self.set(Stage::Done);
+            self.set(CallStage::Done);
             Poll::Ready(answered)
         });
         match polled {

@@ -54,7 +54,7 @@ pub(super) struct Monitor {
     /// Whether the response of the last request has begun.
     is_responding: Cell<bool>,
     /// While `in_flight` is 0.
-    phase: Cell<Phase>,
+    phase: Cell<MonitorPhase>,
     /// While `in_flight` is 0: when the connection became idle, or the current request head began.
     /// While `offered` is not: when the client last took such data.
     since: Cell<Instant>,
@@ -101,7 +101,7 @@ impl Contents {
 
 /// The progress of a connection without requests in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum MonitorPhase {
     Idle,
     /// A request head has begun to arrive.
     Head,
@@ -186,7 +186,7 @@ impl Monitor {
             offered: Cell::new(0),
             has_begun: Cell::new(hooks::bytes_sent(transport) > 0),
             is_responding: Cell::new(false),
-            phase: Cell::new(Phase::Idle),
+            phase: Cell::new(MonitorPhase::Idle),
             since: Cell::new(now),
             idle_index: Cell::new(NO_INDEX),
             instruction: Cell::default(),
@@ -367,7 +367,7 @@ impl Monitor {
 
     /// Records a new request, whose response is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
-        self.phase.set(Phase::Idle);
+        self.phase.set(MonitorPhase::Idle);
         self.has_begun.set(true);
         self.is_responding.set(false);
         self.in_flight.set(self.in_flight.get() + 1);
@@ -398,12 +398,12 @@ impl Monitor {
         if self.in_flight.get() > 0 || self.in_head() {
             return;
         }
-        self.phase.set(Phase::Head);
+        self.phase.set(MonitorPhase::Head);
         self.since.set(self.transport().reactor().now());
     }
 
     fn in_head(&self) -> bool {
-        self.phase.get() == Phase::Head
+        self.phase.get() == MonitorPhase::Head
     }
 
     fn is_http1(&self) -> bool {
@@ -523,13 +523,13 @@ impl Monitor {
     /// protocol state.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
-        self.phase.get() == Phase::Idle && self.is_between_requests()
+        self.phase.get() == MonitorPhase::Idle && self.is_between_requests()
     }
 
     /// Whether nothing but a part of a request head is in transit or in progress.
     pub(super) fn is_between_requests(&self) -> bool {
         self.in_flight.get() == 0
-            && self.phase.get() != Phase::Body
+            && self.phase.get() != MonitorPhase::Body
             && self.protocol.get() != Protocol::Http1Ended
             && !self.is_blocked()
     }
@@ -943,7 +943,7 @@ impl Drop for Exchange {
         if monitor.in_flight.get() == 0 {
             monitor.since.set(monitor.transport().reactor().now());
             let is_read = self.body.as_ref().is_none_or(|body| body.has_ended());
-            monitor.phase.set(if is_read { Phase::Idle } else { Phase::Body });
+            monitor.phase.set(if is_read { MonitorPhase::Idle } else { MonitorPhase::Body });
         }
     }
 }

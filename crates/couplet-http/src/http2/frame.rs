@@ -11,7 +11,7 @@ pub(super) use couplet_http2::frame::{
 use crate::body::Content;
 
 /// Frames for the client. The payloads of long DATA frames are not copied.
-pub(super) type Output = couplet_http2::frame::Output<Content>;
+pub(super) type FrameOutput = couplet_http2::frame::Output<Content>;
 
 impl Payload for Content {
     fn length(&self) -> usize {

@@ -20,7 +20,7 @@ use super::frame::{Chunk, ConnectionError, Reason, Then};
 use super::inbox::{Expectation, Inbox, Receiver};
 use super::machine::{Event, Limits, Machine, ResponseHead};
 use super::streams::Key;
-use super::tunnel::{Offer, Outlet, Output};
+use super::tunnel::{Offer, Outlet, TunnelOutput};
 use crate::body::{Body, Content, Piece, ResponseBody};
 use crate::handler::{Clock, Handler, ResponseFuture};
 use crate::io::Io;
@@ -67,7 +67,7 @@ struct RequestTask<S, B>
 where
     S: Service<Request<Body>>,
 {
-    stage: Pin<Box<Stage<S, B>>>,
+    stage: Pin<Box<TaskStage<S, B>>>,
     /// The request's body, unless it is empty.
     inbox: Option<Arc<Inbox>>,
     /// The tunnel that a CONNECT asks for.
@@ -83,9 +83,9 @@ where
     /// Whether the response waits for the service, rather than for the client's windows.
     fn awaits_service(&self) -> bool {
         match &*self.stage {
-            Stage::Responding { .. } => true,
-            Stage::Sending { .. } => self.output == OutputState::Waiting,
-            Stage::Tunnel { .. } | Stage::Done => false,
+            TaskStage::Responding { .. } => true,
+            TaskStage::Sending { .. } => self.output == OutputState::Waiting,
+            TaskStage::Tunnel { .. } | TaskStage::Done => false,
         }
     }
 
@@ -108,7 +108,7 @@ enum OutputState {
 
 pin_project_lite::pin_project! {
     #[project = Staged]
-    enum Stage<S, B>
+    enum TaskStage<S, B>
     where
         S: Service<Request<Body>>,
     {
@@ -311,7 +311,7 @@ where
             let waker = StreamWaker::new(&self.bell, self.wakers.len());
             self.wakers.push((waker.clone(), waker.into()));
         }
-        let stage = Box::pin(Stage::Responding { answer });
+        let stage = Box::pin(TaskStage::Responding { answer });
         self.requests[key] = Some(RequestTask {
             stage,
             inbox,
@@ -377,7 +377,7 @@ where
             head.headers.remove(header::CONTENT_LENGTH);
             self.send_head(key, &head, None, Then::More);
             let outlet = offer.accept();
-            self.set_stage(key, Stage::Tunnel { outlet });
+            self.set_stage(key, TaskStage::Tunnel { outlet });
             return self.queue_if(key, OutputState::Waiting);
         }
         let then = if body.is_end_stream() { Then::End } else { Then::More };
@@ -387,7 +387,7 @@ where
             drop_user(body);
             return self.end_response(key);
         }
-        self.set_stage(key, Stage::Sending { body, piece: None });
+        self.set_stage(key, TaskStage::Sending { body, piece: None });
         self.queue_if(key, OutputState::Waiting);
     }
 
@@ -398,11 +398,11 @@ where
     }
 
     fn end_response(&mut self, key: Key) {
-        self.set_stage(key, Stage::Done);
+        self.set_stage(key, TaskStage::Done);
         self.remove_if_closed(key);
     }
 
-    fn set_stage(&mut self, key: Key, stage: Stage<S, B>) {
+    fn set_stage(&mut self, key: Key, stage: TaskStage<S, B>) {
         if let Some(Some(request)) = self.requests.get_mut(key)
             && let Err(panic) = catch_panic(|| request.stage.as_mut().set(stage))
         {
@@ -422,7 +422,7 @@ where
         if request.output == OutputState::Queued {
             self.sending.retain(|&queued| queued != key);
         }
-        if let Stage::Tunnel { outlet } = &*request.stage {
+        if let TaskStage::Tunnel { outlet } = &*request.stage {
             outlet.end();
         }
         drop_user(request);
@@ -484,7 +484,7 @@ where
         let report = inbox.take_report();
         // RFC 9110, 15.2: after the head of the final response it would be malformed.
         if report.expectation == Expectation::Both
-            && matches!(*request.stage, Stage::Responding { .. })
+            && matches!(*request.stage, TaskStage::Responding { .. })
         {
             self.machine.send_continue(key);
         }
@@ -499,7 +499,7 @@ where
     fn queue_if(&mut self, key: Key, state: OutputState) {
         if let Some(Some(request)) = self.requests.get_mut(key)
             && request.output == state
-            && matches!(*request.stage, Stage::Sending { .. } | Stage::Tunnel { .. })
+            && matches!(*request.stage, TaskStage::Sending { .. } | TaskStage::Tunnel { .. })
         {
             request.output = OutputState::Queued;
             self.sending.push_back(key);
@@ -525,7 +525,7 @@ where
     fn send_piece(&mut self, key: Key) -> usize {
         let room = self.machine.data_room(key);
         let Some(Some(request)) = self.requests.get_mut(key) else { return 0 };
-        let is_tunnel = matches!(*request.stage, Stage::Tunnel { .. });
+        let is_tunnel = matches!(*request.stage, TaskStage::Tunnel { .. });
         request.output = if room == 0 { OutputState::NoWindow } else { OutputState::Waiting };
         if room == 0 && !is_tunnel {
             return 0;
@@ -566,10 +566,10 @@ where
                 self.send_data(key, data, if ends { Then::End } else { Then::More })
             }
             Staged::Tunnel { outlet } => match outlet.take(room) {
-                Output::Wait => 0,
-                Output::Data(data) => self.send_data(key, Content::Bytes(data), Then::More),
-                Output::End => self.send_end(key),
-                Output::Cancel => {
+                TunnelOutput::Wait => 0,
+                TunnelOutput::Data(data) => self.send_data(key, Content::Bytes(data), Then::More),
+                TunnelOutput::End => self.send_end(key),
+                TunnelOutput::Cancel => {
                     self.reset(key, Reason::CANCEL);
                     1
                 }
@@ -595,7 +595,7 @@ where
         let Some(Some(request)) = self.requests.get_mut(key) else { return };
         request.output = OutputState::Queued;
         match &*request.stage {
-            Stage::Sending { piece: Some(piece), .. } if piece.holds_memory() => {
+            TaskStage::Sending { piece: Some(piece), .. } if piece.holds_memory() => {
                 self.sending.push_front(key);
             }
             _ => self.sending.push_back(key),
@@ -679,7 +679,7 @@ where
             if let Some(inbox) = &request.inbox {
                 inbox.cut();
             }
-            if let Stage::Tunnel { outlet } = &*request.stage {
+            if let TaskStage::Tunnel { outlet } = &*request.stage {
                 outlet.end();
             }
             drop_user(request);

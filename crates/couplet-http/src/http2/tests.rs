@@ -4,7 +4,7 @@ use couplet_core::testing::every_split;
 use proptest::prelude::*;
 
 use super::PREFACE;
-use super::frame::{Chunk, FrameHead, HEAD, Output, Reason, Then, flag, kind};
+use super::frame::{Chunk, FrameHead, FrameOutput, HEAD, Reason, Then, flag, kind};
 use super::machine::{Event, Limits, Machine, ResponseHead};
 use crate::body::Content;
 
@@ -19,13 +19,13 @@ pub(super) const LIMITS: Limits = Limits {
 const GET: &[u8] = &[0x82, 0x86, 0x84];
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut out = Output::default();
+    let mut out = FrameOutput::default();
     out.write(kind, flags, stream, payload);
     taken(&mut out)
 }
 
 /// Takes the bytes of an output.
-fn taken(out: &mut Output) -> Vec<u8> {
+fn taken(out: &mut FrameOutput) -> Vec<u8> {
     let mut bytes = Vec::new();
     out.drain(|chunk| match chunk {
         Chunk::Bytes(part) => bytes.extend_from_slice(part),

@@ -36,7 +36,7 @@ pub(super) struct Outlet {
 
 #[derive(Default)]
 struct OutletState {
-    phase: Phase,
+    phase: OutletPhase,
     /// The bytes that the connection asked for.
     output: Bytes,
     /// Number of bytes that the connection would take.
@@ -48,7 +48,7 @@ struct OutletState {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
+enum OutletPhase {
     /// hyper reads the request and writes its response.
     #[default]
     Upgrading,
@@ -62,7 +62,7 @@ enum Phase {
 }
 
 /// Output that a tunnel passes to its connection.
-pub(super) enum Output {
+pub(super) enum TunnelOutput {
     Data(Bytes),
     /// None until the connection is woken.
     Wait,
@@ -88,25 +88,25 @@ impl Outlet {
     }
 
     /// Takes at most `room` bytes of output, or asks for them.
-    pub(super) fn take(&self, room: usize) -> Output {
+    pub(super) fn take(&self, room: usize) -> TunnelOutput {
         self.change(|state| match state.phase {
-            _ if !state.output.is_empty() && room == 0 => Output::Wait,
+            _ if !state.output.is_empty() && room == 0 => TunnelOutput::Wait,
             _ if !state.output.is_empty() => {
                 let count = room.min(state.output.len());
-                Output::Data(state.output.split_to(count))
+                TunnelOutput::Data(state.output.split_to(count))
             }
-            Phase::Shut => Output::End,
-            Phase::Dropped | Phase::Gone => Output::Cancel,
-            Phase::Upgrading | Phase::Open => {
+            OutletPhase::Shut => TunnelOutput::End,
+            OutletPhase::Dropped | OutletPhase::Gone => TunnelOutput::Cancel,
+            OutletPhase::Upgrading | OutletPhase::Open => {
                 state.wanted = room;
-                Output::Wait
+                TunnelOutput::Wait
             }
         })
     }
 
     /// Ends the tunnel with its stream.
     pub(super) fn end(&self) {
-        self.change(|state| state.phase = Phase::Gone);
+        self.change(|state| state.phase = OutletPhase::Gone);
         #[cfg(feature = "websocket")]
         {
             let watcher = self.state().watcher.take();
@@ -126,7 +126,7 @@ impl StreamEnd {
     /// Ready when the stream has ended: reset by the client, or with its connection.
     pub(crate) fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.0.state();
-        if state.phase == Phase::Gone {
+        if state.phase == OutletPhase::Gone {
             return Poll::Ready(());
         }
         let before = state.watcher.replace(cx.waker().clone());
@@ -167,7 +167,7 @@ impl Read for TunnelIo {
             this.upgrade = later;
             return Poll::Ready(Ok(()));
         }
-        if this.outlet.state().phase == Phase::Upgrading {
+        if this.outlet.state().phase == OutletPhase::Upgrading {
             return Poll::Pending;
         }
         let piece = ready!(Pin::new(&mut this.receiver).poll_read(cx, &mut this.unread, room))?;
@@ -186,8 +186,8 @@ impl Write for TunnelIo {
         let mut state = outlet.state();
         match state.phase {
             // The response of HTTP/1.1.
-            Phase::Upgrading => return Poll::Ready(Ok(data.len())),
-            Phase::Open => {}
+            OutletPhase::Upgrading => return Poll::Ready(Ok(data.len())),
+            OutletPhase::Open => {}
             _ => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
         let n = if state.output.is_empty() { data.len().min(state.wanted) } else { 0 };
@@ -208,8 +208,8 @@ impl Write for TunnelIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.outlet.state();
-        if state.phase == Phase::Open {
-            state.phase = Phase::Shut;
+        if state.phase == OutletPhase::Open {
+            state.phase = OutletPhase::Shut;
             drop(state);
             self.outlet.bell.work(self.outlet.key);
         }
@@ -220,8 +220,8 @@ impl Write for TunnelIo {
 impl Drop for TunnelIo {
     fn drop(&mut self) {
         let mut state = self.outlet.state();
-        if state.phase == Phase::Open {
-            state.phase = Phase::Dropped;
+        if state.phase == OutletPhase::Open {
+            state.phase = OutletPhase::Dropped;
             drop(state);
             self.outlet.bell.work(self.outlet.key);
         }
@@ -279,8 +279,8 @@ impl Offer {
         self.is_accepted.replace(true);
         self.poll();
         self.outlet.change(|state| {
-            if state.phase == Phase::Upgrading {
-                state.phase = Phase::Open;
+            if state.phase == OutletPhase::Upgrading {
+                state.phase = OutletPhase::Open;
             }
         });
         self.outlet

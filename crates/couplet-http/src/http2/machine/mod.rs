@@ -15,7 +15,9 @@ use std::ops::Range;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Request, StatusCode};
 
-use super::frame::{ConnectionError, FrameHead, HEAD, MAX_PAYLOAD, Output, PREFACE, Reason, Then};
+use super::frame::{
+    ConnectionError, FrameHead, FrameOutput, HEAD, MAX_PAYLOAD, PREFACE, Reason, Then,
+};
 use super::frame::{flag, kind, setting};
 use super::hpack::Decoder;
 use super::streams::{Key, Streams};
@@ -134,7 +136,7 @@ pub(super) struct Machine {
     taken: usize,
     // Bound: the answers to one read, and the heads of `HttpOptions::max_streams` responses; nothing
     // is read while the transport is full. Bodies: one turn's.
-    out: Output,
+    out: FrameOutput,
     decoder: Decoder,
     streams: Streams,
     block: Option<Box<Block>>,
@@ -151,7 +153,7 @@ pub(super) struct Machine {
 impl Machine {
     /// Creates the state before the client's preface, with our settings in `out`.
     pub(super) fn new(limits: Limits) -> Machine {
-        let mut out = Output::default();
+        let mut out = FrameOutput::default();
         let max_head = u32::try_from(limits.max_head).unwrap_or(u32::MAX);
         let settings = [
             (setting::MAX_CONCURRENT_STREAMS, limits.max_streams),
@@ -196,7 +198,7 @@ impl Machine {
     }
 
     /// Frames for the client, to be taken.
-    pub(super) fn out(&mut self) -> &mut Output {
+    pub(super) fn out(&mut self) -> &mut FrameOutput {
         &mut self.out
     }
 
