@@ -1,7 +1,7 @@
 //! Field blocks: HEADERS and CONTINUATION. RFC 9113, 4.3, 6.2 and 6.10.
 
 use super::send::Pseudo;
-use super::streams::{Closing, Inbound, Method, Outbound, Role, Stage, Stream};
+use super::streams::{Closing, Inbound, Method, NumberStage, Outbound, Role, Stream};
 use super::{Connection, calm, failed, protocol_error};
 use crate::frame::{self, Head, flag, kind};
 use crate::head::Fault;
@@ -66,18 +66,18 @@ impl Connection {
             return calm("a list of fields far beyond the maximum");
         }
         match self.streams.stage(id) {
-            Stage::Idle => match self.streams.role {
+            NumberStage::Idle => match self.streams.role {
                 Role::Server => self.receive_request(id, ends),
                 Role::Client => protocol_error("HEADERS on an idle stream"),
             },
-            Stage::Open(stream) => match stream.inbound {
+            NumberStage::Open(stream) => match stream.inbound {
                 Inbound::Awaited(method) => self.receive_response(id, method, ends),
                 Inbound::Open(_) => self.receive_trailers(id, ends),
                 Inbound::Ended => self.fail_stream(id, Code::STREAM_CLOSED),
             },
-            Stage::Ignored => Ok(()),
-            Stage::Ended => failed(Code::STREAM_CLOSED, "HEADERS on a closed stream"),
-            Stage::Unknown => protocol_error("a stream's number below an earlier one"),
+            NumberStage::Ignored => Ok(()),
+            NumberStage::Ended => failed(Code::STREAM_CLOSED, "HEADERS on a closed stream"),
+            NumberStage::Unknown => protocol_error("a stream's number below an earlier one"),
         }
     }
 

@@ -54,7 +54,7 @@ enum Beginning {
 
 /// How far the connection is from its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum GoawayPhase {
     Open,
     /// A server's first GOAWAY was sent, and its PING is not answered.
     Announced,
@@ -80,7 +80,7 @@ fn held(window: ReceiveWindow) -> usize {
 pub struct Connection {
     options: Options,
     beginning: Beginning,
-    phase: Phase,
+    phase: GoawayPhase,
     /// The code of the peer's GOAWAY.
     peer_left: Option<Code>,
     /// The beginning of a frame.
@@ -163,7 +163,7 @@ impl Connection {
         };
         let mut connection = Connection {
             beginning,
-            phase: Phase::Open,
+            phase: GoawayPhase::Open,
             peer_left: None,
             partial: Vec::new(),
             block: None,
@@ -227,12 +227,12 @@ impl Connection {
     /// events before that stay queued, all streams are closed, and the output ends with a GOAWAY.
     /// Each further call returns the same error.
     pub fn receive(&mut self, data: &[u8]) -> Result<(), Error> {
-        if let Phase::Failed(error) = self.phase {
+        if let GoawayPhase::Failed(error) = self.phase {
             return Err(error);
         }
         self.receive_all(data).inspect_err(|error| {
             self.go_away(error.code, error.why);
-            self.phase = Phase::Failed(*error);
+            self.phase = GoawayPhase::Failed(*error);
             self.flush_collected();
             self.streams.clear();
             self.turns.clear();
@@ -338,24 +338,24 @@ impl Connection {
     pub fn drain(&mut self) {
         if self.streams.role == Role::Client {
             self.go_away(Code::NO_ERROR, "");
-        } else if self.phase == Phase::Open {
+        } else if self.phase == GoawayPhase::Open {
             self.write_go_away(MAX_STREAM, Code::NO_ERROR, "");
             self.output.write(kind::PING, 0, 0, &FAREWELL);
-            self.phase = Phase::Announced;
+            self.phase = GoawayPhase::Announced;
         }
     }
 
     /// Sends the last GOAWAY immediately, with a reason as its debug data. There are no later
     /// requests: a server ignores them, and a client refuses to send them. Open streams continue.
     pub fn go_away(&mut self, code: Code, why: &str) {
-        if !matches!(self.phase, Phase::Failed(_)) {
+        if !matches!(self.phase, GoawayPhase::Failed(_)) {
             // A server of ours opens no streams.
             let last = match self.streams.role {
                 Role::Server => self.streams.refuse_new(),
                 Role::Client => 0,
             };
             self.write_go_away(last, code, why);
-            self.phase = Phase::Final;
+            self.phase = GoawayPhase::Final;
         }
     }
 
@@ -372,8 +372,8 @@ impl Connection {
     /// stream is open; and the output was taken.
     pub fn is_drained(&self) -> bool {
         let is_over = match self.phase {
-            Phase::Failed(_) => true,
-            Phase::Final => self.streams.len() == 0,
+            GoawayPhase::Failed(_) => true,
+            GoawayPhase::Final => self.streams.len() == 0,
             _ => self.peer_left.is_some() && self.streams.len() == 0,
         };
         is_over && self.output.is_empty()

@@ -1,7 +1,7 @@
 //! The peer's bytes: the preface and all frames but field blocks. RFC 9113, 3.4 and 6.
 
-use super::streams::{Closing, Inbound, Outbound, Role, Stage};
-use super::{Beginning, Connection, FAREWELL, Phase, calm, failed, protocol_error};
+use super::streams::{Closing, Inbound, NumberStage, Outbound, Role};
+use super::{Beginning, Connection, FAREWELL, GoawayPhase, calm, failed, protocol_error};
 use crate::frame::{self, HEAD, Head, PREFACE, flag, kind, setting};
 use crate::window::{INITIAL_WINDOW, MAX_WINDOW, Overflow};
 use crate::{Code, Error, Event};
@@ -127,10 +127,12 @@ impl Connection {
             self.idle_frames = 0;
         }
         let received = match self.streams.stage(head.stream) {
-            Stage::Open(stream) => stream.receive_body(payload.len(), body.len(), ends).map(Some),
-            Stage::Ignored => Ok(None),
-            Stage::Idle => return protocol_error("DATA on an idle stream"),
-            Stage::Ended | Stage::Unknown => {
+            NumberStage::Open(stream) => {
+                stream.receive_body(payload.len(), body.len(), ends).map(Some)
+            }
+            NumberStage::Ignored => Ok(None),
+            NumberStage::Idle => return protocol_error("DATA on an idle stream"),
+            NumberStage::Ended | NumberStage::Unknown => {
                 return failed(Code::STREAM_CLOSED, "DATA on a closed stream");
             }
         };
@@ -192,7 +194,7 @@ impl Connection {
             return Ok(());
         }
         match self.streams.stage(head.stream) {
-            Stage::Open(_) => self.fail_stream(head.stream, Code::FRAME_SIZE_ERROR),
+            NumberStage::Open(_) => self.fail_stream(head.stream, Code::FRAME_SIZE_ERROR),
             _ => failed(Code::FRAME_SIZE_ERROR, "PRIORITY of a wrong length"),
         }
     }
@@ -200,8 +202,8 @@ impl Connection {
     fn receive_reset(&mut self, head: &Head, payload: &[u8]) -> Result<(), Error> {
         let code = Code(u32::from_be_bytes(frame::fixed(payload)?));
         let is_rapid = match self.streams.stage(head.stream) {
-            Stage::Open(stream) => stream.outbound == Outbound::Awaited,
-            Stage::Idle => {
+            NumberStage::Open(stream) => stream.outbound == Outbound::Awaited,
+            NumberStage::Idle => {
                 return protocol_error("RST_STREAM on an idle stream");
             }
             _ => return self.count_idle(),
@@ -290,7 +292,7 @@ impl Connection {
         if !head.has(flag::ACK) {
             return self.write_control(kind::PING, flag::ACK, 0, &payload);
         }
-        if payload == FAREWELL && self.phase == Phase::Announced {
+        if payload == FAREWELL && self.phase == GoawayPhase::Announced {
             self.go_away(Code::NO_ERROR, "");
         } else if let Some(left) = self.pings.checked_sub(1) {
             self.pings = left;
@@ -333,11 +335,11 @@ impl Connection {
             };
         }
         let fault = match self.streams.stage(head.stream) {
-            Stage::Idle => {
+            NumberStage::Idle => {
                 return protocol_error("WINDOW_UPDATE on an idle stream");
             }
-            Stage::Open(_) if increment == 0 => Code::PROTOCOL_ERROR,
-            Stage::Open(stream) => {
+            NumberStage::Open(_) if increment == 0 => Code::PROTOCOL_ERROR,
+            NumberStage::Open(stream) => {
                 if stream.send.change(increment.into()).is_ok() {
                     stream.queue_turn(&mut self.turns);
                     return Ok(());

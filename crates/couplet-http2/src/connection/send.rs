@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes};
 
 use super::streams::{Inbound, Method, Outbound, Role, Stream, Unsent};
-use super::{Connection, Phase};
+use super::{Connection, GoawayPhase};
 use crate::field::{is_of_line, lower_case, trimmed};
 use crate::frame::{MAX_SENT, flag, kind};
 use crate::hpack;
@@ -77,7 +77,7 @@ impl Connection {
 
     /// The number of the next request; `None` if there are no more requests.
     fn next_request(&self) -> Option<u32> {
-        let is_open = self.phase == Phase::Open && self.peer_left.is_none();
+        let is_open = self.phase == GoawayPhase::Open && self.peer_left.is_none();
         self.streams.next().filter(|_| is_open)
     }
 

@@ -116,7 +116,7 @@ pub(super) enum Closing {
 }
 
 /// The state of a stream's number.
-pub(super) enum Stage<'a> {
+pub(super) enum NumberStage<'a> {
     Idle,
     Open(&'a mut Stream),
     /// Our reset closed it, it is beyond a last GOAWAY, or a client closed it long ago.
@@ -184,21 +184,21 @@ impl Streams {
         self.open.get_mut(at)
     }
 
-    pub(super) fn stage(&mut self, id: u32) -> Stage<'_> {
+    pub(super) fn stage(&mut self, id: u32) -> NumberStage<'_> {
         if id > self.last {
-            return if id > self.max { Stage::Ignored } else { Stage::Idle };
+            return if id > self.max { NumberStage::Ignored } else { NumberStage::Idle };
         }
         if let Some(at) = self.position(id)
             && let Some(stream) = self.open.get_mut(at)
         {
-            return Stage::Open(stream);
+            return NumberStage::Open(stream);
         }
         match self.closed.iter().rev().find(|(closed, _)| *closed == id) {
-            Some((_, Closing::Reset)) => Stage::Ignored,
-            Some((_, Closing::Ended)) => Stage::Ended,
+            Some((_, Closing::Reset)) => NumberStage::Ignored,
+            Some((_, Closing::Ended)) => NumberStage::Ended,
             // A client skips none of its numbers.
-            None if self.role == Role::Client && !id.is_multiple_of(2) => Stage::Ignored,
-            None => Stage::Unknown,
+            None if self.role == Role::Client && !id.is_multiple_of(2) => NumberStage::Ignored,
+            None => NumberStage::Unknown,
         }
     }
 
