@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use crate::activity::{Activity, Pace, Time};
 use crate::clock::{Clock, spell_out};
 use crate::flags::{Facts, Flag, History, flags};
-use crate::inspector::{Options, Shared};
+use crate::inspector::{Options, SharedInspector};
 use crate::recording::{self, Header, LoopRecords, Marks};
 use crate::rows::{LoopName, Rows, VIEWS};
 use crate::view::{Version, View};
@@ -40,15 +40,15 @@ thread_local! {
 
 pub(crate) struct Board {
     reactor: Reactor,
-    inspector: Arc<Shared>,
+    inspector: Arc<SharedInspector>,
     clock: Clock,
     started: f64,
     /// One reader at a time asks the loops.
     asking: DeferredLock,
-    state: RefCell<State>,
+    state: RefCell<BoardState>,
 }
 
-struct State {
+struct BoardState {
     version: u64,
     /// When the views were made.
     made_at: Option<Instant>,
@@ -63,11 +63,11 @@ struct State {
     marks: Marks,
 }
 
-impl State {
-    fn new() -> State {
+impl BoardState {
+    fn new() -> BoardState {
         let views = VIEWS.into_iter().map(|name| (name, View::default())).collect();
         let (loops, marks) = (BTreeMap::new(), Marks::default());
-        State { version: 0, made_at: None, views, loops, answered: None, traced: None, marks }
+        BoardState { version: 0, made_at: None, views, loops, answered: None, traced: None, marks }
     }
 
     /// The views in the order of the page: the program's own are the last.
@@ -200,7 +200,7 @@ struct Message<'a, V: Serialize> {
 
 impl Board {
     /// The board of this thread.
-    pub(crate) fn new(reactor: &Reactor, inspector: Arc<Shared>) -> Rc<Board> {
+    pub(crate) fn new(reactor: &Reactor, inspector: Arc<SharedInspector>) -> Rc<Board> {
         let clock = Clock::new(reactor);
         let board = Rc::new(Board {
             reactor: reactor.clone(),
@@ -208,7 +208,7 @@ impl Board {
             clock,
             started: clock.unix(reactor.now()),
             asking: DeferredLock::new(),
-            state: RefCell::new(State::new()),
+            state: RefCell::new(BoardState::new()),
         });
         BOARD.set(Some(board.clone()));
         board
@@ -251,7 +251,7 @@ impl Board {
         let _permit = self.asking.acquire().await?;
         self.measure(self.reactor.now()).await;
         let now = self.reactor.now();
-        let State { loops, marks, .. } = &mut *self.state.borrow_mut();
+        let BoardState { loops, marks, .. } = &mut *self.state.borrow_mut();
         for watched in loops.values_mut() {
             watched.raise_flags(now, self.clock, marks);
         }
@@ -413,7 +413,7 @@ impl Board {
     fn update(&self) {
         let now = self.reactor.now();
         let mut state = self.state.borrow_mut();
-        let State { version, views, loops, made_at, marks, .. } = &mut *state;
+        let BoardState { version, views, loops, made_at, marks, .. } = &mut *state;
         *version += 1;
         *made_at = Some(now);
         for watched in loops.values_mut() {
@@ -508,7 +508,7 @@ impl Board {
     /// The program and its loops, with something about each view.
     fn about<'a, V: Serialize>(
         &'a self,
-        state: &'a State,
+        state: &'a BoardState,
         counts: Option<BTreeMap<&'a str, usize>>,
         views: Vec<(&'a str, V)>,
     ) -> Message<'a, V> {

@@ -55,12 +55,12 @@ impl Inspect for LoopOptions {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Inspector(Arc<Shared>);
+pub struct Inspector(Arc<SharedInspector>);
 
 /// The state of an inspector that its loops, its thread and its owner share.
-pub(crate) struct Shared {
+pub(crate) struct SharedInspector {
     pub(crate) options: Options,
-    state: Mutex<State>,
+    state: Mutex<InspectorState>,
 }
 
 /// The settings of an inspector.
@@ -95,7 +95,7 @@ pub(crate) type SetLog = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 pub(crate) type Frames = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 #[derive(Default)]
-struct State {
+struct InspectorState {
     // Bound: one for each loop with this inspector, and ENDED (16) that have ended.
     loops: Vec<Kept>,
     thread: Option<InspectorThread>,
@@ -149,7 +149,7 @@ impl Inspector {
     }
 
     fn new(options: Options) -> Inspector {
-        Inspector(Arc::new(Shared { options, state: Mutex::default() }))
+        Inspector(Arc::new(SharedInspector { options, state: Mutex::default() }))
     }
 
     fn with(self, change: impl FnOnce(&mut Options)) -> Inspector {
@@ -365,8 +365,8 @@ impl Inspector {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SharedInspector {
+    fn state(&self) -> MutexGuard<'_, InspectorState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -386,7 +386,7 @@ impl Shared {
     }
 }
 
-impl hooks::Inspector for Shared {
+impl hooks::Inspector for SharedInspector {
     fn ring_size(&self) -> usize {
         self.options.ring_size
     }
@@ -437,7 +437,7 @@ impl hooks::Inspector for Shared {
     }
 }
 
-impl State {
+impl InspectorState {
     /// A loop has ended. If `is_kept`, its events stay, unless ENDED loops have ended after it.
     fn loop_ended(&mut self, inspected: &Arc<hooks::InspectedLoop>, is_kept: bool) {
         self.ends += 1;
@@ -454,7 +454,7 @@ impl State {
 
 /// A loop that an inspector shows, until this is dropped.
 struct Attached {
-    inspector: Arc<Shared>,
+    inspector: Arc<SharedInspector>,
     inspected: Arc<hooks::InspectedLoop>,
 }
 

@@ -13,7 +13,7 @@ use couplet_core::{Failure, Loop, LoopOptions, Reactor, Remote};
 use tracing::Level;
 
 use crate::board::Board;
-use crate::inspector::{Options, Shared};
+use crate::inspector::{Options, SharedInspector};
 use crate::keeping;
 use crate::server::{self, Source};
 
@@ -39,7 +39,7 @@ struct Started {
 
 impl InspectorThread {
     /// Starts the thread, and waits until it listens.
-    pub(crate) fn start(inspector: &Arc<Shared>) -> io::Result<InspectorThread> {
+    pub(crate) fn start(inspector: &Arc<SharedInspector>) -> io::Result<InspectorThread> {
         let (tell, started) = mpsc::channel();
         let inspector = inspector.clone();
         let thread = std::thread::Builder::new().name("couplet inspector".to_owned());
@@ -71,14 +71,14 @@ impl InspectorThread {
     }
 }
 
-fn run(inspector: &Arc<Shared>, tell: &mpsc::Sender<couplet_core::Result<Started>>) {
+fn run(inspector: &Arc<SharedInspector>, tell: &mpsc::Sender<couplet_core::Result<Started>>) {
     if let Err(failure) = logged_elsewhere(|| inspect(inspector, tell)) {
         let _ = tell.send(Err(failure));
     }
 }
 
 fn inspect(
-    inspector: &Arc<Shared>,
+    inspector: &Arc<SharedInspector>,
     tell: &mpsc::Sender<couplet_core::Result<Started>>,
 ) -> couplet_core::Result<()> {
     let mut l = Loop::with_options(LoopOptions::default().shutdown_grace(GRACE))?;

@@ -16,7 +16,7 @@ impl Protocol for Script {
             Version::Faulty => "sleep 3600 & echo $!",
             Version::Mended => "sleep 3600 >/dev/null 2>&1 & echo $!",
         };
-        let output = Output { client: transport.clone() };
+        let output = ScriptOutput { client: transport.clone() };
         let command = Command::new("sh").args(["-c", script]);
         if let Err(error) = transport.reactor().spawn_process(command, output) {
             transport.fail(error);
@@ -24,11 +24,11 @@ impl Protocol for Script {
     }
 }
 
-struct Output {
+struct ScriptOutput {
     client: Transport,
 }
 
-impl ProcessProtocol for Output {
+impl ProcessProtocol for ScriptOutput {
     fn out_received(&mut self, _: &Process, data: &[u8]) {
         self.client.write(data);
     }
