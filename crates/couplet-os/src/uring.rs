@@ -108,10 +108,10 @@ struct Slot {
     tag: u64,
     /// Not yet known to the kernel.
     is_recorded: bool,
-    state: State,
+    state: OperationState,
 }
 
-enum State {
+enum OperationState {
     Free,
     Receive(Handle),
     Send(Sending),
@@ -142,7 +142,7 @@ enum Progress {
 
 impl Slot {
     fn is_attempt(&self) -> bool {
-        matches!(&self.state, State::Send(Sending { progress: Progress::Attempt, .. }))
+        matches!(&self.state, OperationState::Send(Sending { progress: Progress::Attempt, .. }))
     }
 }
 
@@ -160,7 +160,7 @@ impl Sending {
 fn note_failed(slots: &mut [Slot], entry: &cqueue::Entry) {
     let (index, serial) = (entry.user_data() & !ATTEMPT, (entry.user_data() >> 32) as u32);
     let Some(slot) = slots.get_mut(index as u32 as usize) else { return };
-    if let State::Send(sending) = &mut slot.state
+    if let OperationState::Send(sending) = &mut slot.state
         && sending.progress == Progress::Attempt
         && slot.serial == serial
     {
@@ -251,7 +251,7 @@ impl Ring {
 
     /// Receives from a socket, in any number of completions, until the operation ends.
     pub fn receive(&mut self, tag: u64, socket: Handle) -> Operation {
-        self.record(tag, State::Receive(socket))
+        self.record(tag, OperationState::Receive(socket))
     }
 
     /// Sends a buffer's bytes from `sent` on. One at a time for each socket: the kernel keeps no
@@ -261,14 +261,14 @@ impl Ring {
     /// nothing, so that the same call can wait for other completions.
     pub fn send(&mut self, tag: u64, socket: Handle, buffer: Vec<u8>, sent: usize) -> Operation {
         let progress = Progress::Attempt;
-        self.record(tag, State::Send(Sending { socket, buffer, sent, progress }))
+        self.record(tag, OperationState::Send(Sending { socket, buffer, sent, progress }))
     }
 
     /// The buffer of a send that was not submitted yet.
     #[inline]
     pub fn recorded(&mut self, operation: Operation) -> Option<&mut Vec<u8>> {
         match self.slot_mut(operation)? {
-            Slot { is_recorded: true, state: State::Send(sending), .. } => {
+            Slot { is_recorded: true, state: OperationState::Send(sending), .. } => {
                 Some(&mut sending.buffer)
             }
             _ => None,
@@ -283,8 +283,8 @@ impl Ring {
     /// Takes back a send that was not submitted yet: its buffer, and how many bytes were sent.
     pub fn take_back(&mut self, operation: Operation) -> Option<(Vec<u8>, usize)> {
         self.recorded(operation)?;
-        match mem::replace(&mut self.slot_mut(operation)?.state, State::Abandoned) {
-            State::Send(Sending { buffer, sent, .. }) => Some((buffer, sent)),
+        match mem::replace(&mut self.slot_mut(operation)?.state, OperationState::Abandoned) {
+            OperationState::Send(Sending { buffer, sent, .. }) => Some((buffer, sent)),
             _ => None,
         }
     }
@@ -292,7 +292,7 @@ impl Ring {
     /// The bytes of a send that were not sent yet.
     pub fn unsent(&self, operation: Operation) -> usize {
         match self.slot(operation).map(|slot| &slot.state) {
-            Some(State::Send(sending)) => sending.buffer.len() - sending.sent,
+            Some(OperationState::Send(sending)) => sending.buffer.len() - sending.sent,
             _ => 0,
         }
     }
@@ -300,10 +300,11 @@ impl Ring {
     /// Cancels an operation: its last completion follows, which may be a success. False if no
     /// completion follows, because it was not submitted or has ended.
     pub fn cancel(&mut self, operation: Operation) -> bool {
-        let slot = self.slot_mut(operation).filter(|slot| !matches!(slot.state, State::Free));
+        let slot =
+            self.slot_mut(operation).filter(|slot| !matches!(slot.state, OperationState::Free));
         let Some(slot) = slot else { return false };
         if slot.is_recorded {
-            slot.state = State::Abandoned;
+            slot.state = OperationState::Abandoned;
             return false;
         }
         self.cancels.push(operation.number());
@@ -350,7 +351,7 @@ impl Ring {
         self.take_back_lent();
         if !self.is_watching {
             self.is_watching = true;
-            self.record(IGNORED, State::Watch);
+            self.record(IGNORED, OperationState::Watch);
         }
         self.submit(if self.has_more() { Some(Duration::ZERO) } else { timeout })
     }
@@ -431,9 +432,9 @@ impl Ring {
         self.buffers.size()
     }
 
-    fn record(&mut self, tag: u64, state: State) -> Operation {
+    fn record(&mut self, tag: u64, state: OperationState) -> Operation {
         let index = self.free.pop().unwrap_or_else(|| {
-            let slot = Slot { serial: 0, tag: 0, is_recorded: false, state: State::Free };
+            let slot = Slot { serial: 0, tag: 0, is_recorded: false, state: OperationState::Free };
             self.slots.push(slot);
             (self.slots.len() - 1) as u32
         });
@@ -455,13 +456,13 @@ impl Ring {
     }
 
     /// Frees the slot of an operation that the kernel has ended.
-    fn free(&mut self, index: u32) -> State {
+    fn free(&mut self, index: u32) -> OperationState {
         self.free.push(index);
-        mem::replace(&mut self.slots[index as usize].state, State::Free)
+        mem::replace(&mut self.slots[index as usize].state, OperationState::Free)
     }
 
     /// Frees the slot of an operation whose last completion has arrived.
-    fn end(&mut self, index: u32) -> State {
+    fn end(&mut self, index: u32) -> OperationState {
         self.in_flight -= 1;
         self.free(index)
     }
@@ -513,7 +514,7 @@ impl Ring {
     fn attempted(&mut self, index: u32) -> Option<Completion> {
         let slot = &mut self.slots[index as usize];
         let tag = slot.tag;
-        let State::Send(sending) = &slot.state else { return None };
+        let OperationState::Send(sending) = &slot.state else { return None };
         let result = match sending.progress {
             Progress::Attempt => Ok(()),
             Progress::Failed(result) => outcome(result).map(drop),
@@ -523,7 +524,9 @@ impl Ring {
             }
         };
         match self.end(index) {
-            State::Send(Sending { buffer, .. }) => Some(Completion::Sent { tag, result, buffer }),
+            OperationState::Send(Sending { buffer, .. }) => {
+                Some(Completion::Sent { tag, result, buffer })
+            }
             _ => None,
         }
     }
@@ -565,8 +568,10 @@ impl Ring {
     fn entry(&self, index: u32) -> Option<squeue::Entry> {
         let number = |socket: Handle| socket.ask(|socket| Fd(socket.as_raw_fd()));
         match &self.slots[index as usize].state {
-            State::Receive(socket) => Some(opcode::RecvMulti::new(number(*socket)?, GROUP).build()),
-            State::Send(Sending { socket, buffer, sent, progress }) => {
+            OperationState::Receive(socket) => {
+                Some(opcode::RecvMulti::new(number(*socket)?, GROUP).build())
+            }
+            OperationState::Send(Sending { socket, buffer, sent, progress }) => {
                 let bytes = &buffer[*sent..];
                 let len = bytes.len().min(u32::MAX as usize) as u32;
                 let send = opcode::Send::new(number(*socket)?, bytes.as_ptr(), len);
@@ -578,11 +583,11 @@ impl Ring {
                     _ => send.flags(libc::MSG_NOSIGNAL).build(),
                 })
             }
-            State::Watch => {
+            OperationState::Watch => {
                 let watched = Fd(self.watched.as_fd().as_raw_fd());
                 Some(opcode::PollAdd::new(watched, libc::POLLIN as u32).build())
             }
-            State::Abandoned | State::Free => None,
+            OperationState::Abandoned | OperationState::Free => None,
         }
     }
 
@@ -642,23 +647,25 @@ impl Ring {
 
     fn complete_other(&mut self, index: u32, tag: u64, result: i32) -> Option<Completion> {
         let slot = &mut self.slots[index as usize];
-        if let State::Send(sending) = &mut slot.state
+        if let OperationState::Send(sending) = &mut slot.state
             && sending.note(result)
         {
             self.record_again(index);
             return None;
         }
         match self.end(index) {
-            State::Receive(_) if is_stopped(result) => Some(Completion::Stopped { tag }),
-            State::Receive(_) => Some(Completion::Ended { tag, result: outcome(result).map(drop) }),
-            State::Send(Sending { buffer, .. }) => {
+            OperationState::Receive(_) if is_stopped(result) => Some(Completion::Stopped { tag }),
+            OperationState::Receive(_) => {
+                Some(Completion::Ended { tag, result: outcome(result).map(drop) })
+            }
+            OperationState::Send(Sending { buffer, .. }) => {
                 Some(Completion::Sent { tag, result: outcome(result).map(drop), buffer })
             }
-            State::Watch => {
+            OperationState::Watch => {
                 self.is_watching = false;
                 Some(Completion::Watched)
             }
-            State::Abandoned | State::Free => None,
+            OperationState::Abandoned | OperationState::Free => None,
         }
     }
 
