@@ -29,7 +29,7 @@ type ChooseOptions<K> = dyn Fn(&K) -> RoomOptions + Send + Sync;
 pub(crate) struct Hub<K, M> {
     pub(crate) limits: Limits,
     choose: Box<ChooseOptions<K>>,
-    state: Mutex<State<K, M>>,
+    state: Mutex<HubState<K, M>>,
 }
 
 /// A message or an event for a loop to deliver, in the order of the changes.
@@ -75,7 +75,7 @@ pub(crate) struct Joined<K> {
     pub(crate) missed: Missed,
 }
 
-struct State<K, M> {
+struct HubState<K, M> {
     // Bound: `Limits::rooms`, 65 536 by default.
     rooms: BTreeMap<Arc<K>, Room<M>>,
     // Bound: one for each attached loop.
@@ -128,7 +128,7 @@ struct Effects<M> {
 
 impl<K: Key, M: Meta> Hub<K, M> {
     pub(crate) fn new(limits: Limits, choose: Box<ChooseOptions<K>>) -> Hub<K, M> {
-        let state = State {
+        let state = HubState {
             rooms: BTreeMap::new(),
             loops: BTreeMap::new(),
             history_bytes: 0,
@@ -139,13 +139,13 @@ impl<K: Key, M: Meta> Hub<K, M> {
         Hub { limits, choose, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<K, M>> {
+    fn lock(&self) -> MutexGuard<'_, HubState<K, M>> {
         // A comparison of keys that panics leaves the maps whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a change, and then calls the loops that it concerns.
-    fn change<R>(&self, change: impl FnOnce(&mut State<K, M>, &mut Effects<M>) -> R) -> R {
+    fn change<R>(&self, change: impl FnOnce(&mut HubState<K, M>, &mut Effects<M>) -> R) -> R {
         let mut effects = Effects { calls: Vec::new(), removed: Vec::new(), metas: Vec::new() };
         let result = change(&mut self.lock(), &mut effects);
         for (number, remote, slot) in effects.calls {
@@ -161,7 +161,7 @@ impl<K: Key, M: Meta> Hub<K, M> {
         &self,
         reactor: &Reactor,
         key: &K,
-        change: impl FnOnce(&mut State<K, M>, &Arc<K>, &mut Effects<M>) -> R,
+        change: impl FnOnce(&mut HubState<K, M>, &Arc<K>, &mut Effects<M>) -> R,
     ) -> Result<R, TooManyRooms> {
         let is_known = self.lock().rooms.contains_key(key);
         // Made without the lock: the user's code.
@@ -169,7 +169,7 @@ impl<K: Key, M: Meta> Hub<K, M> {
             let options = Arc::new((self.choose)(key));
             (Arc::new(key.clone()), options, reactor.random())
         });
-        let change = |state: &mut State<K, M>, effects: &mut Effects<M>| {
+        let change = |state: &mut HubState<K, M>, effects: &mut Effects<M>| {
             let known = state.rooms.get_key_value(key).map(|(room, _)| room.clone());
             let room = match (known, new) {
                 (Some(room), _) => room,
@@ -344,7 +344,7 @@ impl<K: Key, M: Meta> Hub<K, M> {
     }
 }
 
-impl<K: Key, M: Meta> State<K, M> {
+impl<K: Key, M: Meta> HubState<K, M> {
     fn create(
         &mut self,
         room: &Arc<K>,
