@@ -25,7 +25,7 @@ use crate::running::Running;
 pub(crate) fn serve(running: &Rc<Running>, path: &Path) -> Result<Port, Failure> {
     let program = Rc::downgrade(running);
     let listening = running.reactor.listen(endpoint(path), move || {
-        let orders = Orders { running: program.clone(), state: State::Waiting };
+        let orders = Orders { running: program.clone(), state: OrdersState::Waiting };
         LineOnlyReceiver::new(orders).with_delimiter(b"\n").with_max_length(MOST)
     });
     let port = listening
@@ -50,11 +50,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection to the control socket.
 struct Orders {
     running: Weak<Running>,
-    state: State,
+    state: OrdersState,
 }
 
 #[derive(PartialEq)]
-enum State {
+enum OrdersState {
     /// The connection waits for an order.
     Waiting,
     /// The order is carried out; the answer ends the connection.
@@ -67,9 +67,9 @@ impl LineProtocol for Orders {
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
-        let running = self.running.upgrade().filter(|_| self.state == State::Waiting);
+        let running = self.running.upgrade().filter(|_| self.state == OrdersState::Waiting);
         let Some(running) = running else { return };
-        self.state = State::Answering;
+        self.state = OrdersState::Answering;
         // A reload may take longer.
         transport.set_idle_timeout(None);
         let order = String::from_utf8_lossy(line);
@@ -97,7 +97,7 @@ impl LineProtocol for Orders {
 
     /// Clients such as `nc -N` close their side after the order.
     fn read_closed(&mut self, transport: &LineTransport) {
-        if self.state == State::Waiting {
+        if self.state == OrdersState::Waiting {
             transport.lose_connection();
         }
     }
@@ -334,14 +334,14 @@ mod tests {
     use super::*;
 
     /// A client of the control socket of a program that has ended.
-    fn client(state: State) -> Held<LineOnlyReceiver<Orders>> {
+    fn client(state: OrdersState) -> Held<LineOnlyReceiver<Orders>> {
         let orders = Orders { running: Weak::new(), state };
         hold(LineOnlyReceiver::new(orders).with_delimiter(b"\n").with_max_length(MOST))
     }
 
     #[test]
     fn a_client_has_ten_seconds_for_its_order() {
-        let mut client = client(State::Waiting);
+        let mut client = client(OrdersState::Waiting);
         client.push(b"stat");
         client.advance(PATIENCE - Duration::from_millis(1));
         assert!(client.with(|_, _| ()).is_some());
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_client_that_closes_its_side_is_closed_unless_it_waits_for_an_answer() {
-        for (state, is_open) in [(State::Waiting, false), (State::Answering, true)] {
+        for (state, is_open) in [(OrdersState::Waiting, false), (OrdersState::Answering, true)] {
             let mut client = client(state);
             client.wire.fin();
             client.settle();

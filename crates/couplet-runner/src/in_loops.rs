@@ -33,7 +33,7 @@ pub(crate) fn child(
         make: Arc::new(make),
         healths,
         run: Cell::default(),
-        stage: RefCell::new(Stage::Stopped),
+        stage: RefCell::new(InLoopsStage::Stopped),
         start_over: RefCell::default(),
         end: RefCell::default(),
     });
@@ -51,14 +51,14 @@ struct ServiceCell {
     healths: Vec<SharedHealth>,
     /// The number of the latest run.
     run: Cell<u64>,
-    stage: RefCell<Stage>,
+    stage: RefCell<InLoopsStage>,
     /// Fires when the latest start has ended, or was undone.
     start_over: RefCell<Option<Deferred<()>>>,
     /// The Deferred of `take_end`.
     end: RefCell<Option<Deferred<()>>>,
 }
 
-enum Stage {
+enum InLoopsStage {
     Stopped,
     Starting,
     Running,
@@ -140,9 +140,11 @@ impl Service for InLoops {
 
     fn health(&self) -> Health {
         match &*self.0.stage.borrow() {
-            Stage::Running => {}
-            Stage::Stopped | Stage::Starting => return Health::Starting,
-            Stage::Stopping { .. } => return Health::Failed("a part of it has ended".to_owned()),
+            InLoopsStage::Running => {}
+            InLoopsStage::Stopped | InLoopsStage::Starting => return Health::Starting,
+            InLoopsStage::Stopping { .. } => {
+                return Health::Failed("a part of it has ended".to_owned());
+            }
         }
         Health::worst(self.0.healths.iter().map(SharedHealth::read))
     }
@@ -162,7 +164,7 @@ impl ServiceCell {
 
     /// Starts the part of each loop. If one fails, the others are stopped.
     async fn start_parts(self: Rc<Self>, start: &Rc<Start>) -> couplet::Result<()> {
-        let is_stopping = matches!(*self.stage.borrow(), Stage::Stopping { .. });
+        let is_stopping = matches!(*self.stage.borrow(), InLoopsStage::Stopping { .. });
         if is_stopping {
             let _ = self.stop_parts().await;
         }
@@ -178,7 +180,7 @@ impl ServiceCell {
         });
         let (answers, questions): (Vec<_>, Vec<_>) = started.into_iter().unzip();
         start.0.replace(Some(questions));
-        self.stage.replace(Stage::Starting);
+        self.stage.replace(InLoopsStage::Starting);
         let failure = Rc::new(RefCell::new(None::<Failure>));
         let answers = answers.into_iter().map(|answer| {
             let (first, start) = (failure.clone(), start.clone());
@@ -207,12 +209,12 @@ impl ServiceCell {
     fn begin_run(self: &Rc<Self>, run: u64) {
         let (end, ended) = Deferred::new();
         drop(self.end.replace(Some(end)));
-        self.stage.replace(Stage::Running);
+        self.stage.replace(InLoopsStage::Running);
         let ended = Rc::new(RefCell::new(Some(ended)));
         for (end, _) in self.loops.ask_all(|_| move |_: &Reactor| parts::end(run)) {
             let (cell, ended) = (self.clone(), ended.clone());
             let end = end.add_both(move |outcome| {
-                let is_running = matches!(*cell.stage.borrow(), Stage::Running);
+                let is_running = matches!(*cell.stage.borrow(), InLoopsStage::Running);
                 let resolver = ended.take().filter(|_| is_running && cell.run.get() == run);
                 let Some(resolver) = resolver else { return Ok(()) };
                 let stopped = cell.stop_parts().add_both(move |_| {
@@ -230,20 +232,22 @@ impl ServiceCell {
     fn stop_parts(self: &Rc<Self>) -> Deferred<()> {
         let (deferred, resolver) = Deferred::new();
         match &mut *self.stage.borrow_mut() {
-            Stage::Stopping { waiting, .. } => {
+            InLoopsStage::Stopping { waiting, .. } => {
                 waiting.push(resolver);
                 return deferred;
             }
-            Stage::Stopped => return Deferred::succeed(()),
-            Stage::Starting | Stage::Running => {}
+            InLoopsStage::Stopped => return Deferred::succeed(()),
+            InLoopsStage::Starting | InLoopsStage::Running => {}
         }
         let run = self.run.get();
         let stopped = self.loops.ask_all(|_| move |_: &Reactor| parts::stop(run));
         let (answers, questions): (Vec<_>, Vec<_>) = stopped.into_iter().unzip();
-        self.stage.replace(Stage::Stopping { questions, waiting: vec![resolver] });
+        self.stage.replace(InLoopsStage::Stopping { questions, waiting: vec![resolver] });
         let cell = self.clone();
         let stopped = all(answers).add_both(move |outcome| {
-            if let Stage::Stopping { waiting, .. } = cell.stage.replace(Stage::Stopped) {
+            if let InLoopsStage::Stopping { waiting, .. } =
+                cell.stage.replace(InLoopsStage::Stopped)
+            {
                 let mut outcome = Some(outcome);
                 for resolver in waiting {
                     resolver.resolve(outcome.take().unwrap_or(Ok(())));
@@ -257,7 +261,7 @@ impl ServiceCell {
 
     /// Cancels the stops of the parts.
     fn hasten(&self) {
-        if let Stage::Stopping { questions, .. } = &*self.stage.borrow() {
+        if let InLoopsStage::Stopping { questions, .. } = &*self.stage.borrow() {
             questions.iter().for_each(Question::cancel);
         }
     }

@@ -33,7 +33,7 @@ const MOST_REPEATS: u32 = 20;
 /// The log of the process.
 #[derive(Clone)]
 pub(crate) struct Log {
-    output: Output,
+    output: LogOutput,
     form: LogForm,
     // Bound: the filter that is in use.
     levels: Handle<Targets, Registry>,
@@ -61,7 +61,7 @@ impl Log {
         arguments: &Arguments,
         of_file: Option<Targets>,
     ) -> Result<(Log, impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync), Exit> {
-        let output = Output::open(arguments.options.log_file.as_deref())?;
+        let output = LogOutput::open(arguments.options.log_file.as_deref())?;
         let verbose = (arguments.verbose > 0).then(|| levels_of(arguments.verbose));
         let asked = arguments.log_level.clone().or(verbose);
         let first = asked.clone().or(of_file.clone()).unwrap_or_else(default_levels);
@@ -190,7 +190,7 @@ fn default_levels() -> Targets {
 
 /// The destination of the log.
 #[derive(Clone)]
-struct Output {
+struct LogOutput {
     lines: Backlog,
     /// `None` for stderr.
     file: Option<Arc<LogFile>>,
@@ -201,16 +201,16 @@ struct LogFile {
     file: Mutex<Arc<File>>,
 }
 
-impl Output {
-    fn open(path: Option<&Path>) -> Result<Output, Exit> {
+impl LogOutput {
+    fn open(path: Option<&Path>) -> Result<LogOutput, Exit> {
         let Some(path) = path else {
-            return Ok(Output { lines: Backlog::stderr(), file: None });
+            return Ok(LogOutput { lines: Backlog::stderr(), file: None });
         };
         let file = append(path).map_err(|error| cannot_open(path, &error))?;
         let file = LogFile { path: path.to_owned(), file: Mutex::new(Arc::new(file)) };
         let file = Arc::new(file);
         let lines = Backlog::new(path.display().to_string(), Appending(file.clone()));
-        Ok(Output { lines, file: Some(file) })
+        Ok(LogOutput { lines, file: Some(file) })
     }
 
     fn set_up(&self, options: &Options, form: LogForm) {

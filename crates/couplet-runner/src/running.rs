@@ -170,7 +170,7 @@ pub(crate) struct Running {
     /// The services that run, with the names of their children.
     // Bound: the tables of the configuration.
     pub(crate) services: RefCell<Vec<(Rc<Key>, String)>>,
-    phase: Cell<Phase>,
+    phase: Cell<ProgramPhase>,
     pub(crate) generations: Generations,
     /// The port of the control socket.
     control: RefCell<Option<Port>>,
@@ -193,7 +193,7 @@ impl Drop for Reads {
 
 /// The phase of a program.
 #[derive(Clone, Copy, PartialEq)]
-enum Phase {
+enum ProgramPhase {
     /// The services start for the first time.
     Starting,
     Serving,
@@ -208,15 +208,15 @@ enum Phase {
     Ending,
 }
 
-impl Phase {
+impl ProgramPhase {
     /// The program's activity.
     fn words(self) -> &'static str {
         match self {
-            Phase::Starting => "starts",
-            Phase::Serving => "runs",
-            Phase::Reloading | Phase::ReloadingAgain => "reloads its configuration",
-            Phase::Restarting => "restarts",
-            Phase::Replaced | Phase::Ending => "ends",
+            ProgramPhase::Starting => "starts",
+            ProgramPhase::Serving => "runs",
+            ProgramPhase::Reloading | ProgramPhase::ReloadingAgain => "reloads its configuration",
+            ProgramPhase::Restarting => "restarts",
+            ProgramPhase::Replaced | ProgramPhase::Ending => "ends",
         }
     }
 }
@@ -253,7 +253,7 @@ impl Running {
             loops,
             table,
             services: RefCell::default(),
-            phase: Cell::new(Phase::Starting),
+            phase: Cell::new(ProgramPhase::Starting),
             reads: Arc::default(),
         }))
     }
@@ -363,14 +363,14 @@ impl Running {
                 older.ready().map(move |()| alone.take_over()).detach();
             }
             None => {
-                self.phase.set(Phase::Serving);
+                self.phase.set(ProgramPhase::Serving);
                 let stored = self.program.stored.take();
                 stored.continue_all(&self.loops, &self.program.takers);
                 systemd::ready(&self.summary());
             }
         }
         let program = self.clone();
-        systemd::keep_watchdog(&self.loops, move || program.phase.get() != Phase::Replaced);
+        systemd::keep_watchdog(&self.loops, move || program.phase.get() != ProgramPhase::Replaced);
         let repeats = self.program.log.repeats.clone();
         LoopingCall::new(&self.reactor, move || repeats.end_period()).start(PERIOD).detach();
         tracing::info!(
@@ -414,9 +414,9 @@ impl Running {
     fn take_over(&self) {
         let older = self.older.take();
         match self.phase.get() {
-            Phase::Starting => self.phase.set(Phase::Serving),
+            ProgramPhase::Starting => self.phase.set(ProgramPhase::Serving),
             // The older process has given this one up, or has died.
-            Phase::Ending => return,
+            ProgramPhase::Ending => return,
             _ => {}
         }
         self.settle();
@@ -442,10 +442,10 @@ impl Running {
     }
 
     fn end(&self) -> Deferred<()> {
-        if self.phase.get() != Phase::Replaced {
-            let before = self.phase.replace(Phase::Ending);
+        if self.phase.get() != ProgramPhase::Replaced {
+            let before = self.phase.replace(ProgramPhase::Ending);
             systemd::stopping();
-            let successor = self.successor.take().filter(|_| before == Phase::Restarting);
+            let successor = self.successor.take().filter(|_| before == ProgramPhase::Restarting);
             if let Some(process) = successor {
                 // The process may have ended.
                 let _ = process.terminate(restart::GRACE);
@@ -486,13 +486,13 @@ impl Running {
 
     /// Handles the failure that ends the program.
     fn fail(&self, failure: Failure) -> couplet::Result<()> {
-        if matches!(self.phase.get(), Phase::Ending | Phase::Replaced) {
+        if matches!(self.phase.get(), ProgramPhase::Ending | ProgramPhase::Replaced) {
             return Ok(());
         }
         if self.program.log.is_a_file() {
             tracing::error!("{failure}");
         }
-        if let (Some(older), Phase::Starting) = (&*self.older.borrow(), self.phase.get()) {
+        if let (Some(older), ProgramPhase::Starting) = (&*self.older.borrow(), self.phase.get()) {
             older.fail(&failure.to_string());
         }
         Err(failure)
@@ -529,9 +529,9 @@ impl Running {
     /// The Deferred fires with a line for people.
     pub(crate) fn reload(self: &Rc<Self>) -> Deferred<String> {
         match self.phase.get() {
-            Phase::Serving => self.phase.set(Phase::Reloading),
-            Phase::Reloading | Phase::ReloadingAgain => {
-                self.phase.set(Phase::ReloadingAgain);
+            ProgramPhase::Serving => self.phase.set(ProgramPhase::Reloading),
+            ProgramPhase::Reloading | ProgramPhase::ReloadingAgain => {
+                self.phase.set(ProgramPhase::ReloadingAgain);
                 return Deferred::succeed("a reload is in progress; another follows".to_owned());
             }
             _ => return self.refuse("reload"),
@@ -556,9 +556,9 @@ impl Running {
     }
 
     fn reloaded(self: &Rc<Self>) {
-        match self.phase.replace(Phase::Serving) {
-            Phase::ReloadingAgain => return self.reload_and_log(),
-            Phase::Ending => return self.phase.set(Phase::Ending),
+        match self.phase.replace(ProgramPhase::Serving) {
+            ProgramPhase::ReloadingAgain => return self.reload_and_log(),
+            ProgramPhase::Ending => return self.phase.set(ProgramPhase::Ending),
             _ => {}
         }
         systemd::ready(&self.summary());
@@ -573,10 +573,10 @@ impl Running {
     /// Has a new process of the program take over. This one lets its connections finish, and ends. The
     /// Deferred fires with a line for people, once the new process serves.
     pub(crate) fn restart(self: &Rc<Self>) -> Deferred<String> {
-        if self.phase.get() != Phase::Serving {
+        if self.phase.get() != ProgramPhase::Serving {
             return self.refuse("restart");
         }
-        self.phase.set(Phase::Restarting);
+        self.phase.set(ProgramPhase::Restarting);
         let running = self.clone();
         self.reactor.spawn_named("restart", async move {
             let started = match restart::start(&running).await {
@@ -591,11 +591,11 @@ impl Running {
     /// Hands everything to a new process that can serve; returns its number. If that fails, this one
     /// continues to serve.
     async fn leave_to(&self, successor: Successor) -> couplet::Result<u32> {
-        if self.phase.get() != Phase::Restarting {
+        if self.phase.get() != ProgramPhase::Restarting {
             let ended = Failure::msg("the program ends");
             return Err(successor.give_up(&self.reactor, &ended).await);
         }
-        self.phase.set(Phase::Replaced);
+        self.phase.set(ProgramPhase::Replaced);
         places::give_away();
         match successor.move_connections(self).await {
             Ok(connections) => {
@@ -607,8 +607,8 @@ impl Running {
             }
             Err(failure) => {
                 systemd::main_pid(std::process::id());
-                if self.phase.get() == Phase::Replaced {
-                    self.phase.set(Phase::Restarting);
+                if self.phase.get() == ProgramPhase::Replaced {
+                    self.phase.set(ProgramPhase::Restarting);
                 }
                 Err(successor.give_up(&self.reactor, &failure).await)
             }
@@ -649,8 +649,8 @@ impl Running {
             Err(failure) => {
                 self.settle();
                 // The program may be ending by now.
-                if self.phase.get() == Phase::Restarting {
-                    self.phase.set(Phase::Serving);
+                if self.phase.get() == ProgramPhase::Restarting {
+                    self.phase.set(ProgramPhase::Serving);
                 }
                 tracing::error!("cannot restart: {failure}");
                 Err(failure)

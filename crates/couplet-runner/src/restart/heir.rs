@@ -34,7 +34,7 @@ impl Heir {
     pub(crate) fn receive(&self, loops: &Loops, takers: &Takers) -> Deferred<Inheritance> {
         let (deferred, resolver) = Deferred::new();
         let receiving = Box::new(Receiving::new(loops.clone(), takers.clone(), resolver));
-        self.connect(loops.reactor(), Stage::Receiving(receiving)).detach();
+        self.connect(loops.reactor(), HeirStage::Receiving(receiving)).detach();
         deferred
     }
 
@@ -46,7 +46,7 @@ impl Heir {
         let refused = Loop::new().map_err(Failure::from).and_then(|mut l| {
             l.run(|reactor| {
                 let stopping = reactor.clone();
-                let refused = self.connect(reactor, Stage::Refusing(words.to_owned()));
+                let refused = self.connect(reactor, HeirStage::Refusing(words.to_owned()));
                 let stopped = refused.add_both(move |_| {
                     stopping.stop();
                     Ok(())
@@ -61,7 +61,7 @@ impl Heir {
     }
 
     /// The Deferred fires when the connection is lost.
-    fn connect(&self, reactor: &Reactor, stage: Stage) -> Deferred<()> {
+    fn connect(&self, reactor: &Reactor, stage: HeirStage) -> Deferred<()> {
         self.has_connected.set(true);
         let (lost, resolver) = Deferred::new();
         let link = Link { stage, descriptors: VecDeque::new(), lost: Some(resolver) };
@@ -182,14 +182,14 @@ enum Alone {
 
 /// The connection to the older process.
 struct Link {
-    stage: Stage,
+    stage: HeirStage,
     /// Descriptors of the next request.
     // Bound: as the older process sends.
     descriptors: VecDeque<OwnedFd>,
     lost: Option<Resolver<()>>,
 }
 
-enum Stage {
+enum HeirStage {
     Refusing(String),
     Receiving(Box<Receiving>),
     Starting(Older),
@@ -274,16 +274,16 @@ impl Link {
         let (Envelope { descriptors, request }, record) = wire::read(string)?;
         let descriptors = wire::take(&mut self.descriptors, descriptors)?;
         match (&mut self.stage, request) {
-            (Stage::Refusing(words), _) => Err(Failure::msg(words.clone())),
-            (Stage::Receiving(receiving), Request::Start) => {
-                self.stage = Stage::Starting(receiving.finish(transport)?);
+            (HeirStage::Refusing(words), _) => Err(Failure::msg(words.clone())),
+            (HeirStage::Receiving(receiving), Request::Start) => {
+                self.stage = HeirStage::Starting(receiving.finish(transport)?);
                 Ok(false)
             }
-            (Stage::Receiving(receiving), request) => {
+            (HeirStage::Receiving(receiving), request) => {
                 receiving.take(request, descriptors).map(|()| true)
             }
-            (Stage::Starting(older), request) => older.handle(request, descriptors, record),
-            (Stage::Lost, _) => Err(Failure::msg("a message came too late")),
+            (HeirStage::Starting(older), request) => older.handle(request, descriptors, record),
+            (HeirStage::Lost, _) => Err(Failure::msg("a message came too late")),
         }
     }
 }
@@ -295,7 +295,7 @@ impl StringProtocol for Link {
             Ok(false) => {}
             Err(failure) => {
                 wire::send_reply(transport, Reply::Failed(failure.to_string()));
-                if matches!(self.stage, Stage::Refusing(_)) {
+                if matches!(self.stage, HeirStage::Refusing(_)) {
                     transport.lose_connection();
                 }
             }
@@ -307,19 +307,19 @@ impl StringProtocol for Link {
     }
 
     fn connection_lost(&mut self, _: &StringTransport, reason: &Reason) {
-        match std::mem::replace(&mut self.stage, Stage::Lost) {
+        match std::mem::replace(&mut self.stage, HeirStage::Lost) {
             // The older process has died, or this one has refused a message of it.
-            Stage::Starting(older) => {
+            HeirStage::Starting(older) => {
                 if matches!(reason, Reason::Lost(_) | Reason::Done(By::Peer)) {
                     older.become_alone();
                 }
             }
-            Stage::Receiving(mut receiving) => {
+            HeirStage::Receiving(mut receiving) => {
                 if let Some(done) = receiving.done.take() {
                     done.errback(Failure::msg(format!("the older process is lost: {reason}")));
                 }
             }
-            Stage::Refusing(_) | Stage::Lost => {}
+            HeirStage::Refusing(_) | HeirStage::Lost => {}
         }
         if let Some(lost) = self.lost.take() {
             lost.callback(());
