@@ -23,14 +23,14 @@ struct Watched {
     label: Label,
     /// The boot of the host whose program owns the protocol.
     boot: u32,
-    stage: Stage,
+    stage: WatchedStage,
     /// Bytes redelivered to this protocol by an upgrade: its predecessor has already received them.
     redelivered: usize,
 }
 
 /// The calls that a protocol has got.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum WatchedStage {
     /// None, or it was replaced by an upgrade.
     New,
     /// `connection_made`.
@@ -63,7 +63,7 @@ impl Watched {
         let label = kernel.borrow_mut().label(end);
         let boot = kernel.borrow().hosts[host as usize].boot;
         let kernel = kernel.clone();
-        Watched { inner, kernel, host, end, label, boot, stage: Stage::New, redelivered: 0 }
+        Watched { inner, kernel, host, end, label, boot, stage: WatchedStage::New, redelivered: 0 }
     }
 
     /// Checks the invariants, records the callback, then calls `call`.
@@ -74,8 +74,8 @@ impl Watched {
         call: impl FnOnce(&mut dyn Protocol, &Transport),
     ) {
         self.begin_callback(&what, transport);
-        let is_lost = self.stage == Stage::Lost || matches!(what, TraceEvent::Lost(..));
-        self.stage = if is_lost { Stage::Lost } else { Stage::Made };
+        let is_lost = self.stage == WatchedStage::Lost || matches!(what, TraceEvent::Lost(..));
+        self.stage = if is_lost { WatchedStage::Lost } else { WatchedStage::Made };
         self.kernel.borrow_mut().note(self.host, what);
         // A panic unwinds into the loop, and ends the callback too.
         struct EndCallback<'a>(&'a RefCell<Kernel>, u32);
@@ -99,11 +99,11 @@ impl Watched {
         let written = kernel.written(self.end);
         let counted = bytes_sent(transport);
         let is_made = matches!(what, TraceEvent::Made(_));
-        let broken = if self.stage == Stage::Lost {
+        let broken = if self.stage == WatchedStage::Lost {
             "a callback after connection_lost"
         } else if nested {
             "a callback inside another one"
-        } else if is_made == (self.stage != Stage::New) {
+        } else if is_made == (self.stage != WatchedStage::New) {
             "connection_made must come first, and only once"
         } else if backwards {
             "time went backwards"
@@ -126,7 +126,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let Ok(mut kernel) = self.kernel.try_borrow_mut() else { return };
         let still_running = kernel.hosts[self.host as usize].boot == self.boot;
-        if self.stage != Stage::Made {
+        if self.stage != WatchedStage::Made {
             return;
         }
         kernel.note_crash(self.end);
@@ -203,7 +203,7 @@ impl Protocol for Watched {
     fn hand_over(&mut self) -> Option<HandOver> {
         let said = self.inner.hand_over();
         if said.is_some() {
-            self.stage = Stage::HandedOver;
+            self.stage = WatchedStage::HandedOver;
         }
         said
     }
@@ -211,7 +211,7 @@ impl Protocol for Watched {
     /// Wraps the next protocol in a new witness; this one need not see `connection_lost` any more.
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         let inner = self.inner.upgraded(next, unread);
-        self.stage = Stage::New;
+        self.stage = WatchedStage::New;
         Box::new(Watched {
             inner,
             kernel: self.kernel.clone(),

@@ -66,7 +66,7 @@ pub struct Sim {
 type ProgramFn = Rc<dyn Fn(&Reactor) -> Result<()>>;
 
 #[derive(PartialEq, Eq)]
-enum Stage {
+enum HostStage {
     /// Not started before the world runs.
     Added,
     /// About to start for the first time.
@@ -88,7 +88,7 @@ enum HostKind {
 pub(super) struct HostProgram {
     kind: HostKind,
     pub(super) running: Option<Running>,
-    stage: Stage,
+    stage: HostStage,
     pub(super) take_over: Option<TakeOver>,
     /// The connections for its successor, while it is being replaced.
     // Bound: the connections of the program that is replaced.
@@ -96,7 +96,7 @@ pub(super) struct HostProgram {
 }
 
 impl HostProgram {
-    fn new(kind: HostKind, stage: Stage) -> HostProgram {
+    fn new(kind: HostKind, stage: HostStage) -> HostProgram {
         HostProgram { kind, running: None, stage, take_over: None, moving: None }
     }
 }
@@ -177,7 +177,7 @@ impl Sim {
 
     fn add_host(&mut self, name: &str, kind: HostKind) -> Host {
         let host = Host(self.kernel.borrow_mut().add_host(name));
-        self.programs.push(HostProgram::new(kind, Stage::Added));
+        self.programs.push(HostProgram::new(kind, HostStage::Added));
         host
     }
 
@@ -547,8 +547,8 @@ impl Sim {
     fn start_programs(&mut self) {
         for host in 0..self.programs.len() as u32 {
             let stage = &mut self.programs[host as usize].stage;
-            if *stage == Stage::Added {
-                *stage = Stage::Starting;
+            if *stage == HostStage::Added {
+                *stage = HostStage::Starting;
                 self.start_program(host);
             }
         }
@@ -598,7 +598,7 @@ impl Sim {
         for host in new_children {
             let main = self.main_of(host);
             let kind = main.map_or(HostKind::Bare, |main| HostKind::Plain(Rc::new(main)));
-            self.programs.push(HostProgram::new(kind, Stage::Starting));
+            self.programs.push(HostProgram::new(kind, HostStage::Starting));
         }
     }
 
@@ -679,13 +679,13 @@ impl Sim {
         match with_tls_world(&self.kernel, &reactor, || running.begin(&*program)) {
             Ok(()) => {
                 self.continue_connections(host, &reactor);
-                self.programs[host as usize].stage = Stage::Started;
+                self.programs[host as usize].stage = HostStage::Started;
                 self.programs[host as usize].running = Some(running);
                 self.kernel.borrow_mut().schedule_turn(host);
             }
             Err(failure) => {
                 let stage = &mut self.programs[host as usize].stage;
-                let restarts = std::mem::replace(stage, Stage::Started) == Stage::Started;
+                let restarts = std::mem::replace(stage, HostStage::Started) == HostStage::Started;
                 let name = self.name(Host(host));
                 let text = format!("the program of {name} does not start: {failure:#}");
                 self.finish_program(host, running, Err(failure));

@@ -11,7 +11,7 @@ use couplet_core::hooks::simulator::FileLocks;
 use couplet_core::{Address, UnixAddress};
 
 use super::datagrams::Socket;
-use super::stream::Stage;
+use super::stream::EndStage;
 use super::{EndId, Host, Intake, Kernel, SimEvent, WorldAction};
 use crate::FIRST_DAY;
 use crate::faults::Fault;
@@ -408,7 +408,7 @@ impl Kernel {
         let left = self.queued_on_left_ports(host);
         for end in self.ends_of(host).into_iter().filter(|end| !left.contains(end)) {
             let mode = match self.end(end) {
-                Some(end) if end.stage == Stage::Queued => CloseMode::Reset,
+                Some(end) if end.stage == EndStage::Queued => CloseMode::Reset,
                 Some(end) => end.close_on_kill,
                 None => CloseMode::Normal,
             };
@@ -642,7 +642,7 @@ impl Kernel {
     /// Takes the next connection from a port's accept queue.
     pub(crate) fn accept(&mut self, host: u32, port: &Address) -> Option<EndId> {
         let end = self.host(host).listeners.get_mut(port)?.queue.pop_front()?;
-        self.set_stage(end, Stage::Open);
+        self.set_stage(end, EndStage::Open);
         Some(end)
     }
 

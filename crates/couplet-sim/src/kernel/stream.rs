@@ -27,7 +27,7 @@ use crate::trace::Label;
 use ledger::{Ledger, Stack};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum EndStage {
     /// The client's end, before it gets an answer.
     Connecting,
     /// The server's end: the SYN has arrived, and the SYN-ACK is not confirmed yet.
@@ -56,7 +56,7 @@ enum Health {
 pub(crate) struct End {
     pub(crate) host: u32,
     pub(crate) local: Address,
-    pub(crate) stage: Stage,
+    pub(crate) stage: EndStage,
     /// The driver's key.
     pub(crate) key: Option<Key>,
     /// An event of this end is already queued for its driver.
@@ -234,7 +234,7 @@ pub(crate) enum Read {
 }
 
 impl End {
-    fn new(host: u32, local: Address, stage: Stage) -> End {
+    fn new(host: u32, local: Address, stage: EndStage) -> End {
         End {
             host,
             local,
@@ -244,7 +244,7 @@ impl End {
             inbox: VecDeque::new(),
             unread: 0,
             fin: false,
-            health: if stage == Stage::Vanished { Health::Dead } else { Health::Alive },
+            health: if stage == EndStage::Vanished { Health::Dead } else { Health::Alive },
             blocked: false,
             heard: 0,
             close_on_kill: CloseMode::Normal,
@@ -257,7 +257,7 @@ impl End {
     }
 
     fn is_gone(&self) -> bool {
-        matches!(self.stage, Stage::Closed | Stage::Vanished)
+        matches!(self.stage, EndStage::Closed | EndStage::Vanished)
     }
 
     fn is_dead(&self) -> bool {
@@ -288,17 +288,17 @@ impl End {
     /// Whether the outcome of a connect is not yet reported to the driver, which reports it now.
     pub(crate) fn take_outcome(&mut self) -> bool {
         match self.stage {
-            Stage::Answered => {
-                self.stage = Stage::Open;
+            EndStage::Answered => {
+                self.stage = EndStage::Open;
                 true
             }
-            Stage::Connecting => self.error().is_some(),
+            EndStage::Connecting => self.error().is_some(),
             _ => false,
         }
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Answered | Stage::Open)
+        matches!(self.stage, EndStage::Answered | EndStage::Open)
     }
 
     fn has_event(&self) -> bool {
@@ -392,7 +392,7 @@ impl Conn {
         let [client, server] = &self.ends;
         let quiet = self.flows.iter().all(|flow| flow.flight.is_empty());
         let unheard = quiet && (client.is_dead() || client.is_gone());
-        server.stage == Stage::Answering && (server.is_dead() || unheard)
+        server.stage == EndStage::Answering && (server.is_dead() || unheard)
     }
 }
 
@@ -413,7 +413,7 @@ impl Kernel {
         Some(self.conn(id.conn)?.end(id.side))
     }
 
-    pub(super) fn set_stage(&mut self, id: EndId, stage: Stage) {
+    pub(super) fn set_stage(&mut self, id: EndId, stage: EndStage) {
         if let Some(end) = self.end(id) {
             end.stage = stage;
         }
@@ -446,7 +446,7 @@ impl Kernel {
                     let flying = flow.flight.len();
                     // A socket of the test has no driver that waits for the outcome.
                     let stage = match end.stage {
-                        Stage::Answered => Stage::Open,
+                        EndStage::Answered => EndStage::Open,
                         stage => stage,
                     };
                     format!(
@@ -480,7 +480,7 @@ impl Kernel {
         for (key, conn) in self.conns.iter() {
             for side in 0..2u8 {
                 let end = &conn.ends[side as usize];
-                if end.host == host && end.stage != Stage::Vanished {
+                if end.host == host && end.stage != EndStage::Vanished {
                     ends.push(EndId { conn: key, side });
                 }
             }
@@ -528,7 +528,7 @@ impl Kernel {
     fn reap(&mut self, id: Key) {
         let Some(conn) = self.conn(id) else { return };
         if conn.cannot_be_confirmed() {
-            conn.end(1).stage = Stage::Vanished;
+            conn.end(1).stage = EndStage::Vanished;
             conn.end(1).die();
         }
         let is_over = |side: usize| {

@@ -16,7 +16,7 @@ use couplet_core::{Address, UnixAddress};
 use super::super::hosts::no_descriptors;
 use super::super::{EndId, Kernel, SimEvent};
 use super::capture::Segment;
-use super::{Conn, End, Fin, Flow, Packet, Read, Stage};
+use super::{Conn, End, EndStage, Fin, Flow, Packet, Read};
 use crate::random::{Purpose, RandomStream, nanos};
 use crate::trace::{Label, TraceEvent};
 
@@ -52,8 +52,8 @@ impl Kernel {
             buffers: self.buffers,
             name,
             ends: [
-                End::new(from, local, Stage::Connecting),
-                End::new(host, to.clone(), Stage::Vanished),
+                End::new(from, local, EndStage::Connecting),
+                End::new(host, to.clone(), EndStage::Vanished),
             ],
             flows: [flow(0), flow(1)],
             tap,
@@ -76,7 +76,7 @@ impl Kernel {
         let key @ [a, b, n] = [u64::from(from), u64::from(to), u64::from(*to_it)];
         let flow =
             |side: u64| Flow::new(RandomStream::new(self.seed, Purpose::Flow, &[a, b, n, side]));
-        let end = |host: u32| End::new(host, name.clone(), Stage::Open);
+        let end = |host: u32| End::new(host, name.clone(), EndStage::Open);
         let conn = Conn {
             label,
             buffers: self.buffers,
@@ -245,8 +245,8 @@ impl Kernel {
         let is_pipe = matches!(end.local, Address::Pipe(_));
         let is_unread = end.unread > 0;
         // A pipe cannot be reset.
-        let aborts = (resets || is_unread || end.stage == Stage::Connecting) && !is_pipe;
-        end.stage = Stage::Closed;
+        let aborts = (resets || is_unread || end.stage == EndStage::Connecting) && !is_pipe;
+        end.stage = EndStage::Closed;
         end.key = None;
         end.inbox = VecDeque::new();
         if is_pipe {
@@ -301,7 +301,8 @@ impl Kernel {
         let Some(conn) = self.conn(id.conn) else { return };
         let end = conn.end(id.side);
         end.die();
-        let opens = end.stage == Stage::Closed && conn.end(1 - id.side).stage == Stage::Vanished;
+        let opens =
+            end.stage == EndStage::Closed && conn.end(1 - id.side).stage == EndStage::Vanished;
         conn.flow(id.side).drop_unsent();
         if opens {
             // The connect has not arrived, so there is no peer to reset.

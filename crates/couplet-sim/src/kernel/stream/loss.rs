@@ -9,7 +9,7 @@ use couplet_core::Address;
 
 use super::super::{EndId, Kernel, SimEvent};
 use super::capture::Segment;
-use super::{Fin, Health, Loss, Stage};
+use super::{EndStage, Fin, Health, Loss};
 use crate::Host;
 use crate::random::{Purpose, RandomStream};
 
@@ -96,7 +96,7 @@ impl Kernel {
             // notices.
             let now = self.now;
             let Some(conn) = self.conn(id.conn) else { return };
-            let connecting = conn.end(id.side).stage == Stage::Connecting;
+            let connecting = conn.end(id.side).stage == EndStage::Connecting;
             let is_dead = conn.end(id.side).is_dead();
             let flow = conn.flow(id.side);
             if is_dead || !(connecting || flow.buffered() > 0 || !flow.flight.is_empty()) {
@@ -114,7 +114,7 @@ impl Kernel {
         let Some(conn) = self.conn(id.conn) else { return };
         let half_closed = conn.end(id.side).fin && conn.flow(id.side).fin == Fin::No;
         let kind = match conn.end(id.side).stage {
-            Stage::Connecting => io::ErrorKind::ConnectionRefused,
+            EndStage::Connecting => io::ErrorKind::ConnectionRefused,
             // Linux reports EPIPE in CLOSE_WAIT.
             _ if half_closed => io::ErrorKind::BrokenPipe,
             _ => io::ErrorKind::ConnectionReset,
@@ -143,7 +143,7 @@ impl Kernel {
         flow.drop_unsent();
         flow.drop_waiting(now);
         let end = conn.end(id.side);
-        end.stage = Stage::Vanished;
+        end.stage = EndStage::Vanished;
         end.die();
         end.key = None;
         end.inbox.clear();

@@ -7,7 +7,7 @@ use couplet_core::driver::memory::Cut;
 
 use super::super::{EndId, Kernel, SimEvent};
 use super::capture::Segment;
-use super::{Fin, Flying, Health, Loss, Packet, Stage};
+use super::{EndStage, Fin, Flying, Health, Loss, Packet};
 use crate::Host;
 use crate::faults::Fault;
 
@@ -195,7 +195,7 @@ impl Kernel {
         if !self.has_backlog_room(host, &port) {
             return self.resend(id, Packet::Open);
         }
-        self.advance(id, Stage::Answering);
+        self.advance(id, EndStage::Answering);
         self.send_packet(other, Packet::Open);
     }
 
@@ -204,7 +204,7 @@ impl Kernel {
         let other = id.other();
         let Some(conn) = self.conn(id.conn) else { return };
         let (host, to) = (conn.end(1).host, conn.end(1).local.clone());
-        let knows = conn.end(1).stage == Stage::Answering;
+        let knows = conn.end(1).stage == EndStage::Answering;
         let Some(port) = self.listener_for(host, &to).filter(|_| knows) else {
             self.break_end(other, io::ErrorKind::ConnectionReset);
             return self.send_reset(id);
@@ -212,13 +212,13 @@ impl Kernel {
         if !self.has_backlog_room(host, &port) {
             return self.resend(id, Packet::Confirm);
         }
-        self.advance(id, Stage::Queued);
+        self.advance(id, EndStage::Queued);
         self.host(host).ends.insert(other);
         self.enqueue(host, port, other);
     }
 
     /// Moves the server's end of a connect to its next stage.
-    fn advance(&mut self, id: EndId, stage: Stage) {
+    fn advance(&mut self, id: EndId, stage: EndStage) {
         let now = self.now;
         if let Some(conn) = self.conn(id.conn) {
             conn.flow(0).loss = Loss::None;
@@ -252,9 +252,9 @@ impl Kernel {
         let mut answers = false;
         match packet {
             Packet::Open => {
-                answers = end.stage == Stage::Connecting;
+                answers = end.stage == EndStage::Connecting;
                 if answers {
-                    end.stage = Stage::Answered;
+                    end.stage = EndStage::Answered;
                 }
                 conn.flows[id.side as usize].loss = Loss::None;
             }
@@ -262,7 +262,7 @@ impl Kernel {
             Packet::Fin => end.fin = true,
             Packet::Data(data) => {
                 acks = data.len();
-                if end.stage == Stage::Closed {
+                if end.stage == EndStage::Closed {
                     broken = !matches!(end.local, Address::Pipe(_));
                 } else {
                     end.unread += data.len();
