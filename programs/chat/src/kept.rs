@@ -30,9 +30,9 @@ const CHECK: Duration = Duration::from_secs(1);
 const QUEUE: usize = 1024 * 1024;
 
 /// The lines of the chat, as its link writes and reads them.
-pub(crate) struct KeptLines(Rc<Shared>);
+pub(crate) struct KeptLines(Rc<SharedLines>);
 
-struct Shared {
+struct SharedLines {
     reactor: Reactor,
     log: Log,
     rooms: Rooms<Channel, String>,
@@ -70,7 +70,7 @@ impl KeptLines {
             patience: PATIENCE,
             queue: Limit { messages: 65_536, bytes: QUEUE },
         };
-        let shared = Rc::new(Shared {
+        let shared = Rc::new(SharedLines {
             reactor: bus.reactor().clone(),
             log: bus.log(LOG, limits)?,
             rooms: rooms.clone(),
@@ -129,7 +129,7 @@ impl KeptLines {
     }
 }
 
-fn confirmed(shared: &Weak<Shared>, number: u64, failure: Option<Failure>) {
+fn confirmed(shared: &Weak<SharedLines>, number: u64, failure: Option<Failure>) {
     let Some(shared) = shared.upgrade() else { return };
     let waited = shared.waiting.borrow_mut().remove(&number);
     if let Some(failure) = failure {
@@ -141,7 +141,7 @@ fn confirmed(shared: &Weak<Shared>, number: u64, failure: Option<Failure>) {
     }
 }
 
-impl Shared {
+impl SharedLines {
     /// Reports that the log keeps no lines, or keeps them again, unless the bus reports that: the
     /// log has no event for it.
     fn check_later(self: &Rc<Self>) {
