@@ -157,7 +157,7 @@ async fn fetch(reactor: &Reactor, client: &Client, options: &HttpGet) -> Result<
         );
         return Err(said(&problem));
     }
-    let mut output = Output::new(reactor, options)?;
+    let mut output = ResponseOutput::new(reactor, options)?;
     let status = answer.status();
     if options.include || is_head {
         output.gathered.extend_from_slice(&head_of(&answer));
@@ -183,7 +183,7 @@ fn packed(headers: &HeaderMap) -> Option<String> {
 
 /// Writes in another thread, because the output may block. Pieces are gathered while a write is in
 /// progress, and leave together.
-struct Output {
+struct ResponseOutput {
     reactor: Reactor,
     // Bound: nothing is held here; the sink is a file, or stdout.
     sink: Sink,
@@ -197,11 +197,11 @@ struct Output {
     end: Option<Result<(), BodyError>>,
 }
 
-impl Output {
-    fn new(reactor: &Reactor, options: &HttpGet) -> Result<Output, Exit> {
+impl ResponseOutput {
+    fn new(reactor: &Reactor, options: &HttpGet) -> Result<ResponseOutput, Exit> {
         let ((sink, name), gathered) = (sink(options)?, BytesMut::new());
         let reactor = reactor.clone();
-        Ok(Output { reactor, sink, name, gathered, quiet: 0, writing: None, end: None })
+        Ok(ResponseOutput { reactor, sink, name, gathered, quiet: 0, writing: None, end: None })
     }
 
     /// Prints a body; ready with the body's outcome once everything is written.

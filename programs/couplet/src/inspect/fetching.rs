@@ -52,7 +52,7 @@ pub(crate) struct Inspect {
     #[arg(value_name = "URL|PID|FILE", value_parser = target)]
     target: Target,
     #[command(flatten)]
-    output: Output,
+    output: OutputChoice,
     /// Print at most this many rows of each view
     #[arg(long, value_name = "N", default_value_t = ROWS)]
     rows: usize,
@@ -61,7 +61,7 @@ pub(crate) struct Inspect {
 /// The options that choose the output.
 #[derive(Args, Debug)]
 #[group(multiple = false)]
-struct Output {
+struct OutputChoice {
     /// Print the state as JSON, as the inspector sends it
     #[arg(long)]
     json: bool,
@@ -109,18 +109,18 @@ enum Wanted<'a> {
     Packets(&'a Path),
 }
 
-impl Output {
+impl OutputChoice {
     fn wanted(&self) -> Wanted<'_> {
         match self {
-            Output { json: true, .. } => Wanted::Json,
-            Output { check: true, .. } => Wanted::Check,
-            Output { trace: true, .. } => Wanted::Trace,
-            Output { jsonl: true, .. } => Wanted::Lines,
-            Output { open: true, .. } => Wanted::Page,
-            Output { record: Some(file), .. } => Wanted::Record(file),
-            Output { pcap: Some(file), .. } => Wanted::Packets(file),
-            Output { once: true, .. } => Wanted::Text,
-            Output { record: None, .. } => Wanted::View,
+            OutputChoice { json: true, .. } => Wanted::Json,
+            OutputChoice { check: true, .. } => Wanted::Check,
+            OutputChoice { trace: true, .. } => Wanted::Trace,
+            OutputChoice { jsonl: true, .. } => Wanted::Lines,
+            OutputChoice { open: true, .. } => Wanted::Page,
+            OutputChoice { record: Some(file), .. } => Wanted::Record(file),
+            OutputChoice { pcap: Some(file), .. } => Wanted::Packets(file),
+            OutputChoice { once: true, .. } => Wanted::Text,
+            OutputChoice { record: None, .. } => Wanted::View,
         }
     }
 }
