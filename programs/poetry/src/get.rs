@@ -298,7 +298,7 @@ enum FetchOutcome {
 /// The poems that have arrived, in the order of the addresses.
 struct Collection {
     // Bound: one for each address of the command line.
-    outputs: Vec<Output>,
+    outputs: Vec<PoemOutput>,
     /// Index of the first output that was not passed to the printer.
     next: usize,
     whole: usize,
@@ -310,7 +310,7 @@ struct Collection {
 }
 
 /// One address's contribution to stdout.
-enum Output {
+enum PoemOutput {
     Pending,
     Ready(Bytes),
     /// There is no poem, or it was passed to the printer.
@@ -319,7 +319,7 @@ enum Output {
 
 impl Collection {
     fn new(count: usize, printer: Printer) -> Rc<RefCell<Collection>> {
-        let outputs = (0..count).map(|_| Output::Pending).collect();
+        let outputs = (0..count).map(|_| PoemOutput::Pending).collect();
         let printer = Some(printer);
         Rc::new(RefCell::new(Collection {
             outputs,
@@ -344,18 +344,18 @@ impl Collection {
             FetchOutcome::Poem(poem) | FetchOutcome::Untransformed(poem) => {
                 self.whole += 1;
                 self.bytes += poem.len();
-                Output::Ready(poem)
+                PoemOutput::Ready(poem)
             }
             FetchOutcome::Nothing => {
                 self.failed += 1;
-                Output::Done
+                PoemOutput::Done
             }
         };
         while let Some(output) = self.outputs.get_mut(self.next)
-            && !matches!(output, Output::Pending)
+            && !matches!(output, PoemOutput::Pending)
         {
-            let output = std::mem::replace(output, Output::Done);
-            if let (Output::Ready(poem), Some(printer)) = (output, &self.printer) {
+            let output = std::mem::replace(output, PoemOutput::Done);
+            if let (PoemOutput::Ready(poem), Some(printer)) = (output, &self.printer) {
                 printer.print(poem);
             }
             self.next += 1;

@@ -33,13 +33,13 @@ struct PrintState {
     /// The first is being printed.
     // Unbounded: poems that `Collection` had in memory already, each within --max-bytes.
     waiting: VecDeque<Bytes>,
-    stage: Stage,
+    stage: PrinterStage,
     waker: Option<Waker>,
 }
 
 /// The life of the printing thread.
 #[derive(Default)]
-enum Stage {
+enum PrinterStage {
     #[default]
     Open,
     /// The [`Printer`] was dropped: the thread ends once everything is printed.
@@ -70,8 +70,8 @@ impl Printer {
 impl Drop for Printer {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        if matches!(state.stage, Stage::Open) {
-            state.stage = Stage::Closing;
+        if matches!(state.stage, PrinterStage::Open) {
+            state.stage = PrinterStage::Closing;
         }
         drop(state);
         self.0.more.notify_one();
@@ -84,8 +84,9 @@ impl PrintQueue {
     }
 
     fn next(&self) -> Option<Bytes> {
-        let waits =
-            |state: &mut PrintState| state.waiting.is_empty() && matches!(state.stage, Stage::Open);
+        let waits = |state: &mut PrintState| {
+            state.waiting.is_empty() && matches!(state.stage, PrinterStage::Open)
+        };
         let state = self.more.wait_while(self.lock(), waits);
         state.unwrap_or_else(PoisonError::into_inner).waiting.front().cloned()
     }
@@ -109,7 +110,7 @@ impl PrintQueue {
             self.less.notify_all();
         }
         let mut state = self.lock();
-        state.stage = Stage::Ended(Some(outcome));
+        state.stage = PrinterStage::Ended(Some(outcome));
         self.less.notify_all();
         let waker = state.waker.take();
         drop(state);
@@ -124,7 +125,7 @@ impl Printed {
     #[expect(clippy::disallowed_methods, reason = "the program ends, and its loop has")]
     pub(crate) fn settle(&self, at_most: Duration) {
         let waits = |state: &mut PrintState| {
-            !matches!(state.stage, Stage::Ended(_)) && !state.waiting.is_empty()
+            !matches!(state.stage, PrinterStage::Ended(_)) && !state.waiting.is_empty()
         };
         drop(self.0.less.wait_timeout_while(self.0.lock(), at_most, waits));
     }
@@ -135,7 +136,7 @@ impl Future for Printed {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
-        if let Stage::Ended(outcome) = &mut state.stage
+        if let PrinterStage::Ended(outcome) = &mut state.stage
             && let Some(outcome) = outcome.take()
         {
             return Poll::Ready(outcome);
