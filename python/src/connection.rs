@@ -129,7 +129,7 @@ fn start_tls(transport: &Transport, layer: Tethered<Tls>) {
 
 /// How far the connection has come: Twisted's `connected` and `disconnected`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Stage {
+enum ConnectionStage {
     #[default]
     Connecting,
     Connected,
@@ -212,7 +212,7 @@ struct ConnectionState {
     producer: Option<Py<PyAny>>,
     encryption: Encryption,
     producing: Producing,
-    stage: Stage,
+    stage: ConnectionStage,
     closing: Closing,
     is_write_lost: bool,
     reading: Reading,
@@ -253,7 +253,7 @@ impl ConnectionState {
     }
 
     fn is_connected(&self) -> bool {
-        self.stage == Stage::Connected
+        self.stage == ConnectionStage::Connected
     }
 
     fn is_disconnecting(&self) -> bool {
@@ -277,11 +277,11 @@ impl ConnectionState {
     }
 
     /// Enters or leaves a stage, as when Python sets its attribute.
-    fn set_stage(&mut self, stage: Stage, on: bool) {
+    fn set_stage(&mut self, stage: ConnectionStage, on: bool) {
         if on {
             self.stage = stage;
         } else if self.stage == stage {
-            self.stage = Stage::Connecting;
+            self.stage = ConnectionStage::Connecting;
         }
     }
 
@@ -495,7 +495,7 @@ impl Connection {
 
     /// Whether the end was reported to the protocol.
     pub(crate) fn is_lost(&self) -> bool {
-        self.state().stage == Stage::Disconnected
+        self.state().stage == ConnectionStage::Disconnected
     }
 
     pub(crate) fn adopt(
@@ -545,7 +545,7 @@ impl Connection {
     pub(crate) fn attach(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<LoopShared>) {
         let this = slf.get();
         let mut state = this.state();
-        if state.stage == Stage::Disconnected {
+        if state.stage == ConnectionStage::Disconnected {
             return match state.is_aborted() {
                 true => transport.abort_connection(),
                 false => transport.lose_connection(),
@@ -888,7 +888,7 @@ impl Connection {
         }
         Connection::deliver_held_loss(slf);
         let mut state = slf.get().state();
-        if state.stage == Stage::Disconnected || state.is_aborted() {
+        if state.stage == ConnectionStage::Disconnected || state.is_aborted() {
             return Ok(());
         }
         state.closing = Closing::Aborted { dropped: state.unsent() };
@@ -1037,7 +1037,7 @@ impl Connection {
         }
         slf.call_method0(intern!(py, "_keepNames"))?;
         let mut state = slf.get().state();
-        state.stage = Stage::Disconnected;
+        state.stage = ConnectionStage::Disconnected;
         let is_aborted = state.is_aborted();
         let home = state.home.take();
         let (producer, protocol) = (state.producer.take(), state.protocol.take());
@@ -1287,7 +1287,7 @@ impl Connection {
 
     #[setter(connected)]
     fn set_connected(&self, on: i64) {
-        self.state().set_stage(Stage::Connected, on != 0);
+        self.state().set_stage(ConnectionStage::Connected, on != 0);
     }
 
     #[getter(disconnected)]
@@ -1297,7 +1297,7 @@ impl Connection {
 
     #[setter(disconnected)]
     fn set_disconnected(&self, on: i64) {
-        self.state().set_stage(Stage::Disconnected, on != 0);
+        self.state().set_stage(ConnectionStage::Disconnected, on != 0);
     }
 
     #[getter(disconnecting)]

@@ -43,12 +43,12 @@ struct Open {
     /// A duplicate of Python's.
     socket: Arc<Socket>,
     is_connected: bool,
-    stage: Stage,
+    stage: DatagramsStage,
     peers: Peers,
     answers: Answers,
 }
 
-enum Stage {
+enum DatagramsStage {
     Paused,
     Reading(Seated<couplet::Watch<Arc<Socket>>>),
     /// The program has stopped the port, which receives nothing more.
@@ -106,7 +106,7 @@ impl Datagrams {
             seat: seat.clone(),
             socket: Arc::new(socket.map_err(system_error)?),
             is_connected: false,
-            stage: Stage::Paused,
+            stage: DatagramsStage::Paused,
             peers: Peers::default(),
             answers: Answers::default(),
         });
@@ -114,13 +114,14 @@ impl Datagrams {
     }
 
     fn is_reading(&self) -> bool {
-        self.state().as_ref().is_some_and(|open| matches!(open.stage, Stage::Reading(_)))
+        self.state().as_ref().is_some_and(|open| matches!(open.stage, DatagramsStage::Reading(_)))
     }
 
     /// Begins to deliver a datagram of this sender, unless the program has stopped the port.
     fn begin(&self, py: Python<'_>, from: &Py<PyAny>, name: &Name) -> bool {
         let mut state = self.state();
-        let Some(open) = state.as_mut().filter(|open| !matches!(open.stage, Stage::Stopping))
+        let Some(open) =
+            state.as_mut().filter(|open| !matches!(open.stage, DatagramsStage::Stopping))
         else {
             return false;
         };
@@ -178,7 +179,7 @@ impl Datagrams {
     }
 
     /// Enters a stage, and ends the watch of the one before.
-    fn enter(&self, py: Python<'_>, stage: Stage) -> PyResult<()> {
+    fn enter(&self, py: Python<'_>, stage: DatagramsStage) -> PyResult<()> {
         let Some(before) =
             self.state().as_mut().map(|open| std::mem::replace(&mut open.stage, stage))
         else {
@@ -307,8 +308,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn stop(py: Python<'_>, stage: Stage) -> PyResult<()> {
-    let Stage::Reading(watch) = stage else { return Ok(()) };
+fn stop(py: Python<'_>, stage: DatagramsStage) -> PyResult<()> {
+    let DatagramsStage::Reading(watch) = stage else { return Ok(()) };
     watch.with(py, |watch, _| {
         watch.stop().detach();
         Ok(())
@@ -378,7 +379,9 @@ impl Datagrams {
     fn start_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let (seat, socket) = match &*slf.get().state() {
-            Some(Open { stage: Stage::Paused, seat, socket, .. }) => (seat.clone(), socket.clone()),
+            Some(Open { stage: DatagramsStage::Paused, seat, socket, .. }) => {
+                (seat.clone(), socket.clone())
+            }
             _ => return Ok(()),
         };
         let this = slf.clone().unbind();
@@ -394,12 +397,12 @@ impl Datagrams {
             });
             watch.map(Some).map_err(system_error)
         })?;
-        slf.get().enter(py, Stage::Reading(watch))
+        slf.get().enter(py, DatagramsStage::Reading(watch))
     }
 
     #[pyo3(name = "stopReading")]
     fn stop_reading(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_reading() { self.enter(py, Stage::Paused) } else { Ok(()) }
+        if self.is_reading() { self.enter(py, DatagramsStage::Paused) } else { Ok(()) }
     }
 
     #[getter(_isReading)]
@@ -428,7 +431,7 @@ impl Datagrams {
     /// Called when the program stops the port.
     fn _stop(&self, py: Python<'_>) -> PyResult<()> {
         self.send_answers(py);
-        self.enter(py, Stage::Stopping)
+        self.enter(py, DatagramsStage::Stopping)
     }
 
     /// Closes the duplicate of the socket.

@@ -91,7 +91,7 @@ impl PartialEq for Timer {
 impl Eq for Timer {}
 
 #[derive(Default)]
-enum Stage {
+enum HandleStage {
     /// The context in which to call the callback, the callback, and its arguments.
     Pending(Py<PyTuple>),
     #[default]
@@ -102,7 +102,7 @@ enum Stage {
 /// A requested call. `asyncio.Handle`.
 #[pyclass(frozen, subclass, weakref, module = "couplet_twisted._couplet")]
 pub(crate) struct Handle {
-    stage: Mutex<Stage>,
+    stage: Mutex<HandleStage>,
     ready: Py<Ready>,
 }
 
@@ -134,12 +134,12 @@ fn now(py: Python<'_>) -> PyResult<f64> {
 }
 
 impl Handle {
-    fn stage(&self) -> MutexGuard<'_, Stage> {
+    fn stage(&self) -> MutexGuard<'_, HandleStage> {
         locked(&self.stage)
     }
 
     fn is_cancelled(&self) -> bool {
-        matches!(*self.stage(), Stage::Cancelled)
+        matches!(*self.stage(), HandleStage::Cancelled)
     }
 
     /// Makes the call, unless it was made or cancelled.
@@ -149,10 +149,10 @@ impl Handle {
     /// An exception that ends the loop.
     fn run(slf: &Bound<'_, Handle>) -> PyResult<()> {
         let (py, mut stage) = (slf.py(), slf.get().stage());
-        if !matches!(*stage, Stage::Pending(..)) {
+        if !matches!(*stage, HandleStage::Pending(..)) {
             return Ok(());
         }
-        let Stage::Pending(call) = std::mem::take(&mut *stage) else { return Ok(()) };
+        let HandleStage::Pending(call) = std::mem::take(&mut *stage) else { return Ok(()) };
         drop(stage);
         // Without a method object of the context.
         static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -175,8 +175,8 @@ impl Handle {
 impl Handle {
     /// Cancels the call, if it was not made yet.
     fn cancel(slf: &Bound<'_, Self>) {
-        let before = std::mem::replace(&mut *slf.get().stage(), Stage::Cancelled);
-        if matches!(before, Stage::Pending(..)) && slf.is_instance_of::<TimerHandle>() {
+        let before = std::mem::replace(&mut *slf.get().stage(), HandleStage::Cancelled);
+        if matches!(before, HandleStage::Pending(..)) && slf.is_instance_of::<TimerHandle>() {
             slf.get().ready.get().timer_cancelled();
         }
         drop(before);
@@ -199,7 +199,7 @@ impl Handle {
     #[getter]
     fn _callback<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match &*self.stage() {
-            Stage::Pending(call) => call.bind(py).get_item(1).map(Some),
+            HandleStage::Pending(call) => call.bind(py).get_item(1).map(Some),
             _ => Ok(None),
         }
     }
@@ -207,7 +207,7 @@ impl Handle {
     /// The context of the call; `None` once it was made or cancelled.
     fn get_context<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match &*self.stage() {
-            Stage::Pending(call) => call.bind(py).get_item(0).map(Some),
+            HandleStage::Pending(call) => call.bind(py).get_item(0).map(Some),
             _ => Ok(None),
         }
     }
@@ -216,12 +216,12 @@ impl Handle {
         static FORMAT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let (py, mut text) = (slf.py(), format!("<{}", slf.get_type().name()?));
         let call = match &*slf.get().stage() {
-            Stage::Pending(call) => Some(call.clone_ref(py)),
-            Stage::Cancelled => {
+            HandleStage::Pending(call) => Some(call.clone_ref(py)),
+            HandleStage::Cancelled => {
                 text += " cancelled";
                 None
             }
-            Stage::Called => None,
+            HandleStage::Called => None,
         };
         if let Ok(timer) = slf.cast::<TimerHandle>() {
             text += &format!(" when={}", timer.get().when);
@@ -237,7 +237,7 @@ impl Handle {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.ready)?;
         if let Ok(stage) = self.stage.try_lock()
-            && let Stage::Pending(call) = &*stage
+            && let HandleStage::Pending(call) = &*stage
         {
             visit.call(call)?;
         }
@@ -258,7 +258,7 @@ impl TimerHandle {
     }
 }
 
-/// The items of a [`Stage::Pending`].
+/// The items of a [`HandleStage::Pending`].
 struct Call<'py> {
     context: Option<Bound<'py, PyAny>>,
     args: BoundTupleIterator<'py>,
@@ -284,7 +284,7 @@ fn stage(
     args: Bound<'_, PyTuple>,
     callback: Option<Bound<'_, PyAny>>,
     context: Option<Bound<'_, PyAny>>,
-) -> PyResult<Mutex<Stage>> {
+) -> PyResult<Mutex<HandleStage>> {
     static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if callback.is_none() && args.is_empty() {
         return Err(PyTypeError::new_err("a callback is missing"));
@@ -298,7 +298,7 @@ fn stage(
         None => args,
     };
     let call = PyTuple::new(py, Call { context: Some(context), args: args.iter() })?;
-    Ok(Mutex::new(Stage::Pending(call.unbind())))
+    Ok(Mutex::new(HandleStage::Pending(call.unbind())))
 }
 
 impl Ready {
@@ -476,7 +476,11 @@ impl Ready {
         timers.heap.push(Timer { when, number, handle });
     }
 
-    fn add(slf: &Bound<'_, Self>, when: f64, stage: Mutex<Stage>) -> PyResult<Py<TimerHandle>> {
+    fn add(
+        slf: &Bound<'_, Self>,
+        when: f64,
+        stage: Mutex<HandleStage>,
+    ) -> PyResult<Py<TimerHandle>> {
         let py = slf.py();
         let handle = Handle { stage, ready: slf.clone().unbind() };
         let made = Py::new(py, (TimerHandle { when }, handle))?;

@@ -75,7 +75,7 @@ struct PythonCall {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Stage {
+enum DelayedCallStage {
     #[default]
     Waiting,
     /// A turn found the call due and queued it.
@@ -94,7 +94,7 @@ struct CallState {
     what: Option<PythonCall>,
     /// When the call is due, by its own clock.
     time: f64,
-    stage: Stage,
+    stage: DelayedCallStage,
     /// Whether a cancelled call keeps its description; `None` follows Twisted's class.
     debug: Option<bool>,
     /// In debug mode, the stack of its creation, as lines.
@@ -148,8 +148,8 @@ fn from_now(shared: &LoopShared, delay: f64) -> Duration {
 
 impl CallState {
     fn mark_due(&mut self) {
-        if self.stage == Stage::Waiting {
-            self.stage = Stage::Due;
+        if self.stage == DelayedCallStage::Waiting {
+            self.stage = DelayedCallStage::Due;
         }
     }
 }
@@ -229,7 +229,7 @@ impl DelayedCall {
             due.get().state().mark_due();
             shared.queue(move |py, shared| DelayedCall::make(&due, py, shared));
         });
-        state.stage = Stage::Waiting;
+        state.stage = DelayedCallStage::Waiting;
         state.timer = Some(Tethered::new(timer));
     }
 
@@ -240,11 +240,11 @@ impl DelayedCall {
     /// Makes a due call, unless it was moved, made or cancelled meanwhile.
     fn make(call: &Py<DelayedCall>, py: Python<'_>, shared: &LoopShared) {
         let mut state = call.get().state();
-        if state.stage != Stage::Due {
+        if state.stage != DelayedCallStage::Due {
             return;
         }
         let Some(PythonCall { function, args, kw, .. }) = state.what.take() else { return };
-        state.stage = Stage::Called;
+        state.stage = DelayedCallStage::Called;
         let (timer, number) = (state.timer.take(), state.number);
         drop(state);
         drop((timer, shared.timers.take(number)));
@@ -264,9 +264,9 @@ impl DelayedCall {
         static CANCELLED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static CALLED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let (name, cell) = match state.stage {
-            Stage::Cancelled => ("AlreadyCancelled", &CANCELLED),
-            Stage::Called => ("AlreadyCalled", &CALLED),
-            Stage::Waiting | Stage::Due => return Ok(f(&mut state)),
+            DelayedCallStage::Cancelled => ("AlreadyCancelled", &CANCELLED),
+            DelayedCallStage::Called => ("AlreadyCalled", &CALLED),
+            DelayedCallStage::Waiting | DelayedCallStage::Due => return Ok(f(&mut state)),
         };
         drop(state);
         let class = cell.import(py, "twisted.internet.error", name)?;
@@ -340,7 +340,7 @@ impl DelayedCall {
     /// Cancels the call.
     fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, call) = (slf.py(), slf.get());
-        call.pending(py, |state| state.stage = Stage::Cancelled)?;
+        call.pending(py, |state| state.stage = DelayedCallStage::Cancelled)?;
         if call.is_debugged(py)? {
             let repr = slf.repr()?.into_any().unbind();
             call.state().repr = Some(repr);
@@ -375,7 +375,7 @@ impl DelayedCall {
 
     /// Whether the call is pending.
     fn active(&self) -> bool {
-        matches!(self.state().stage, Stage::Waiting | Stage::Due)
+        matches!(self.state().stage, DelayedCallStage::Waiting | DelayedCallStage::Due)
     }
 
     /// The current time, by the clock of [`get_time`](DelayedCall::get_time).
@@ -390,12 +390,12 @@ impl DelayedCall {
 
     #[getter]
     fn called(&self) -> u8 {
-        (self.state().stage == Stage::Called).into()
+        (self.state().stage == DelayedCallStage::Called).into()
     }
 
     #[getter]
     fn cancelled(&self) -> u8 {
-        (self.state().stage == Stage::Cancelled).into()
+        (self.state().stage == DelayedCallStage::Cancelled).into()
     }
 
     #[getter]

@@ -20,10 +20,10 @@ pub struct Call {
     mailbox: Arc<Mailbox>,
     /// `None` after the first poll.
     function: Option<Function>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<CallProgress>>,
 }
 
-enum State {
+enum CallProgress {
     Waiting { waker: Option<Waker>, deferred: Option<Py<PyAny>> },
     Ready(PyResult<Py<PyAny>>),
     Over,
@@ -31,7 +31,7 @@ enum State {
 
 impl Call {
     pub(crate) fn new(mailbox: &Arc<Mailbox>, function: Function) -> Call {
-        let state = State::Waiting { waker: None, deferred: None };
+        let state = CallProgress::Waiting { waker: None, deferred: None };
         Call {
             mailbox: mailbox.clone(),
             function: Some(function),
@@ -45,7 +45,7 @@ impl Call {
         let begin: Function = Box::new(move |py, _| {
             // A cancelled future is dropped a little later, in another thread.
             if promise.is_none_or(|promise| promise.is_pending())
-                && matches!(*locked(&state), State::Waiting { .. })
+                && matches!(*locked(&state), CallProgress::Waiting { .. })
                 && let Err(error) = ask(py, function, &state)
             {
                 answer(&state, Err(error));
@@ -64,21 +64,23 @@ impl Future for Call {
             self.begin(function);
         }
         let mut state = locked(&self.state);
-        match mem::replace(&mut *state, State::Over) {
-            State::Waiting { deferred, .. } => {
-                *state = State::Waiting { waker: Some(context.waker().clone()), deferred };
+        match mem::replace(&mut *state, CallProgress::Over) {
+            CallProgress::Waiting { deferred, .. } => {
+                *state = CallProgress::Waiting { waker: Some(context.waker().clone()), deferred };
                 Poll::Pending
             }
-            State::Ready(result) => Poll::Ready(result),
-            State::Over => Poll::Ready(Err(PyRuntimeError::new_err("the call has already ended"))),
+            CallProgress::Ready(result) => Poll::Ready(result),
+            CallProgress::Over => {
+                Poll::Ready(Err(PyRuntimeError::new_err("the call has already ended")))
+            }
         }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let state = mem::replace(&mut *locked(&self.state), State::Over);
-        if let State::Waiting { deferred: Some(deferred), .. } = state {
+        let state = mem::replace(&mut *locked(&self.state), CallProgress::Over);
+        if let CallProgress::Waiting { deferred: Some(deferred), .. } = state {
             let cancel: Function = Box::new(move |py, _| deferred.call_method0(py, "cancel"));
             self.mailbox.call(None, cancel);
         }
@@ -86,12 +88,12 @@ impl Drop for Call {
 }
 
 /// Calls the function and awaits its result.
-fn ask(py: Python<'_>, function: Function, state: &Arc<Mutex<State>>) -> PyResult<()> {
+fn ask(py: Python<'_>, function: Function, state: &Arc<Mutex<CallProgress>>) -> PyResult<()> {
     static MAYBE_DEFERRED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let maybe_deferred = MAYBE_DEFERRED.import(py, "twisted.internet.defer", "maybeDeferred")?;
     let asked = maybe_deferred.call1((Once::make(py, function)?,))?;
     let is_dropped = match &mut *locked(state) {
-        State::Waiting { deferred, .. } => {
+        CallProgress::Waiting { deferred, .. } => {
             *deferred = Some(asked.clone().unbind());
             false
         }
@@ -117,11 +119,11 @@ fn ask(py: Python<'_>, function: Function, state: &Arc<Mutex<State>>) -> PyResul
 }
 
 /// Ends a call, if it was not dropped.
-fn answer(state: &Mutex<State>, result: PyResult<Py<PyAny>>) {
+fn answer(state: &Mutex<CallProgress>, result: PyResult<Py<PyAny>>) {
     let mut state = locked(state);
-    let State::Waiting { waker, deferred } = &mut *state else { return };
+    let CallProgress::Waiting { waker, deferred } = &mut *state else { return };
     let (waker, deferred) = (waker.take(), deferred.take());
-    *state = State::Ready(result);
+    *state = CallProgress::Ready(result);
     drop(state);
     drop(deferred);
     if let Some(waker) = waker {
