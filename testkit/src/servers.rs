@@ -145,7 +145,7 @@ impl Drop for Server {
 }
 
 /// A process, and its log until it was ready.
-type Output = (Child, Vec<String>);
+type StartedServer = (Child, Vec<String>);
 
 /// Sends a signal to a server, and waits for its end.
 pub fn end(child: &mut Child, by: Signal) {
@@ -172,7 +172,7 @@ pub fn on_free_port<T>(start: impl Fn(u16) -> Result<T, String>) -> T {
 }
 
 /// Starts the program, and waits until it is ready.
-fn serve(program: &str, arguments: &[String], port: &str, ready: &str) -> Output {
+fn serve(program: &str, arguments: &[String], port: &str, ready: &str) -> StartedServer {
     let served = try_serve(program, arguments, port, ready);
     served.unwrap_or_else(|said| panic!("it does not start: {said}"))
 }
@@ -182,7 +182,7 @@ fn try_serve(
     arguments: &[String],
     port: &str,
     ready: &str,
-) -> Result<Output, String> {
+) -> Result<StartedServer, String> {
     let mut serve = Command::new(program);
     serve.args(arguments).arg(port);
     let path = std::env::var("PATH").unwrap_or_default();
@@ -196,7 +196,7 @@ fn try_serve(
 /// # Errors
 ///
 /// The log, if the server ends before.
-pub fn started(mut serve: Command, ready: &str) -> Result<Output, String> {
+pub fn started(mut serve: Command, ready: &str) -> Result<StartedServer, String> {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     // Some servers log to stdout, others to stderr.
     let output = writer.try_clone().expect("a descriptor");

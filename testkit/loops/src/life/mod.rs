@@ -18,7 +18,7 @@ use couplet::testing::Manner;
 use couplet::{DelayedCall, Reason, Transport};
 
 pub use dice::Dice;
-use stage::Stage;
+use stage::LifeStage;
 use under::World;
 
 /// Maximum steps of a life from a seed.
@@ -114,7 +114,7 @@ impl Life {
     }
 
     fn live_in_its_world(self: &Rc<Life>, manner: Manner) -> String {
-        let mut stage = Stage::new(self, manner);
+        let mut stage = LifeStage::new(self, manner);
         for _ in 0..self.steps() {
             if self.dice.are_spent() {
                 break;

@@ -16,7 +16,7 @@ use super::under::Under;
 use super::{LOW_MARK, Life, PANIC, bytes_at};
 
 /// One life and its world.
-pub(super) struct Stage {
+pub(super) struct LifeStage {
     life: Rc<Life>,
     l: Loop,
     network: Network,
@@ -25,8 +25,8 @@ pub(super) struct Stage {
     is_accepted: bool,
 }
 
-impl Stage {
-    pub(super) fn new(life: &Rc<Life>, manner: Manner) -> Stage {
+impl LifeStage {
+    pub(super) fn new(life: &Rc<Life>, manner: Manner) -> LifeStage {
         let (driver, network) = Memory::new(manner, life.roll(usize::MAX) as u64);
         network.set_cut([Cut::Whole, Cut::Most(1000), Cut::Random(5000)][life.roll(3)]);
         network.set_capacity([64 * 1024, 5000, 500][life.roll(3)]);
@@ -62,7 +62,7 @@ impl Stage {
         if let Some(port) = port {
             port.stop_listening().expect("the port listens").detach();
         }
-        Stage { life: life.clone(), l, network, peer, under, is_accepted }
+        LifeStage { life: life.clone(), l, network, peer, under, is_accepted }
     }
 
     fn transport(&self) -> Transport {
