@@ -3,6 +3,7 @@
 #
 #     laws/run.sh             # every break
 #     laws/run.sh 3 9-a-row   # those whose names begin so
+#     laws/run.sh --list      # only applies each edit, and prints its description
 #
 # A break is a file in breaks/: a description, an edit, and the tests that are expected to fail. It is
 # applied to a copy of the working tree, must compile, and is reverted. The script fails if no test
@@ -118,6 +119,19 @@ one() { # FILE: prints the tests that notice the break, or an error
 }
 
 take_copy
+if [ "${1:-}" = --list ]; then
+    for file in "$here"/breaks/*.sh; do
+        (
+            # shellcheck disable=SC1090
+            source "$file"
+            revert
+            apply
+            ! git diff --quiet || die "$file changes nothing"
+            printf '%s: %s\n' "$(basename "$file" .sh)" "$broken"
+        )
+    done
+    exit
+fi
 build
 (reads tidy) >"$log" 2>&1 || die "red before anything is broken: $(tail -n 20 "$log")"
 tried=0

@@ -1,3 +1,3 @@
 broken='bytes lent to a task of a stream stay lent after the call that lent them'
-apply() { swap crates/couplet-os/src/lend.rs '^                self\.0\.rest\.set\(self\.1\);$' ''; }
+apply() { swap crates/couplet-os/src/lend.rs 'let left = self\.rest\.take\(\);' 'let left = self.rest.get();'; }
 notice() { runs streams::; }

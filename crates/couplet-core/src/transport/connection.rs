@@ -262,10 +262,14 @@ impl Life {
         }
     }
 
-    /// Drops the user's objects of a closed connection: protocol and layers.
-    pub(crate) fn retire(&mut self) {
+    fn drop_protocol(&mut self) {
         let protocol = std::mem::replace(&mut self.protocol, Box::new(PlaceholderProtocol));
         discard("drop of a protocol", protocol);
+    }
+
+    /// Drops the user's objects of a closed connection: protocol and layers.
+    pub(crate) fn retire(&mut self) {
+        self.drop_protocol();
         self.layered = None;
         if let Some(cell) = self.cell_mut() {
             cell.retire();
@@ -767,8 +771,7 @@ impl Life {
 
     /// Another process has the connection. The protocol is dropped.
     pub(crate) fn leave(&mut self) {
-        let protocol = std::mem::replace(&mut self.protocol, Box::new(PlaceholderProtocol));
-        discard("drop of a protocol", protocol);
+        self.drop_protocol();
         self.transport.cell.set_expected_reason(Reason::HandedOver);
         self.close(CloseMode::Normal);
     }
