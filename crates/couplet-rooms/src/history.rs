@@ -187,9 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn c191_the_defaults_keep_1_mib_for_10_minutes_once_a_count_is_set() {
-        let options = RoomOptions::default();
-        assert_eq!(options.history_messages, 0);
-        assert_eq!((options.history_bytes, options.history_time), (1 << 20, SECOND * 600));
+    fn c191_a_room_has_no_history_by_default() {
+        let (history, _) = history(&RoomOptions::default(), 5);
+        assert!(history.is_empty() && history.bytes() == 0);
     }
 }

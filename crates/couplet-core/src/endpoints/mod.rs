@@ -400,7 +400,8 @@ impl Reactor {
     pub fn listen<K>(
         &self,
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
-        factory: impl IntoFactory<K>,
+        // The compiler shows the next line when a closure moves its protocol out.
+        factory: impl IntoFactory<K>, // makes a new protocol for each connection: `|| Echo::new()`
     ) -> Result<Port> {
         let factory = ErasedFactory::new(factory.into_factory());
         endpoint.into_endpoint()?.listen(self, factory)

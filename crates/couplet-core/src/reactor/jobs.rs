@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::records::Records;
+use super::remote::ForThread;
 use crate::defer::{Deferred, Failure, Panicked, Result};
 use crate::driver::{Job, Ticket};
 use crate::panics::{Contained, lock, panic_text};
@@ -33,9 +34,9 @@ impl Reactor {
     /// # }
     /// ```
     #[track_caller]
-    pub fn defer_to_thread<T: Send + 'static>(
+    pub fn defer_to_thread<T: ForThread + 'static>(
         &self,
-        f: impl FnOnce() -> Result<T> + Send + 'static,
+        f: impl FnOnce() -> Result<T> + ForThread + 'static,
     ) -> Deferred<T> {
         let place = Location::caller();
         self.request(

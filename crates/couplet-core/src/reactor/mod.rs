@@ -54,7 +54,7 @@ pub(crate) use leaks::{Leak, numbered};
 pub use notes::{Note, NoteRow};
 pub use options::{Answers, Drain, DriverChoice, LoadLimits, LoopOptions};
 pub use port::Port;
-pub use remote::{LoopGone, Remote, WouldWaitForItself};
+pub use remote::{ForThread, LoopGone, Remote, WouldWaitForItself};
 pub(crate) use sharing::SharedSocket;
 pub use snapshot::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, DeferredSnapshot, LockSnapshot,
@@ -62,6 +62,8 @@ pub use snapshot::{
 };
 pub use stage::Shutdown;
 pub(crate) use tasks::{Executor, ReaderOf, TaskId, TaskRef};
-pub use turn::{Cluster, Loop, Members, NoSuchLoop, Stopped, cluster, react, run, run_until};
+pub use turn::{
+    Cluster, Loop, Members, NoSuchLoop, SetupResult, Stopped, cluster, react, run, run_until,
+};
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};

@@ -51,6 +51,17 @@ pub struct LoopGone;
 #[error("block_on_reactor was called in the loop's own thread, where it would deadlock")]
 pub struct WouldWaitForItself;
 
+/// A value that another thread may own: any that is [`Send`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be moved to another thread",
+    label = "holds something that stays in its thread, such as an `Rc`, a `Reactor` or a `Transport`",
+    note = "give the other thread owned data or an `Arc`, and for calls into the loop `reactor.remote()`"
+)]
+pub trait ForThread: Send {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Send> ForThread for T {}
+
 impl Remote {
     /// Runs `f` in the loop's thread. A panic in `f` is logged and has no other effect. Twisted's
     /// `callFromThread`.
@@ -59,7 +70,7 @@ impl Remote {
     ///
     /// [`LoopGone`]; `f` is dropped.
     #[track_caller]
-    pub fn call(&self, f: impl FnOnce(&Reactor) + Send + 'static) -> Result<(), LoopGone> {
+    pub fn call(&self, f: impl FnOnce(&Reactor) + ForThread + 'static) -> Result<(), LoopGone> {
         let f = Contained::new(f);
         let call = Box::new(move |reactor: &Reactor| f.take()(reactor));
         self.send(RemoteCall::Run(Location::caller(), call))
@@ -87,7 +98,7 @@ impl Remote {
     pub fn tell<P: 'static>(
         &self,
         connection: ConnectionId,
-        f: impl FnOnce(&mut P, &Transport) + Send + 'static,
+        f: impl FnOnce(&mut P, &Transport) + ForThread + 'static,
     ) -> Result<(), LoopGone> {
         self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(TellFn::new(f))))
     }
@@ -153,9 +164,9 @@ impl Remote {
     /// The Deferred's failure; [`LoopGone`] if the loop is dropped before it fires, or if `f`
     /// panics; [`WouldWaitForItself`] in the loop's own thread.
     #[track_caller]
-    pub fn block_on_reactor<T: Send + 'static>(
+    pub fn block_on_reactor<T: ForThread + 'static>(
         &self,
-        f: impl FnOnce(&Reactor) -> Deferred<T> + Send + 'static,
+        f: impl FnOnce(&Reactor) -> Deferred<T> + ForThread + 'static,
     ) -> Result<T> {
         let f = Contained::new(f);
         if self.queue.inbox.is_closed() {

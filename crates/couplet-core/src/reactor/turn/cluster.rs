@@ -17,7 +17,7 @@ use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{Signal, affinity};
 use crate::panics::{Contained, catch_panic, lock};
 use crate::reactor::options::LoopOptions;
-use crate::reactor::remote::Remote;
+use crate::reactor::remote::{ForThread, Remote};
 use crate::reactor::snapshot::Snapshot;
 use crate::reactor::stage::Shutdown;
 use crate::recorder::Reactor;
@@ -365,7 +365,7 @@ impl Members {
     pub fn tell<P: 'static>(
         &self,
         connection: ConnectionId,
-        f: impl FnOnce(&mut P, &Transport) + Send + 'static,
+        f: impl FnOnce(&mut P, &Transport) + ForThread + 'static,
     ) -> Result<(), NoSuchLoop> {
         let is_its = |member: &&Member| member.serial == connection.reactor;
         let remote = self.loops().iter().flatten().find(is_its).map(|member| member.remote.clone());
