@@ -38,27 +38,6 @@
 //! ```
 //!
 //! `?` turns any error into a [`Failure`], the error of callbacks and of this crate's [`Result`].
-//! [`Failure::msg`] makes one from a text, or from an error that is a text or a `Box<dyn Error>`:
-//!
-//! ```
-//! use couplet::Failure;
-//!
-//! fn stanza(poem: &str, number: &str) -> couplet::Result<String> {
-//!     let number: usize = number.parse()?;
-//!     let poem = check(poem).map_err(Failure::msg)?;
-//!     match poem.split("\n\n").nth(number) {
-//!         Some(stanza) => Ok(stanza.to_owned()),
-//!         None => Err(Failure::msg(format!("there is no stanza {number}"))),
-//!     }
-//! }
-//! # fn check(poem: &str) -> Result<&str, String> {
-//! #     if poem.is_empty() { Err("it is empty".to_owned()) } else { Ok(poem) }
-//! # }
-//! # assert_eq!(stanza("Rose", "1").unwrap_err().to_string(), "there is no stanza 1");
-//! # assert_eq!(stanza("", "0").unwrap_err().to_string(), "it is empty");
-//! # assert!(stanza("Rose", "one").unwrap_err().is::<std::num::ParseIntError>());
-//! # assert_eq!(stanza("Rose", "0").unwrap(), "Rose");
-//! ```
 //!
 //! [`sim`] exposes whole programs to crashes, partitions and long stretches of virtual time, and
 //! replays any run from its seed.
