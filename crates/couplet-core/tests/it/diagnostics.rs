@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use crate::needed;
-
 const BEGINNING: &str = "
 #![allow(unused)]
 use couplet::protocols::{LineProtocol, LineTransport, StringProtocol, StringTransport};
@@ -71,9 +69,7 @@ fn compiled(code: &str) -> String {
 
 #[test]
 fn a_framed_protocol_without_its_framer_gets_an_error_that_names_it() {
-    if !needed::has("rustc") {
-        return;
-    }
+    needs!("rustc");
     assert_eq!(compiled(""), "", "the code around the mistakes compiles");
     for (mistake, remedy) in [
         ("reactor.listen(\"tcp:1\", || Lines);", "LineReceiver::new"),
@@ -92,9 +88,7 @@ fn a_framed_protocol_without_its_framer_gets_an_error_that_names_it() {
 
 #[test]
 fn the_likeliest_mistakes_get_errors_that_name_the_way_out() {
-    if !needed::has("rustc") {
-        return;
-    }
+    needs!("rustc");
     for (mistake, remedy) in [
         // A closure that returns the wrong type.
         ("reactor.listen(\"tcp:1\", || 5);", "a closure `|| MyProtocol`"),
