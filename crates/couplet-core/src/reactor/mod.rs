@@ -62,8 +62,6 @@ pub use snapshot::{
 };
 pub use stage::Shutdown;
 pub(crate) use tasks::{Executor, ReaderOf, TaskId, TaskRef};
-pub use turn::{
-    Cluster, Loop, Members, NoSuchLoop, SetupResult, Stopped, cluster, react, run, run_until,
-};
+pub use turn::{Cluster, Loop, Members, NoSuchLoop, Stopped, cluster, react, run, run_until};
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};

@@ -96,7 +96,6 @@ fn the_likeliest_mistakes_get_errors_that_name_the_way_out() {
             "reactor.listen(\"tcp:1\", || Some(Echo::default()));",
             "`|peer: &Address| Some(MyProtocol)`",
         ),
-        ("couplet::run(|reactor| { reactor.stop(); });", "end this closure with `Ok(())`"),
         // Data of one thread in another.
         (
             "let count = std::rc::Rc::new(1); reactor.defer_to_thread(move || Ok(*count)).detach();",
@@ -110,11 +109,6 @@ fn the_likeliest_mistakes_get_errors_that_name_the_way_out() {
         (
             "let echo = Echo::default(); reactor.listen(\"tcp:1\", move || echo);",
             "a new protocol for each connection: `|| Echo::new()`",
-        ),
-        // An `await` outside a task.
-        (
-            "couplet::run(async |reactor| { reactor.sleep(std::time::Duration::ZERO).await });",
-            "it can spawn a task, `reactor.spawn(async move { … }).detach()`",
         ),
     ] {
         let errors = errors(mistake);

@@ -49,4 +49,4 @@ mod tasks;
 mod waits;
 
 pub use cluster::{Cluster, Members, NoSuchLoop, cluster};
-pub use run::{Loop, SetupResult, Stopped, react, run, run_until};
+pub use run::{Loop, Stopped, react, run, run_until};

@@ -51,27 +51,6 @@ pub struct Stopped {
     pub signal: Option<Signal>,
 }
 
-/// The return type of a setup, which [`run`] calls: `Result<()>`.
-#[diagnostic::on_unimplemented(
-    message = "a setup returns `Result<()>`, not `{Self}`",
-    label = "end this closure with `Ok(())`",
-    note = "a setup cannot `await`; it can spawn a task, `reactor.spawn(async move {{ … }}).detach()`, and a program that is one task is `couplet::react(|reactor| reactor.spawn(async move {{ … }}))`"
-)]
-pub trait SetupResult {
-    /// Converts the value into the result of the setup.
-    ///
-    /// # Errors
-    ///
-    /// The error of the setup.
-    fn into_result(self) -> Result<()>;
-}
-
-impl SetupResult for Result<()> {
-    fn into_result(self) -> Result<()> {
-        self
-    }
-}
-
 /// Runs a program: calls `setup` with a reactor, then turns until [`Reactor::stop`], SIGINT or
 /// SIGTERM. A second signal during the shutdown ends the run immediately. The previous signal
 /// handlers are restored afterwards.
@@ -81,7 +60,7 @@ impl SetupResult for Result<()> {
 /// # Errors
 ///
 /// The error of `setup`, or the system's error if it refuses a poll descriptor.
-pub fn run<R: SetupResult>(setup: impl FnOnce(&Reactor) -> R) -> Result<()> {
+pub fn run(setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
     Loop::with_options(LoopOptions::default().signals(true))?.run(setup)
 }
 
@@ -506,8 +485,7 @@ impl Loop {
     /// # Errors
     ///
     /// The error of `setup`, or the driver's error when its wait fails.
-    pub fn run<R: SetupResult>(&mut self, setup: impl FnOnce(&Reactor) -> R) -> Result<()> {
-        let setup = |reactor: &Reactor| setup(reactor).into_result();
+    pub fn run(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         let outcome = self.begin(setup).and_then(|()| {
             let turned = self.turn_to_end();
             if turned.is_err() {
