@@ -52,8 +52,6 @@
 //! WebSockets do, or `tokio::time` needs a runtime on the same thread: `serve` runs a loop inside
 //! the caller's runtime (features `http` and `tokio`), and the module `embed` does so for any
 //! program.
-//!
-//! Contract: 176c.
 
 #![forbid(unsafe_code)]
 
@@ -199,18 +197,5 @@ impl HttpExt for Reactor {
         request: impl Into<websocket::WebSocketRequest>,
     ) -> couplet_core::Deferred<websocket::WebSocket> {
         websocket::connect(self, request.into())
-    }
-}
-
-/// Returns the port of a URL, or `usual` if the URL names none; `None` if the port is not a number
-/// from 1 to 65535. The `http` crate ignores such a port.
-fn port_of(uri: &Uri, usual: u16) -> Option<u16> {
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
-    let rest = host_and_port.rsplit_once(']').map_or(host_and_port, |(_, rest)| rest);
-    match rest.split_once(':') {
-        None | Some((_, "")) => Some(usual),
-        Some((_, port)) if port.starts_with('+') => None,
-        Some((_, port)) => port.parse().ok().filter(|&port| port > 0),
     }
 }

@@ -1,6 +1,6 @@
 //! URLs as people and servers write them: beyond ASCII. RFC 3987, 3.1, in the form that curl sends.
 //!
-//! Contract: 144a.
+//! Contract: 144a, 176c.
 
 use std::str;
 
@@ -72,6 +72,19 @@ fn encoded(text: &[u8]) -> String {
         }
     }
     out
+}
+
+/// Returns the port of a URL, or `usual` if the URL names none; `None` if the port is not a number
+/// from 1 to 65535. The `http` crate ignores such a port.
+pub(crate) fn port_of(uri: &Uri, usual: u16) -> Option<u16> {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
+    let rest = host_and_port.rsplit_once(']').map_or(host_and_port, |(_, rest)| rest);
+    match rest.split_once(':') {
+        None | Some((_, "")) => Some(usual),
+        Some((_, port)) if port.starts_with('+') => None,
+        Some((_, port)) => port.parse().ok().filter(|&port| port > 0),
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 
 use super::{HttpError, Inner};
-use crate::port_of;
+use crate::url::port_of;
 use couplet_core::DelayedCall;
 use couplet_core::Transport;
 use couplet_core::defer::DeferredEvent;

@@ -19,7 +19,7 @@ use super::server::{has_token, single_value};
 use super::socket::Socket;
 use super::wire::Wire;
 use crate::parse_url;
-use crate::port_of;
+use crate::url::port_of;
 use couplet_core::endpoints::{ClientEndpoint, IntoEndpoint, TcpClient};
 use couplet_core::{Deferred, Reactor, Result, Stream};
 
