@@ -627,7 +627,7 @@ impl Connection {
     /// only bytes that the system refused.
     fn resume_later(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<LoopShared>) {
         let (of, shared) = (slf.clone().unbind(), shared.clone());
-        let drained = transport.drained().map(move |()| {
+        let drained = transport.writable().map(move |()| {
             PythonProducer { of, is_first: false, shared }.resume();
         });
         // The loss of the connection stops the producer.

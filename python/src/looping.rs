@@ -222,7 +222,7 @@ impl Inner {
         chunk: usize,
         py: Python<'_>,
     ) -> PyResult<(Inner, Remote)> {
-        let options = LoopOptions::default().read_buffer(chunk);
+        let options = LoopOptions::default().tune(|it| it.read_buffer(chunk));
         let inspection = seat.inspection.get().map(Py::get);
         let mut couplet = match inspection {
             Some(inspection) => inspection.make(options)?,

@@ -209,7 +209,7 @@ impl Stream {
         slf.get().state().awaits_drain = true;
         let (shared, this) = (slf.get().shared(), slf.clone().unbind());
         slf.get().on_transport(|transport| {
-            let drained = transport.drained().map(move |()| {
+            let drained = transport.writable().map(move |()| {
                 if let Some(shared) = shared {
                     shared.queue(move |py, shared| {
                         this.get().handle(py, shared, |stream| stream.end_drain(py));

@@ -126,7 +126,8 @@ fn run(
     setup: impl FnOnce(&Reactor) -> couplet::Result<()>,
 ) -> couplet::Result<()> {
     let answers = if is_counted() { Answers::AtOnce } else { Answers::default() };
-    let options = LoopOptions::default().driver(driver).signals(true).answers(answers);
+    let options =
+        LoopOptions::default().driver(driver).signals(true).tune(|it| it.answers(answers));
     Loop::with_options(options)?.run(setup)
 }
 

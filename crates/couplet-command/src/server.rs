@@ -75,7 +75,7 @@ pub struct DriverOption {
 impl DriverOption {
     /// Sets the driver of a loop.
     pub fn set(self, options: LoopOptions) -> LoopOptions {
-        options.driver(self.choice).spin(Duration::from_micros(self.spin.into()))
+        options.driver(self.choice).tune(|it| it.spin(Duration::from_micros(self.spin.into())))
     }
 }
 
@@ -341,10 +341,11 @@ impl Server {
     /// Serves until a signal ends the program. On SIGTERM, connections are asked to finish.
     pub fn run(self) -> Result<(), Exit> {
         let Server { listen, threads, read_buffer, prepare, udp, link, web, .. } = self;
-        let options = LoopOptions::default().drain(listen.drain.time).answers(listen.answers);
+        let options =
+            LoopOptions::default().drain(listen.drain.time).tune(|it| it.answers(listen.answers));
         let options = listen.driver.set(options);
         let options = match read_buffer {
-            Some(bytes) => options.read_buffer(bytes),
+            Some(bytes) => options.tune(|it| it.read_buffer(bytes)),
             None => options,
         };
         let endpoints = match udp {

@@ -68,7 +68,7 @@ impl Writer {
         let goes_on = move |_| {
             connection.tell(|writer, transport| writer.write(transport));
         };
-        transport.drained().map(goes_on).detach();
+        transport.writable().map(goes_on).detach();
     }
 }
 

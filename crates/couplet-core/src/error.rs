@@ -164,7 +164,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A [`Reason`] as an error, for example of a failed `ask`, or of a `drained()` that never
+/// A [`Reason`] as an error, for example of a failed `ask`, or of a `writable()` that never
 /// completed.
 #[derive(Clone, Debug)]
 pub struct ConnectionLost(

@@ -183,7 +183,7 @@ pub struct Outbox {
 /// The part of an outbox that request-response traffic does not need; few connections allocate it.
 #[derive(Default)]
 struct Sealed {
-    // Bound: `set_write_cap`, off by default; `is_full`, `drained` and producers are the
+    // Bound: `set_write_cap`, off by default; `is_full`, `writable` and producers are the
     // alternatives.
     pieces: VecDeque<Piece>,
     /// Foreign buffers that have been sent. Dropping them may run foreign code, so their holder
@@ -593,12 +593,12 @@ impl Outbox {
         }
         self.sent += n;
         if self.len == 0 {
-            self.drained();
+            self.emptied();
         }
         self.check();
     }
 
-    fn drained(&mut self) {
+    fn emptied(&mut self) {
         self.recycle();
         if !self.has_spent() && !self.has_attached() {
             self.sealed = None;
@@ -661,7 +661,7 @@ impl Outbox {
         // A driver that takes pieces does not pass descriptors.
         self.detach(piece.len());
         if self.len == 0 {
-            self.drained();
+            self.emptied();
         }
         self.check();
         Some(piece)

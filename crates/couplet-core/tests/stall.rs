@@ -312,7 +312,7 @@ fn c97a_an_idle_loop_is_not_reported() {
 fn c97a_the_reports_of_a_long_stall_come_at_doubling_intervals() {
     let _running = RUNNING.read();
     // Each call hangs until another line is logged.
-    let lines = logged_by("long", watched().stall_backtraces(false), |reactor| {
+    let lines = logged_by("long", watched().tune(|it| it.stall_backtraces(false)), |reactor| {
         (0..5).for_each(|_| hang());
         reactor.stop();
         Ok(())
@@ -346,7 +346,7 @@ fn c97a_a_backtrace_of_the_loops_thread_is_logged_unless_it_is_not_wanted() {
     };
     let with = logged_by("traced", watched(), setup);
     assert_stalled(&with, &["stall::hang", "stall::logged_by"]);
-    let without = logged_by("untraced", watched().stall_backtraces(false), setup);
+    let without = logged_by("untraced", watched().tune(|it| it.stall_backtraces(false)), setup);
     assert!(!without[0].contains("stall::hang"), "{without:?}");
 }
 

@@ -1,4 +1,4 @@
-//! When answers leave (`LoopOptions::answers`): compares a loop that measures with a loop whose
+//! When answers leave (`Tuning::answers`): compares a loop that measures with a loop whose
 //! answers leave immediately and one whose answers leave together. A handler takes no time, a few
 //! microseconds (HTTP), or 50 µs. Prints the server's processor time per answer in its best round,
 //! and the ratio within a round: median, least and most.
@@ -91,7 +91,7 @@ fn serve(kind: &str, answers: &str) -> Result<()> {
         "together" => Answers::Together,
         _ => Answers::Measured,
     };
-    Loop::with_options(LoopOptions::default().answers(answers))?.run(|reactor| {
+    Loop::with_options(LoopOptions::default().tune(|it| it.answers(answers)))?.run(|reactor| {
         let endpoint = "tcp:0:interface=127.0.0.1";
         let port = match kind {
             "http" => reactor.serve_http(endpoint, tower::service_fn(hello))?,

@@ -614,9 +614,9 @@ impl Monitor {
     }
 
     fn arm(self: &Rc<Self>, now: Instant) {
-        let HttpOptions { header_timeout, keep_alive, body_timeout, write_timeout, .. } =
+        let HttpOptions { head_timeout, keep_alive, body_timeout, write_timeout, .. } =
             *self.options();
-        let interval = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
+        let interval = head_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
         let is_idle = self.is_http1() && self.is_idle();
         let interval = if is_idle { interval } else { interval.min(CHECK_INTERVAL) };
         let interval = hooks::drain_patience(self.transport())
@@ -663,13 +663,13 @@ impl Monitor {
 
     /// Timeout of an idle connection, or of a request head.
     fn idle_limit(&self) -> Duration {
-        let HttpOptions { header_timeout, keep_alive, .. } = *self.options();
+        let HttpOptions { head_timeout, keep_alive, .. } = *self.options();
         // Time for the client to act on our GOAWAY.
         let patience = hooks::drain_patience(self.transport());
         if let Some(patience) = patience.filter(|_| !self.is_http1() && self.has_begun.get()) {
             return patience.min(keep_alive);
         }
-        if self.in_head() && self.is_http1() { header_timeout } else { keep_alive }
+        if self.in_head() && self.is_http1() { head_timeout } else { keep_alive }
     }
 
     fn check_bodies(&self, now: Instant) {

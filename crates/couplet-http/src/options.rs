@@ -11,7 +11,7 @@ use couplet_core::HandOver;
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     pub(super) versions: Versions,
-    pub(super) header_timeout: Duration,
+    pub(super) head_timeout: Duration,
     pub(super) keep_alive: Duration,
     pub(super) body_timeout: Duration,
     pub(super) write_timeout: Duration,
@@ -36,7 +36,7 @@ impl Default for HttpOptions {
     fn default() -> HttpOptions {
         HttpOptions {
             versions: Versions::Both,
-            header_timeout: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
@@ -77,8 +77,8 @@ impl HttpOptions {
     /// Sets the time for the client to send a request head, from its first byte. Default: 30 s. A
     /// timeout is answered with 408.
     #[must_use]
-    pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.header_timeout = timeout;
+    pub fn head_timeout(mut self, timeout: Duration) -> Self {
+        self.head_timeout = timeout;
         self
     }
 

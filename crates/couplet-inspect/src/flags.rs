@@ -325,7 +325,7 @@ const RULES: [Rule; 22] = [
         severity: Severity::Red,
         title: "Unsent output only grows",
         threshold: || format!("{} measurements in a row, above {}", GROWING.0, size(GROWING.1)),
-        remedy: "The program writes faster than the peer reads. Register a producer, await `drained()`, \
+        remedy: "The program writes faster than the peer reads. Register a producer, await `writable()`, \
                  or set a write cap.",
         view: Some("connections"),
         find: |_, history| {
@@ -399,7 +399,7 @@ const RULES: [Rule; 22] = [
         view: Some("connections"),
         find: |facts, _| {
             facts.connections(["is closing", "are closing"], CLOSING, |it| {
-                matches!(it.state, "flushing" | "draining").then(|| since(&it.why, "")).flatten()
+                matches!(it.state, "flushing" | "lingering").then(|| since(&it.why, "")).flatten()
             })
         },
     },

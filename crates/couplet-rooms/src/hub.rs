@@ -149,7 +149,7 @@ impl<K: Key, M: Meta> Hub<K, M> {
         let mut effects = Effects { calls: Vec::new(), removed: Vec::new(), metas: Vec::new() };
         let result = change(&mut self.lock(), &mut effects);
         for (number, remote, slot) in effects.calls {
-            if remote.call(move |_| wake::drain(slot)).is_err() {
+            if remote.call(move |_| wake::deliver(slot)).is_err() {
                 self.detach(number);
             }
         }

@@ -184,7 +184,7 @@ impl Link {
             return;
         }
         let link = self.clone();
-        let sending = self.transport.drained().add_both(move |drained| {
+        let sending = self.transport.writable().add_both(move |drained| {
             link.awaits_room.set(false);
             // A failure is the loss of the connection, which ends all memberships.
             if drained.is_ok() {

@@ -22,7 +22,7 @@ use crate::link::{Delivery, Link};
 use crate::member::{Member, MemberCell, Standing};
 use crate::position::Position;
 use crate::rooms::{Counts, Key, Meta, Replay, Start};
-use crate::wake::{self, Drain};
+use crate::wake::{self, Deliver};
 
 /// A message to a room.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ impl<K: Key, M: Meta> Drop for Continuing<'_, K, M> {
     fn drop(&mut self) {
         let slot = self.0.slot;
         // A loop that was dropped delivers nothing.
-        let _ = self.0.reactor.remote().call(move |_| wake::drain(slot));
+        let _ = self.0.reactor.remote().call(move |_| wake::deliver(slot));
     }
 }
 
@@ -363,8 +363,8 @@ impl<K: Key, M: Meta> Local<K, M> {
     }
 }
 
-impl<K: Key, M: Meta> Drain for Local<K, M> {
-    fn drain(self: Rc<Self>) {
+impl<K: Key, M: Meta> Deliver for Local<K, M> {
+    fn deliver(self: Rc<Self>) {
         self.work_off(self.hub.limits.deliveries);
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
 /// The rooms of a loop, as a call from another thread sees them.
-pub(crate) trait Drain {
+pub(crate) trait Deliver {
     /// Delivers the queued items.
-    fn drain(self: Rc<Self>);
+    fn deliver(self: Rc<Self>);
 }
 
 thread_local! {
@@ -19,11 +19,11 @@ struct Registry {
     /// The newest number.
     last: u64,
     // Bound: one for each loop that the program has attached, until it is dropped.
-    loops: BTreeMap<u64, Weak<dyn Drain>>,
+    loops: BTreeMap<u64, Weak<dyn Deliver>>,
 }
 
 /// A number for the rooms of a loop, unique in this thread.
-pub(crate) fn register(rooms: Weak<dyn Drain>) -> u64 {
+pub(crate) fn register(rooms: Weak<dyn Deliver>) -> u64 {
     LOOPS.with_borrow_mut(|registry| {
         registry.last += 1;
         registry.loops.insert(registry.last, rooms);
@@ -37,9 +37,9 @@ pub(crate) fn unregister(number: u64) {
 }
 
 /// Delivers the queued items of the loop with this number, unless it was dropped.
-pub(crate) fn drain(number: u64) {
+pub(crate) fn deliver(number: u64) {
     let rooms = LOOPS.with_borrow(|registry| registry.loops.get(&number).cloned());
     if let Some(rooms) = rooms.and_then(|rooms| rooms.upgrade()) {
-        rooms.drain();
+        rooms.deliver();
     }
 }

@@ -342,7 +342,8 @@ mod tests {
 
     #[test]
     fn metrics_count_connections_failures_and_calls() {
-        let mut l = Loop::with_options(LoopOptions::default().time_calls(true)).unwrap();
+        let mut l =
+            Loop::with_options(LoopOptions::default().tune(|it| it.time_calls(true))).unwrap();
         let metrics = measured(&mut l);
         let reactor = l.reactor();
         metrics.start(&reactor);

@@ -360,7 +360,7 @@ impl Runner {
     fn options_of(&self, options: &Options, number: usize, count: usize) -> LoopOptions {
         let limits = options.load_limits(self.options.limits(), number, count);
         let of_loop = options.set_driver(self.options.clone());
-        of_loop.time_calls(options.metrics.is_some()).load_limits(limits)
+        of_loop.tune(|it| it.time_calls(options.metrics.is_some())).load_limits(limits)
     }
 
     fn try_run(self, arguments: Arguments, heir: Option<&Heir>) -> Result<(), Exit> {

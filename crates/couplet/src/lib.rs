@@ -170,7 +170,7 @@
 //! connection.
 //!
 //! `write` never blocks. There are three ways to bound the output buffer: a
-//! [producer](Transport::register_producer), [`drained`](Transport::drained), and a hard cap
+//! [producer](Transport::register_producer), [`writable`](Transport::writable), and a hard cap
 //! ([`set_write_cap`](Transport::set_write_cap)).
 //!
 //! # Coming from Twisted

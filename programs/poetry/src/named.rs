@@ -87,7 +87,7 @@ impl NamedServer {
                     me.tell(Self::send_more);
                     Ok(())
                 };
-                transport.drained().add_both(send_more).detach();
+                transport.writable().add_both(send_more).detach();
             }
             Next::Later(delay) => {
                 transport.pause_producing();

@@ -38,7 +38,7 @@ pub(crate) struct Recital {
 /// When a recital continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Once the output has drained: wait for `drained`.
+    /// Once the output has drained: wait for `writable`.
     Drained,
     /// After this delay, with the next part: call [`Recital::begin_part`].
     Later(Duration),

@@ -50,7 +50,7 @@ impl PoetryServer {
                     me.tell(Self::send_more);
                     Ok(())
                 };
-                transport.drained().add_both(send_more).detach();
+                transport.writable().add_both(send_more).detach();
             }
             Next::Later(delay) => {
                 me.call_later(delay, |me, transport| {

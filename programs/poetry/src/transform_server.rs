@@ -61,7 +61,7 @@ impl TransformServer {
             paused.resume_producing();
             Ok(())
         };
-        transport.drained().add_both(resume).detach();
+        transport.writable().add_both(resume).detach();
     }
 }
 

@@ -310,17 +310,17 @@ impl<D: Dialect> Client<D> {
             return;
         }
         *is_full = true;
-        let drained = transport.drained();
+        let drained = transport.writable();
         drop(state);
         let me = self.me.clone();
         drained
-            .map(move |()| me.upgrade().iter().for_each(|client| client.drained()))
+            .map(move |()| me.upgrade().iter().for_each(|client| client.writable()))
             // The session gets the loss of the connection.
             .add_errback(|_lost| Ok(()))
             .detach();
     }
 
-    fn drained(&self) {
+    fn writable(&self) {
         if let Link::Open { is_full, .. } = &mut self.state.borrow_mut().link {
             *is_full = false;
         }

@@ -74,7 +74,7 @@ impl Bucket {
     }
 }
 
-/// Counts the messages of one connection and [throttles](Transport::throttle) its reading while
+/// Counts the messages of one connection and [pauses](Transport::pause_for) its reading while
 /// they exceed the rate: a token bucket, initially full, that refills evenly. A burst of `most`
 /// messages passes immediately, then one per `per / most`.
 ///
@@ -119,7 +119,7 @@ impl MessageRate {
     /// the middle of a received chunk.
     pub fn count(&mut self, transport: &Transport) {
         let wait = self.bucket.spend(transport.reactor().now());
-        transport.throttle(wait);
+        transport.pause_for(wait);
     }
 }
 
@@ -147,7 +147,7 @@ impl fmt::Debug for MessageRate {
 /// is a line or a string. A line protocol's raw bytes are not counted. Around a plain [`Protocol`],
 /// each read counts as one message, of at most 256 KiB unless the loop's options set another size.
 ///
-/// The pause for this limit is independent of others ([`Transport::throttle`]): the protocol and
+/// The pause for this limit is independent of others ([`Transport::pause_for`]): the protocol and
 /// producers may pause and resume as usual.
 ///
 /// ```

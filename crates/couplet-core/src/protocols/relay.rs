@@ -119,7 +119,7 @@ impl Relay {
             }
             Ok(())
         };
-        other.drained().add_both(resume).detach();
+        other.writable().add_both(resume).detach();
     }
 
     fn end(&self, end: SideState) {

@@ -6,14 +6,14 @@ use std::time::Duration;
 const LIMITS: usize = 12;
 
 /// How long a loop's calls into user code took: a histogram of the calls since the loop was created.
-/// See [`LoopOptions::time_calls`](crate::LoopOptions::time_calls).
+/// See [`Tuning::time_calls`](super::Tuning::time_calls).
 ///
 /// Callbacks of Deferreds are part of the call that fires them.
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// let options = couplet::LoopOptions::default().time_calls(true);
+/// let options = couplet::LoopOptions::default().tune(|it| it.time_calls(true));
 /// let mut l = couplet::Loop::with_options(options)?;
 /// l.reactor().call_soon(|| println!("a call"));
 /// l.turn(Some(Duration::ZERO))?;

@@ -1,4 +1,4 @@
-//! The room of a loop for connections: [`LoadLimits`](super::LoadLimits), where loops hand connections
+//! The capacity of a loop for connections: [`LoadLimits`](super::LoadLimits), where loops hand connections
 //! to each other.
 //!
 //! Contract: 22e, 103l.
@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The connections that a loop has or is about to get from other loops, and their limit.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     most: AtomicUsize,
     taken: AtomicUsize,
 }
 
 /// A place for a connection in transit to a loop.
-pub(super) struct Reserved(Arc<Room>);
+pub(super) struct Reserved(Arc<Capacity>);
 
-impl Room {
-    pub(super) fn new(most: Option<NonZeroUsize>) -> Arc<Room> {
-        let room = Room { most: AtomicUsize::new(usize::MAX), taken: AtomicUsize::new(0) };
-        room.set_most(most);
-        Arc::new(room)
+impl Capacity {
+    pub(super) fn new(most: Option<NonZeroUsize>) -> Arc<Capacity> {
+        let capacity = Capacity { most: AtomicUsize::new(usize::MAX), taken: AtomicUsize::new(0) };
+        capacity.set_most(most);
+        Arc::new(capacity)
     }
 
     pub(super) fn set_most(&self, most: Option<NonZeroUsize>) {
@@ -82,22 +82,27 @@ mod tests {
 
     #[test]
     fn c103l_places_are_taken_up_to_the_limit_and_returned() {
-        let room = Room::new(NonZeroUsize::new(3));
-        room.recount(0, 1);
-        let second = room.reserve().expect("a place");
-        assert!(room.is_full_for_others() && room.reserve().is_none() && !room.is_full());
+        let capacity = Capacity::new(NonZeroUsize::new(3));
+        capacity.recount(0, 1);
+        let second = capacity.reserve().expect("a place");
+        assert!(
+            capacity.is_full_for_others() && capacity.reserve().is_none() && !capacity.is_full()
+        );
         drop(second);
-        room.reserve().expect("a place").keep();
-        room.recount(1, 2);
-        assert!(room.is_full());
-        room.recount(3, 0);
-        let forced = [room.force(), room.force(), room.force()];
-        assert!(room.is_full());
+        capacity.reserve().expect("a place").keep();
+        capacity.recount(1, 2);
+        assert!(capacity.is_full());
+        capacity.recount(3, 0);
+        let forced = [capacity.force(), capacity.force(), capacity.force()];
+        assert!(capacity.is_full());
         drop(forced);
-        assert!(!room.is_full());
-        room.set_most(NonZeroUsize::new(1));
-        assert!(room.reserve().is_none() && !room.is_full(), "its only place is for its own ports");
-        room.set_most(None);
-        assert!(room.reserve().is_some());
+        assert!(!capacity.is_full());
+        capacity.set_most(NonZeroUsize::new(1));
+        assert!(
+            capacity.reserve().is_none() && !capacity.is_full(),
+            "its only place is for its own ports"
+        );
+        capacity.set_most(None);
+        assert!(capacity.reserve().is_some());
     }
 }

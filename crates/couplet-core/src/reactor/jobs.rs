@@ -21,7 +21,7 @@ impl Reactor {
     /// panics, the Deferred fails with [`Panicked`]. Cancelling the Deferred fails it immediately:
     /// a queued job never starts, a running one finishes and its result is dropped. When the
     /// reactor stops, it waits for jobs for at most
-    /// [`LoopOptions::job_grace`](super::LoopOptions::job_grace); the Deferreds of unfinished jobs
+    /// [`Tuning::job_grace`](super::Tuning::job_grace); the Deferreds of unfinished jobs
     /// fail with [`Cancelled`](crate::defer::Cancelled).
     ///
     /// ```

@@ -6,6 +6,7 @@
 
 mod adopting;
 mod call_times;
+mod capacity;
 mod connect;
 mod control;
 mod datagrams;
@@ -26,7 +27,6 @@ mod port;
 mod records;
 mod remote;
 mod requests;
-mod room;
 mod sharing;
 mod snapshot;
 mod spawning;
@@ -52,7 +52,7 @@ pub use keeping::Keeper;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
 pub use notes::{Note, NoteRow};
-pub use options::{Answers, Drain, DriverChoice, LoadLimits, LoopOptions};
+pub use options::{Answers, Drain, DriverChoice, LoadLimits, LoopOptions, Tuning};
 pub use port::Port;
 pub use remote::{ForThread, LoopGone, Remote, WouldWaitForItself};
 pub(crate) use sharing::SharedSocket;

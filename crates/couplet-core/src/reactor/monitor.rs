@@ -65,9 +65,9 @@ impl CallMonitor {
         ring: Option<RingWriter>,
     ) -> Option<CallMonitor> {
         let after = options.stall_after.filter(|_| world.is_real_time());
-        let backtraces = options.switches.has(Switch::StallBacktraces);
+        let backtraces = options.tuning.switches.has(Switch::StallBacktraces);
         let stalls = after.map(|after| Stalls::watch(after, backtraces));
-        let timer = options.switches.has(Switch::TimeCalls).then(|| CallTimer {
+        let timer = options.tuning.switches.has(Switch::TimeCalls).then(|| CallTimer {
             world: world.clone(),
             since: Cell::new(world.now()),
             times: RefCell::default(),

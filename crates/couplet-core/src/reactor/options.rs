@@ -14,14 +14,11 @@ use crate::switches::{Switch, Switches};
 #[derive(Clone, Debug)]
 pub struct LoopOptions {
     pub(super) driver: DriverChoice,
-    pub(super) read_buffer: usize,
     pub(super) shutdown_grace: Duration,
-    pub(super) job_grace: Duration,
-    pub(super) answers: Answers,
     pub(super) drain: Option<Drain>,
     pub(super) stall_after: Option<Duration>,
-    pub(super) spin: Duration,
     pub(super) load: LoadLimits,
+    pub(super) tuning: Tuning,
     pub(super) inspector: Option<ByInspector>,
     pub(super) switches: Switches,
 }
@@ -99,16 +96,13 @@ impl Default for LoopOptions {
     fn default() -> LoopOptions {
         LoopOptions {
             driver: DriverChoice::default(),
-            read_buffer: 256 * 1024,
             shutdown_grace: Duration::from_millis(500),
-            job_grace: Duration::from_secs(5),
-            answers: Answers::default(),
             drain: None,
             stall_after: None,
-            spin: Duration::ZERO,
             load: LoadLimits::default(),
+            tuning: Tuning::default(),
             inspector: None,
-            switches: Switches::on(&[Switch::StallBacktraces]),
+            switches: Switches::on(&[]),
         }
     }
 }
@@ -129,27 +123,10 @@ impl LoopOptions {
         self
     }
 
-    /// Sets the size in bytes of the read buffer that all connections of the loop share: 256 KiB by
-    /// default. A connection receives at most one buffer's worth in a turn.
-    #[must_use]
-    pub fn read_buffer(mut self, bytes: usize) -> Self {
-        self.read_buffer = bytes;
-        self
-    }
-
     /// Sets how long connections may flush written bytes when the reactor stops: 500 ms by default.
     #[must_use]
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.shutdown_grace = grace;
-        self
-    }
-
-    /// Sets how long a stopping reactor waits for jobs of
-    /// [`defer_to_thread`](super::Reactor::defer_to_thread): 5 s by default. Zero gives them up
-    /// without a warning.
-    #[must_use]
-    pub fn job_grace(mut self, grace: Duration) -> Self {
-        self.job_grace = grace;
         self
     }
 
@@ -164,13 +141,6 @@ impl LoopOptions {
     /// The limits that [`load_limits`](Self::load_limits) has set.
     pub fn limits(&self) -> LoadLimits {
         self.load
-    }
-
-    /// Sets when replies are sent: by default, as the loop's measurements suggest.
-    #[must_use]
-    pub fn answers(mut self, answers: Answers) -> Self {
-        self.answers = answers;
-        self
     }
 
     /// Sets whether a run handles SIGINT, SIGTERM and SIGUSR1. Off by default, but on in
@@ -210,7 +180,7 @@ impl LoopOptions {
     /// Logs each call into user code (a callback of a protocol or factory, a timed call, a poll of
     /// a task, a call queued by a handle or another thread, …) that holds the loop for longer than
     /// `limit`, while it is running: at level `warn`, with its kind, its type or source location,
-    /// the thread of the loop, and on Linux with glibc (feature `backtrace`) a [backtrace](Self::stall_backtraces) of
+    /// the thread of the loop, and on Linux with glibc (feature `backtrace`) a [backtrace](Tuning::stall_backtraces) of
     /// that thread. A call that continues is logged again at doubling intervals, and once more when
     /// it has ended, with the total time. Without a subscriber that accepts it, the log goes to
     /// stderr.
@@ -237,6 +207,68 @@ impl LoopOptions {
         self
     }
 
+    /// Changes settings that few programs need. Each call changes what the earlier ones have left.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let options = couplet::LoopOptions::default()
+    ///     .tune(|tuning| tuning.spin(Duration::from_micros(50)));
+    /// ```
+    #[must_use]
+    pub fn tune(mut self, change: impl FnOnce(Tuning) -> Tuning) -> Self {
+        self.tuning = change(self.tuning);
+        self
+    }
+}
+
+/// Settings of a loop that few programs need: [`LoopOptions::tune`].
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    pub(super) read_buffer: usize,
+    pub(super) job_grace: Duration,
+    pub(super) answers: Answers,
+    pub(super) spin: Duration,
+    pub(super) switches: Switches,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            read_buffer: 256 * 1024,
+            job_grace: Duration::from_secs(5),
+            answers: Answers::default(),
+            spin: Duration::ZERO,
+            switches: Switches::on(&[Switch::StallBacktraces]),
+        }
+    }
+}
+
+impl Tuning {
+    /// Sets the size in bytes of the read buffer that all connections of the loop share: 256 KiB by
+    /// default. A connection receives at most one buffer's worth in a turn.
+    #[must_use]
+    pub fn read_buffer(mut self, bytes: usize) -> Self {
+        self.read_buffer = bytes;
+        self
+    }
+
+    /// Sets how long a stopping reactor waits for jobs of
+    /// [`defer_to_thread`](super::Reactor::defer_to_thread): 5 s by default. Zero gives them up
+    /// without a warning.
+    #[must_use]
+    pub fn job_grace(mut self, grace: Duration) -> Self {
+        self.job_grace = grace;
+        self
+    }
+
+    /// Sets when replies are sent: by default, as the loop's measurements suggest.
+    #[must_use]
+    pub fn answers(mut self, answers: Answers) -> Self {
+        self.answers = answers;
+        self
+    }
+
     /// Makes the loop poll for events for up to this long before it sleeps: 50 µs are a good start. Off by
     /// default.
     ///
@@ -252,7 +284,7 @@ impl LoopOptions {
     }
 
     /// Sets whether the loop measures how long its calls into user code take, for
-    /// [`Snapshot::calls`](super::Snapshot::calls): the calls that [`stall_after`](Self::stall_after)
+    /// [`Snapshot::calls`](super::Snapshot::calls): the calls that [`stall_after`](LoopOptions::stall_after)
     /// watches. Each costs two readings of the clock. Off by default, when calls cost nothing extra.
     #[must_use]
     pub fn time_calls(mut self, on: bool) -> Self {
@@ -260,7 +292,7 @@ impl LoopOptions {
         self
     }
 
-    /// Sets whether a [stall](Self::stall_after) is logged with a backtrace of the loop's thread: true
+    /// Sets whether a [stall](LoopOptions::stall_after) is logged with a backtrace of the loop's thread: true
     /// by default. Only on Linux with glibc, with the feature `backtrace`.
     ///
     /// The loop's thread is interrupted with SIGURG for that, with `SA_RESTART`. System calls that
@@ -378,9 +410,9 @@ mod tests {
     fn default_options_match_the_documentation() {
         let options = LoopOptions::default();
         assert_eq!(options.driver, DriverChoice::Auto);
-        assert_eq!(options.read_buffer, 256 * 1024);
+        assert_eq!(options.tuning.read_buffer, 256 * 1024);
         assert_eq!(options.shutdown_grace, Duration::from_millis(500));
-        assert_eq!(options.job_grace, Duration::from_secs(5));
+        assert_eq!(options.tuning.job_grace, Duration::from_secs(5));
         assert!(!options.switches.has(Switch::Signals));
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::adopting::AdoptionCell;
+use super::capacity::Capacity;
 use super::dependents::Dependents;
 use super::drain::DrainCell;
 use super::frames::Frames;
@@ -22,7 +23,6 @@ use super::notes::Notes;
 use super::options::{LoadLimits, LoopOptions};
 use super::port::PortCell;
 use super::requests::{DriverRequests, Jobs, Lookup};
-use super::room::Room;
 use super::sharing::HandedConnection;
 use super::snapshot::Snapshot;
 use super::stage::{Run, RunStage};
@@ -108,8 +108,8 @@ pub(super) struct Records {
     pub(super) has_keeper: Cell<bool>,
     /// Whether the load of the loop keeps its ports from accepting.
     pub(super) holds_ports: Cell<bool>,
-    /// The room for connections, as other loops see it.
-    pub(super) room: Arc<Room>,
+    /// The capacity for connections, as other loops see it.
+    pub(super) capacity: Arc<Capacity>,
     /// Source locations of requests; only in a loop under test.
     pub(super) places: RefCell<Option<Box<Places>>>,
     /// The tables as of earlier times, in a loop with a ring.
@@ -187,7 +187,7 @@ impl Records {
             counts_output: Cell::new(options.load.counts_output()),
             has_keeper: Cell::new(false),
             holds_ports: Cell::new(false),
-            room: Room::new(options.load.connections),
+            capacity: Capacity::new(options.load.connections),
             places: RefCell::default(),
             frames: OnceCell::new(),
             ended_deferreds: EndedDeferreds::default(),

@@ -11,10 +11,10 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::capacity::{Capacity, Reserved};
 use super::port::{Port, PortCell};
 use super::records::{LoopRequest, Start};
 use super::remote::Remote;
-use super::room::{Reserved, Room};
 use crate::address::Address;
 use crate::driver::{Bound, ConnectedSocket, Key, ListenOptions, ListeningSocket};
 use crate::factory::ErasedFactory;
@@ -52,8 +52,8 @@ struct LoopSeat {
     port: Key,
     /// The number of connections served and in transit.
     connections: Arc<AtomicUsize>,
-    /// The room in the loop for connections of all its ports.
-    room: Arc<Room>,
+    /// The capacity of the loop for connections of all its ports.
+    capacity: Arc<Capacity>,
     /// The number of connections in transit: at most the port's backlog, except for connections
     /// that another loop refused.
     in_transit: usize,
@@ -176,8 +176,8 @@ impl SharedSocket {
         let number = state.last;
         state.accepts.get_or_insert(number);
         let (remote, connections) = (cell.reactor.remote(), Arc::default());
-        let (paused, room) = (cell.paused.get(), cell.reactor.records().room.clone());
-        let seat = LoopSeat { number, remote, port, connections, room, in_transit: 0, paused };
+        let (paused, capacity) = (cell.paused.get(), cell.reactor.records().capacity.clone());
+        let seat = LoopSeat { number, remote, port, connections, capacity, in_transit: 0, paused };
         state.seats.push(seat);
         Ok((Seat { number, port, part }, bound))
     }
@@ -205,7 +205,7 @@ impl SharedSocket {
         changed.into_iter().for_each(ChangedPort::notify);
     }
 
-    /// Chooses the unpaused seat with the fewest connections, preferring seats with room in
+    /// Chooses the unpaused seat with the fewest connections, preferring seats with capacity in
     /// transit; `own` needs no transit. Loops that are full for others get no connection, unless the one
     /// that has accepted it no longer listens.
     fn choose(&self, own: Option<u64>) -> Option<ChosenSeat> {
@@ -215,13 +215,13 @@ impl SharedSocket {
         let may_be_full = |seat: &LoopSeat| own.is_none() || own == Some(seat.number);
         let (seat, reserved) = loop {
             let open = state.seats.iter_mut().filter(|seat| !seat.paused);
-            let open = open.filter(|seat| may_be_full(seat) || !seat.room.is_full_for_others());
+            let open = open.filter(|seat| may_be_full(seat) || !seat.capacity.is_full_for_others());
             let seat =
                 open.min_by_key(|seat| (is_full(seat), seat.connections.load(Ordering::Relaxed)))?;
             let reserved = match own {
-                None => Some(seat.room.force()),
+                None => Some(seat.capacity.force()),
                 Some(own) if own == seat.number => None,
-                Some(_) => Some(match seat.room.reserve() {
+                Some(_) => Some(match seat.capacity.reserve() {
                     Some(reserved) => reserved,
                     // Full since the look above.
                     None => continue,

@@ -44,7 +44,7 @@ pub struct Snapshot {
     /// Connections that have ended since the loop was created.
     pub ended: Totals,
     /// The times of the calls into user code, if
-    /// [`LoopOptions::time_calls`](crate::LoopOptions::time_calls) is on.
+    /// [`Tuning::time_calls`](super::Tuning::time_calls) is on.
     pub calls: CallTimes,
     /// Connections that were ended because the loop, or their peer, held too much output:
     /// [`LoadLimits`](crate::LoadLimits).

@@ -126,7 +126,7 @@ impl Run {
             triggers: RefCell::default(),
             unfired: RefCell::default(),
             shutdown_grace: options.shutdown_grace,
-            job_grace: options.job_grace,
+            job_grace: options.tuning.job_grace,
             drain: options.drain,
         }
     }

@@ -59,8 +59,8 @@ pub(super) mod request {
 pub(super) mod paused {
     /// `pause_producing`, until `resume_producing`.
     pub(crate) const BY_USER: u8 = 1;
-    /// `throttle`, until its time has passed.
-    pub(crate) const BY_THROTTLE: u8 = 2;
+    /// `pause_for`, until its time has passed.
+    pub(crate) const BY_TIMER: u8 = 2;
     /// `upgrade`, until the next protocol is in place.
     pub(crate) const BY_UPGRADE: u8 = 4;
     /// `start_layer`, until the layer is open: the protocol gets no bytes, but the socket is read.
@@ -138,7 +138,7 @@ enum Pace {
 /// How far the buffer must drain before a Deferred fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
-    /// `drained`: at or below the low mark.
+    /// `writable`: at or below the low mark.
     LowMark,
     /// `flushed`: nothing is buffered.
     Nothing,
@@ -238,7 +238,7 @@ pub(crate) struct ConnectionCell {
     dirty: Cell<bool>,
     phase: Cell<ConnectionPhase>,
     paused: Cell<u8>,
-    /// Whether a producer, a `drained` or a `flushed` waits for bytes to be sent. Derived from
+    /// Whether a producer, a `writable` or a `flushed` waits for bytes to be sent. Derived from
     /// `producer` and `rare`, and cached because every write checks it: see
     /// [`update_awaits_room`](Self::update_awaits_room).
     awaits_room: Cell<bool>,
@@ -324,7 +324,7 @@ impl Default for LayeredState {
 struct RareState {
     /// The failure passed to `fail`.
     why: Option<Failure>,
-    throttled_until: Option<Instant>,
+    paused_until: Option<Instant>,
     /// The limit on the wait for the peer's FIN, if it was set.
     fin_timeout: Option<CoarseLimit>,
     /// A connection whose progress counts for this one.
@@ -336,7 +336,7 @@ struct RareState {
     dropped: u64,
     /// The error that ended our direction before the connection.
     write_error: Option<Arc<io::Error>>,
-    // Unbounded: one for each unfired Deferred of `drained` and `flushed`.
+    // Unbounded: one for each unfired Deferred of `writable` and `flushed`.
     waiting: Vec<(Level, Resolver<()>)>,
     // Unbounded: one for each unfired Deferred of `peer_ended`.
     peer_end: Vec<Resolver<()>>,
@@ -657,26 +657,26 @@ impl ConnectionCell {
     }
 
     /// Pauses reading until `until`, or until a later time that was already set.
-    pub(super) fn throttle(&self, until: Instant) {
-        let later = self.throttled_until().max(Some(until));
-        self.rare_mut().throttled_until = later;
-        self.set_paused(paused::BY_THROTTLE, true);
+    pub(super) fn pause_until(&self, until: Instant) {
+        let later = self.paused_until().max(Some(until));
+        self.rare_mut().paused_until = later;
+        self.set_paused(paused::BY_TIMER, true);
     }
 
-    /// The rest of the throttle.
-    pub(super) fn throttle_left(&self, now: Instant) -> Option<Duration> {
-        let until = self.throttled_until()?;
-        (self.paused.get() & paused::BY_THROTTLE != 0).then(|| until.saturating_duration_since(now))
+    /// The rest of the timed pause.
+    pub(super) fn timed_pause_left(&self, now: Instant) -> Option<Duration> {
+        let until = self.paused_until()?;
+        (self.paused.get() & paused::BY_TIMER != 0).then(|| until.saturating_duration_since(now))
     }
 
-    fn throttled_until(&self) -> Option<Instant> {
-        self.rare()?.throttled_until
+    fn paused_until(&self) -> Option<Instant> {
+        self.rare()?.paused_until
     }
 
-    /// Ends the throttle, unless a later one was set.
-    pub(super) fn end_throttle(&self) {
-        if self.throttled_until().is_none_or(|until| until <= self.reactor.now()) {
-            self.set_paused(paused::BY_THROTTLE, false);
+    /// Ends the timed pause, unless a later one was set.
+    pub(super) fn end_timed_pause(&self) {
+        if self.paused_until().is_none_or(|until| until <= self.reactor.now()) {
+            self.set_paused(paused::BY_TIMER, false);
         }
     }
 
@@ -1158,16 +1158,16 @@ impl ConnectionCell {
             by if by & paused::BY_USER != 0 => {
                 format!("reading paused by {}", short_type(protocol)).into()
             }
-            by if by & paused::BY_THROTTLE != 0 => "reading paused by a throttle".into(),
+            by if by & paused::BY_TIMER != 0 => "reading paused by a timer".into(),
             by if by & paused::BY_UPGRADE != 0 => "reading paused until its next protocol".into(),
             by if by & paused::BY_LAYER != 0 => "reading paused until a new layer opens".into(),
             _ => "reading paused".into(),
         }
     }
 
-    /// The end of a throttle, if nothing else pauses reading.
-    pub(super) fn throttle_end(&self) -> Option<Instant> {
-        self.throttled_until().filter(|_| self.paused.get() == paused::BY_THROTTLE)
+    /// The end of a timed pause, if nothing else pauses reading.
+    pub(super) fn timed_pause_end(&self) -> Option<Instant> {
+        self.paused_until().filter(|_| self.paused.get() == paused::BY_TIMER)
     }
 
     #[inline]

@@ -10,10 +10,10 @@
 //!
 //! ```text
 //! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut | Failed}
-//!     → Flushing{since, our_fin} → Draining{since} → Closed
+//!     → Flushing{since, our_fin} → Lingering{since} → Closed
 //! ```
 //!
-//! | input | Open | Flushing | Draining |
+//! | input | Open | Flushing | Lingering |
 //! | --- | --- | --- | --- |
 //! | bytes | On: deliver; else the driver holds them | discarded | discarded |
 //! | FIN, or the end of the stream that the layers decode | On: read_closed; Paused: the driver holds it; if Shut: end, Done; if Failed: end, Lost | noted | end (why) |
@@ -23,7 +23,7 @@
 //! | lose_write | Finishing → flush → FIN, write_closed (end if reading has ended) | – | – |
 //! | abort | end, Aborted, RST | end, RST | same |
 //! | panic | outbox dropped → Flushing | outbox dropped | – |
-//! | all sent, no producer | Finishing → Shut | peer's end seen: end; else our FIN → Draining | – |
+//! | all sent, no producer | Finishing → Shut | peer's end seen: end; else our FIN → Lingering | – |
 //! | deadline | idle or stall: end, Timeout, RST; Finishing: as Flushing | close deadline: end, CloseTimedOut, RST | FIN timeout: end (why), plain close |
 //!
 //! An upgrade pauses reading until the next protocol is in place.
@@ -117,7 +117,7 @@ enum LifeState {
         our_fin: OurFin,
     },
     /// Our FIN was sent at `since`; the peer's is awaited.
-    Draining {
+    Lingering {
         since: Instant,
     },
     Closed {
@@ -322,7 +322,7 @@ impl Life {
                     return Effects::BELOW;
                 }
             }
-            (LifeState::Draining { .. }, Some(_)) => self.drain_layers(data, now),
+            (LifeState::Lingering { .. }, Some(_)) => self.linger_in_layers(data, now),
             _ => {
                 let cell = &self.transport.cell;
                 cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
@@ -375,7 +375,7 @@ impl Life {
     /// An error ended the connection.
     pub(crate) fn failed(&mut self, error: io::Error) -> Effects {
         match &self.state {
-            LifeState::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            LifeState::Lingering { .. } => self.end_as_planned(CloseMode::Normal),
             _ => self.end(Reason::Lost(Arc::new(error)), CloseMode::Normal),
         }
         self.take_effects()
@@ -451,7 +451,7 @@ impl Life {
                 // A driver does not report the end while reading is off.
                 Reading::Paused { .. } | Reading::Ended => {}
             },
-            LifeState::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            LifeState::Lingering { .. } => self.end_as_planned(CloseMode::Normal),
             LifeState::Flushing { .. } | LifeState::Closed { .. } => {}
         }
         self.watch_stall(now);
@@ -524,7 +524,7 @@ impl Life {
         self.apply_recorded(now);
         match &self.state {
             LifeState::Open { .. } => self.shut_down(now),
-            LifeState::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            LifeState::Lingering { .. } => self.end_as_planned(CloseMode::Normal),
             LifeState::Flushing { .. } => self.check_flushed(now),
             LifeState::Closed { .. } => {}
         }
@@ -567,7 +567,7 @@ impl Life {
     /// Since when the connection has waited only for the peer's end of stream.
     pub(crate) fn awaits_peer_since(&self) -> Option<Instant> {
         match &self.state {
-            LifeState::Draining { since } => Some(*since),
+            LifeState::Lingering { since } => Some(*since),
             _ => None,
         }
     }
@@ -603,7 +603,7 @@ impl Life {
         let fin_sent = match &self.state {
             LifeState::Open { writing, .. } => writing.has_ended(),
             LifeState::Flushing { our_fin, .. } => *our_fin == OurFin::Sent,
-            LifeState::Draining { .. } | LifeState::Closed { .. } => true,
+            LifeState::Lingering { .. } | LifeState::Closed { .. } => true,
         };
         !fin_sent && self.transport.cell.reset_unless_closed()
     }
@@ -660,7 +660,7 @@ impl Life {
     /// The peer's FIN had arrived when our close took effect, but was not reported, because unread
     /// bytes preceded it. Those are now discarded.
     fn peer_closed_first(&mut self) {
-        if matches!(self.state, LifeState::Flushing { .. } | LifeState::Draining { .. })
+        if matches!(self.state, LifeState::Flushing { .. } | LifeState::Lingering { .. })
             && self.transport.cell.with_reason(Reason::is_clean)
         {
             self.transport.cell.set_expected_reason(Reason::Done(By::Peer));
@@ -940,7 +940,7 @@ impl Life {
         }
     }
 
-    /// Queues a producer's resume and the firing of `drained` and `flushed` once the buffer has
+    /// Queues a producer's resume and the firing of `writable` and `flushed` once the buffer has
     /// drained far enough.
     fn check_room(&mut self) {
         if !self.transport.cell.awaits_room() || self.closed().is_some() {
@@ -974,7 +974,7 @@ impl Life {
         let waits = match &self.state {
             LifeState::Open { writing, .. } => !matches!(writing, Writing::Finishing { .. }),
             LifeState::Flushing { .. } => false,
-            LifeState::Draining { .. } | LifeState::Closed { .. } => true,
+            LifeState::Lingering { .. } | LifeState::Closed { .. } => true,
         };
         if waits || self.transport.cell.has_producer() {
             return;
@@ -1011,7 +1011,7 @@ impl Life {
                 }
                 self.await_peer(now);
             }
-            LifeState::Draining { .. } | LifeState::Closed { .. } => {}
+            LifeState::Lingering { .. } | LifeState::Closed { .. } => {}
         }
     }
 
@@ -1022,7 +1022,7 @@ impl Life {
 
     /// Our end was sent, and the peer's has not been seen.
     fn await_peer(&mut self, now: Instant) {
-        self.state = LifeState::Draining { since: now };
+        self.state = LifeState::Lingering { since: now };
         self.pending &= !Effects::MEASURE.0;
         self.order_receive(true);
         self.order(Effects::DEADLINE);
@@ -1048,7 +1048,7 @@ impl Life {
             }
             LifeState::Open { .. } => self.idle_deadline(),
             LifeState::Flushing { since, .. } => self.close_deadline(*since),
-            LifeState::Draining { since } => self.fin_deadline(*since),
+            LifeState::Lingering { since } => self.fin_deadline(*since),
             LifeState::Closed { .. } => None,
         }
     }
@@ -1084,7 +1084,7 @@ impl Life {
             LifeState::Open { .. } | LifeState::Flushing { .. } => {
                 self.flush_timed_out(now, unsent)
             }
-            LifeState::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            LifeState::Lingering { .. } => self.end_as_planned(CloseMode::Normal),
             LifeState::Closed { .. } => {}
         }
         self.take_effects()
@@ -1111,7 +1111,7 @@ impl Life {
     // The end.
 
     fn end_as_planned(&mut self, mode: CloseMode) {
-        if matches!(self.state, LifeState::Flushing { .. } | LifeState::Draining { .. }) {
+        if matches!(self.state, LifeState::Flushing { .. } | LifeState::Lingering { .. }) {
             self.close(mode);
         }
     }
@@ -1492,7 +1492,7 @@ impl Life {
                     "reading ends with a close"
                 );
             }
-            LifeState::Draining { .. } => {
+            LifeState::Lingering { .. } => {
                 assert!(cell.buffered() == 0, "draining follows flushing");
             }
             LifeState::Closed { .. } => {
@@ -1532,7 +1532,7 @@ impl Life {
             }
             LifeState::Open { .. } => "half-closed",
             LifeState::Flushing { .. } => "flushing",
-            LifeState::Draining { .. } => "draining",
+            LifeState::Lingering { .. } => "lingering",
             LifeState::Closed { .. } => "closed",
         }
     }

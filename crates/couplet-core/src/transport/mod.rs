@@ -314,7 +314,7 @@ impl Transport {
 
     /// Pauses reading for `time`, independently of [`pause_producing`](Self::pause_producing) and
     /// [`resume_producing`](Self::resume_producing): data is delivered when neither pause holds. Of
-    /// several throttles the one that ends last counts.
+    /// several timed pauses the one that ends last counts.
     ///
     /// [`MessageRate`](crate::protocols::MessageRate) is built on this. Twisted's `throttleReads`.
     ///
@@ -326,7 +326,7 @@ impl Transport {
     /// impl Protocol for Unhurried {
     ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
     ///         transport.write(data);
-    ///         transport.throttle(Duration::from_secs(1));
+    ///         transport.pause_for(Duration::from_secs(1));
     ///     }
     /// }
     ///
@@ -339,7 +339,7 @@ impl Transport {
     /// assert_eq!(held.wire.take(), b"two ");
     /// ```
     #[track_caller]
-    pub fn throttle(&self, time: Duration) {
+    pub fn pause_for(&self, time: Duration) {
         if !time.is_zero() {
             self.read_again_after(time);
         }
@@ -351,10 +351,10 @@ impl Transport {
         if self.is_closing() {
             return;
         }
-        // Past the end of the clock: no throttle.
+        // Past the end of the clock: no pause.
         if let Some(until) = reactor.now().checked_add(time) {
-            self.cell.throttle(until);
-            reactor.tell_later(&self.cell, time, Box::new(EndThrottle));
+            self.cell.pause_until(until);
+            reactor.tell_later(&self.cell, time, Box::new(EndTimedPause));
         }
     }
 
@@ -417,7 +417,7 @@ impl Transport {
     }
 
     /// True when more than the high mark is buffered. When writing in a loop, stop here and wait
-    /// for [`drained`](Self::drained), which fires soon if everything can be sent immediately. (A
+    /// for [`writable`](Self::writable), which fires soon if everything can be sent immediately. (A
     /// producer that stops here on its own may never be paused, because the turn first sends all
     /// it can; and a producer that was not paused is not resumed.)
     pub fn is_full(&self) -> bool {
@@ -437,14 +437,14 @@ impl Transport {
 
     /// Fires when at most the low mark is buffered; fails with [`ConnectionLost`] if the
     /// connection is lost first. That failure may be dropped: `connection_lost` reports the loss.
-    pub fn drained(&self) -> Deferred<()> {
+    pub fn writable(&self) -> Deferred<()> {
         self.wait_for_level(Level::LowMark)
     }
 
     /// Fires when everything written has been passed to the system; fails with [`ConnectionLost`]
     /// if the connection is lost first. That failure may be dropped: `connection_lost` reports the
     /// loss. Useful to continue a dialogue or to report a file as sent; for writing in a loop,
-    /// [`drained`](Self::drained) is enough.
+    /// [`writable`](Self::writable) is enough.
     ///
     /// ```
     /// use couplet::{Protocol, Transport, testing::hold};
@@ -1064,12 +1064,12 @@ impl Transport {
     }
 }
 
-/// The call that ends a [`Transport::throttle`].
-struct EndThrottle;
+/// The call that ends a [`Transport::pause_for`].
+struct EndTimedPause;
 
-impl Tell for EndThrottle {
+impl Tell for EndTimedPause {
     fn run(self: Box<Self>, _: &mut dyn Protocol, transport: &Transport) {
-        transport.cell.end_throttle();
+        transport.cell.end_timed_pause();
     }
 }
 

@@ -34,7 +34,7 @@ impl TransportSettings {
             cell.cap.get() as u64,
             cell.modes().into(),
             is_paused.into(),
-            cell.throttle_left(now).map_or(0, micros),
+            cell.timed_pause_left(now).map_or(0, micros),
             cell.bytes_in.get(),
             cell.bytes_accepted(),
             since(cell.made_at.get()),
@@ -56,7 +56,7 @@ impl TransportSettings {
             cap,
             modes,
             is_paused,
-            throttle,
+            pause,
             bytes_in,
             written,
             age,
@@ -80,7 +80,7 @@ impl TransportSettings {
         cell.received_at.set(ago(silence));
         // Bytes come in the next turn at the earliest: connections that are continued together may know
         // each other, and all have begun then.
-        transport.read_again_after(Duration::from_micros(throttle));
+        transport.read_again_after(Duration::from_micros(pause));
         if is_paused == 1 {
             transport.pause_producing();
         }

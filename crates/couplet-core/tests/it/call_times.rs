@@ -44,7 +44,7 @@ fn after_slow_calls(options: LoopOptions) -> Loop {
 
 #[test]
 fn each_slow_call_is_in_its_bucket() {
-    let l = after_slow_calls(LoopOptions::default().time_calls(true));
+    let l = after_slow_calls(LoopOptions::default().tune(|it| it.time_calls(true)));
     let calls = l.snapshot().calls;
     let slow: u64 =
         calls.buckets().filter(|(limit, _)| *limit > TIME).map(|(_, count)| count).sum();
@@ -60,7 +60,8 @@ fn calls_are_not_timed_unless_the_options_say_so() {
 
 #[test]
 fn a_call_inside_a_call_is_a_part_of_it() {
-    let mut l = Loop::with_options(LoopOptions::default().time_calls(true)).expect("a loop");
+    let mut l =
+        Loop::with_options(LoopOptions::default().tune(|it| it.time_calls(true))).expect("a loop");
     l.reactor().listen("localhost:0", || Quiet).expect("a port");
     let before = l.snapshot().calls.count();
     l.turn(Some(Duration::ZERO)).expect("a turn");

@@ -73,7 +73,7 @@ type Record = fn(&Reactor, &Transport, Rc<Cell<bool>>);
 const RECORDS: &[(&str, Record)] = &[
     ("a write", |_, transport, done| {
         transport.write("hello");
-        transport.drained().map(move |()| done.set(true)).detach();
+        transport.writable().map(move |()| done.set(true)).detach();
     }),
     ("a tell", |_, transport, done| {
         transport.connection::<Recorder>().tell(move |_, _| done.set(true));

@@ -20,16 +20,16 @@ fn poll<T>(deferred: &mut Deferred<T>) -> Poll<couplet::Result<T>> {
 }
 
 #[test]
-fn c125b_a_drained_or_flushed_that_is_awaited_and_dropped_after_the_loss_is_not_reported() {
+fn c125b_a_writable_or_flushed_that_is_awaited_and_dropped_after_the_loss_is_not_reported() {
     let reports = unhandled_in(|| {
         let mut held = hold(on_data(|transport, _| transport.write(vec![0; 1024 * 1024])));
         held.push(b"?");
         let transport = held.connection.transport();
-        let mut pending = [transport.drained(), transport.flushed()];
+        let mut pending = [transport.writable(), transport.flushed()];
         assert!(pending.iter_mut().all(|pending| poll(pending).is_pending()));
         held.wire.reset();
         held.settle();
-        let after = [transport.drained(), transport.flushed()];
+        let after = [transport.writable(), transport.flushed()];
         assert!(pending.iter().chain(&after).all(Deferred::has_fired));
         drop((pending, after));
     });
@@ -37,11 +37,11 @@ fn c125b_a_drained_or_flushed_that_is_awaited_and_dropped_after_the_loss_is_not_
 }
 
 #[test]
-fn c125b_a_deferred_mapped_from_drained_reports_the_loss() {
+fn c125b_a_deferred_mapped_from_writable_reports_the_loss() {
     let reports = unhandled_in(|| {
         let mut held = hold(on_data(|transport, _| transport.write(vec![0; 1024 * 1024])));
         held.push(b"?");
-        held.connection.transport().drained().map(|()| ()).detach();
+        held.connection.transport().writable().map(|()| ()).detach();
         held.wire.reset();
         held.settle();
     });

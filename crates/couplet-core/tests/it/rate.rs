@@ -165,13 +165,13 @@ fn the_protocols_pause_and_the_limits_pause_are_independent() {
 }
 
 #[test]
-fn of_several_throttles_the_longest_counts() {
+fn of_several_timed_pauses_the_longest_counts() {
     let mut held = hold(Echo);
     held.with(|_, transport| {
-        transport.throttle(2 * S);
-        transport.throttle(S);
-        transport.throttle(Duration::ZERO);
-        transport.throttle(Duration::MAX);
+        transport.pause_for(2 * S);
+        transport.pause_for(S);
+        transport.pause_for(Duration::ZERO);
+        transport.pause_for(Duration::MAX);
         assert!(!transport.wants_data());
     });
     held.wire.push(b"x");
@@ -179,17 +179,17 @@ fn of_several_throttles_the_longest_counts() {
     assert_eq!(held.wire.take(), b"");
     held.advance(Duration::from_nanos(1));
     assert_eq!(held.wire.take(), b"x");
-    // A throttle that begins later ends later.
-    held.with(|_, transport| transport.throttle(S));
+    // A timed pause that begins later ends later.
+    held.with(|_, transport| transport.pause_for(S));
     held.advance(S / 2);
-    held.with(|_, transport| transport.throttle(S));
+    held.with(|_, transport| transport.pause_for(S));
     held.wire.push(b"y");
     held.advance(S);
     assert_eq!(held.wire.take(), b"y");
 }
 
 #[test]
-fn a_throttled_connection_is_not_idle_and_may_be_closed() {
+fn a_connection_in_a_timed_pause_is_not_idle_and_may_be_closed() {
     let mut held = hold(LineReceiver::new(two_a_second()));
     held.with(|_, transport| transport.set_idle_timeout(Some(3 * S)));
     held.push(&b"x\r\n".repeat(20));
@@ -200,7 +200,7 @@ fn a_throttled_connection_is_not_idle_and_may_be_closed() {
     held.advance(S);
     assert!(held.connection.is_lost());
     let transport = held.connection.transport();
-    transport.throttle(S);
+    transport.pause_for(S);
     held.advance(S);
 }
 

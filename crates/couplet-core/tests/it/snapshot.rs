@@ -119,7 +119,7 @@ fn each_state_has_its_name() {
         a.transport().lose_connection();
         rig.take_to_the_end(&b);
         rig.turn();
-        assert_eq!(of(&rig, &a).state, "draining");
+        assert_eq!(of(&rig, &a).state, "lingering");
         b.close();
         rig.lost(&a);
         assert!(rig.l.snapshot().connections.is_empty());

@@ -34,7 +34,8 @@ fn talk(port: &Address) {
 #[test]
 fn c97b_a_loop_that_polls_before_it_sleeps_misses_nothing() {
     for spin in [Duration::from_micros(50), Duration::from_millis(2)] {
-        let mut l = Loop::with_options(LoopOptions::default().spin(spin)).expect("a loop");
+        let mut l =
+            Loop::with_options(LoopOptions::default().tune(|it| it.spin(spin))).expect("a loop");
         let called = Rc::new(Cell::new(0));
         let calls = called.clone();
         let mut peer = None;

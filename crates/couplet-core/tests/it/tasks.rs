@@ -514,7 +514,7 @@ fn c71_a_task_that_waits_for_a_drain_continues_when_its_connection_is_lost() {
         let transport = a.transport();
         transport.write(rig.kit.big());
         rig.turns(2);
-        let waits = [transport.drained(), transport.flushed()];
+        let waits = [transport.writable(), transport.flushed()];
         let ends = waits.map(|waits| given(rig.reactor.spawn(waits)));
         rig.turns(2);
         let tasks = rig.l.snapshot().tasks;

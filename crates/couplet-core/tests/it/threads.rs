@@ -353,7 +353,7 @@ fn c97_a_run_waits_for_its_jobs_when_it_ends() {
 
 #[test]
 fn c97_a_run_waits_no_longer_than_the_grace_for_a_job_that_does_not_end() {
-    let options = LoopOptions::default().job_grace(Duration::from_millis(20));
+    let options = LoopOptions::default().tune(|it| it.job_grace(Duration::from_millis(20)));
     let mut l = Loop::with_options(options).expect("a loop");
     let (never, blocked) = mpsc::channel::<()>();
     let mut ended = None;

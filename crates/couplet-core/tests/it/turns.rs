@@ -172,7 +172,8 @@ impl Protocol for Suspending {
 #[test]
 fn c86b_a_suspended_turn_continues_with_the_reply_and_the_next_event() {
     let (memory, network) = Memory::new(Manner::Readiness, 0);
-    let mut l = Loop::with_driver(memory, LoopOptions::default().answers(Answers::AtOnce));
+    let mut l =
+        Loop::with_driver(memory, LoopOptions::default().tune(|it| it.answers(Answers::AtOnce)));
     let (reactor, log) = (l.reactor(), Log::default());
     let received = Rc::<RefCell<Vec<Transport>>>::default();
     let kept = received.clone();

@@ -18,7 +18,7 @@ fn secs(n: u64) -> Duration {
 
 #[test]
 fn c172_a_slow_head_is_answered_with_408() {
-    beside(HttpOptions::default().header_timeout(secs(20)), async |reactor| {
+    beside(HttpOptions::default().head_timeout(secs(20)), async |reactor| {
         // An occasional byte does not extend the limit. Half a preface of HTTP/2 is a head too.
         for (head, more) in [(HEAD, 9), ("PRI * HTTP/2.0\r\n", 0)] {
             let begun = reactor.now();

@@ -54,8 +54,8 @@ fn states_of_connections() {
         ),
         (Transport::pause_producing, "reading paused by Planted for ", &[]),
         (
-            |it| it.throttle(Duration::from_secs(3600)),
-            "reading paused by a throttle for ",
+            |it| it.pause_for(Duration::from_secs(3600)),
+            "reading paused by a timer for ",
             &[", resumed in 60 min"],
         ),
         (
@@ -73,7 +73,7 @@ fn states_of_connections() {
         ),
         (
             Transport::lose_connection,
-            "draining (connection closed by us): our FIN went ",
+            "lingering (connection closed by us): our FIN went ",
             &[" ago, waits for the peer's, closed in "],
         ),
     ];

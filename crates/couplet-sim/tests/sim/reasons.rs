@@ -100,8 +100,8 @@ fn each_state_of_a_connection_has_its_reason() {
         ),
         (Transport::pause_producing, "reading paused by Planted for 5.0 s"),
         (
-            |transport| transport.throttle(s(60)),
-            "reading paused by a throttle for 5.0 s, resumed in 55.0 s",
+            |transport| transport.pause_for(s(60)),
+            "reading paused by a timer for 5.0 s, resumed in 55.0 s",
         ),
         (
             write_much,
@@ -128,7 +128,7 @@ fn each_state_of_a_connection_has_its_reason() {
         ),
         (
             Transport::lose_connection,
-            "draining (connection closed by us): our FIN went 5.0 s ago, waits for the peer's, closed in 25.0 s",
+            "lingering (connection closed by us): our FIN went 5.0 s ago, waits for the peer's, closed in 25.0 s",
         ),
     ];
     let seen: Vec<_> = states.iter().map(|(planted, _)| of_connection(*planted)).collect();

@@ -128,7 +128,7 @@ impl Session {
                 me.tell(Self::request_input);
                 Ok(())
             };
-            return transport.drained().add_both(go_on).detach();
+            return transport.writable().add_both(go_on).detach();
         }
         stdin.ask();
         self.limit_silence(transport);

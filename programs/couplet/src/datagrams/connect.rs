@@ -171,7 +171,7 @@ impl DatagramProtocol for Peer {
 pub(crate) fn run(peer: &UdpClient) -> Result<(), Exit> {
     let addresses = addresses_of(peer)?;
     // A pending read of stdin can't be interrupted.
-    let options = LoopOptions::default().job_grace(Duration::ZERO);
+    let options = LoopOptions::default().tune(|it| it.job_grace(Duration::ZERO));
     let l = signalled_loop(options, output::print_to_stderr)?;
     let session = Rc::new(Session {
         reactor: l.reactor(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use couplet::defer::Canceller;
 use couplet::{Address, Deferred, LoopingCall, Protocol, Reactor, Reason, Resolver, Transport};
 
-use super::{DRAIN, Forwarder};
+use super::{FIN_TIMEOUT, Forwarder};
 
 /// Endpoints without a server that could be checked.
 const UNCHECKED: [&str; 4] = ["process", "stdio", "fd", "serial"];
@@ -96,7 +96,7 @@ impl Protocol for Probe {
         let (closed, closing) = Deferred::with_canceller(move |_| aborting.abort_connection());
         self.closed.replace(Some(closed));
         self.closing = Some(closing);
-        transport.set_fin_timeout(Some(DRAIN));
+        transport.set_fin_timeout(Some(FIN_TIMEOUT));
         transport.lose_connection();
     }
 

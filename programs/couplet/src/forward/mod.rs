@@ -42,7 +42,7 @@ use upstreams::{Balancer, Candidates, Recovery};
 
 /// How long the remaining side of a session may take, once everything is sent, until its peer's end
 /// of stream.
-const DRAIN: Duration = Duration::from_secs(5);
+const FIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long nothing may move once one side has ended, unless set otherwise.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -210,7 +210,7 @@ impl RelayEnd {
             // While it flushes, a slow reader gets as much time as an idle one.
             transport.set_close_deadline(forward.idle_timeout.or(half_close_timeout));
         }
-        transport.set_fin_timeout(Some(DRAIN));
+        transport.set_fin_timeout(Some(FIN_TIMEOUT));
         // If the program is killed, no peer takes a truncated stream for a complete one.
         transport.set_reset_unless_closed(true);
         self.relay.connection_made(transport);

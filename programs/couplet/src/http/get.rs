@@ -103,8 +103,10 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
 
 pub(crate) fn run(options: HttpGet) -> Result<(), Exit> {
     // A blocked write to stdout must not delay Ctrl-C.
-    let l =
-        signalled_loop(LoopOptions::default().job_grace(Duration::ZERO), output::print_to_stderr)?;
+    let l = signalled_loop(
+        LoopOptions::default().tune(|it| it.job_grace(Duration::ZERO)),
+        output::print_to_stderr,
+    )?;
     let client = client_options(&options)?;
     let reactor = l.reactor();
     let fetching = reactor.clone().spawn(async move {

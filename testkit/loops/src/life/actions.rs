@@ -172,7 +172,7 @@ impl Life {
         self.know(|story| (story.asked, story.undrained) = (story.asked + 1, story.undrained + 1));
         let answered = self.clone();
         transport
-            .drained()
+            .writable()
             .add_both(move |_| {
                 answered.line("drained");
                 answered.know(|story| {

@@ -77,7 +77,7 @@ struct Story {
     answered: u32,
     /// The low mark in bytes; `None` if it was never set.
     low_mark: Option<usize>,
-    /// Calls of `drained` that have not fired.
+    /// Calls of `writable` that have not fired.
     undrained: u32,
     // Time.
     now: Option<Instant>,

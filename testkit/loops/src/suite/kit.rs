@@ -70,7 +70,7 @@ pub enum Under {
 
 /// Answers leave together.
 pub fn together() -> LoopOptions {
-    LoopOptions::default().answers(Answers::Together)
+    LoopOptions::default().tune(|it| it.answers(Answers::Together))
 }
 
 /// The stall detector watches the loop, with a limit that no test reaches.

@@ -337,7 +337,7 @@ impl Cast {
             }
             "no-delay" => t.set_tcp_no_delay(is_on),
             "keep-alive" => t.set_tcp_keep_alive(limit(rest)),
-            "throttle" => t.throttle(time(rest)),
+            "pause_for" => t.pause_for(time(rest)),
             "drains" => t.reactor().drain(time(rest)).detach(),
             "refused" => self.refused(n, t, rest),
             "unregister" => t.unregister_producer(),
@@ -370,7 +370,7 @@ impl Cast {
                 let (delay, acts) = word(rest);
                 drop(self.a(n).call_later(time(delay), self.later(n, acts, " & ")));
             }
-            // Logs how a Deferred fires: `watch drained NAME`.
+            // Logs how a Deferred fires: `watch writable NAME`.
             "watch" => self.watch(n, t, rest, false),
             "loss" => self.watch(n, t, rest, true),
             "cancelled" => {
@@ -389,7 +389,7 @@ impl Cast {
 
     fn deferred(t: &Transport, kind: &str) -> Deferred<()> {
         match kind {
-            "drained" => t.drained(),
+            "writable" => t.writable(),
             "flushed" => t.flushed(),
             "ended" => t.peer_ended(),
             _ => panic!("`{kind}` is no Deferred"),

@@ -250,7 +250,7 @@ impl Mio {
     }
 
     /// Polls for up to this long before each sleep, as long as that pays:
-    /// [`LoopOptions::spin`](crate::LoopOptions::spin).
+    /// [`Tuning::spin`](crate::reactor::Tuning::spin).
     #[must_use]
     pub fn spin(mut self, most: Duration) -> Mio {
         self.spin = Spin::new(most);

@@ -68,7 +68,7 @@ impl Core {
             last_turn,
             records,
             table: Table::new(),
-            batching: Batching::new(options.answers),
+            batching: Batching::new(options.tuning.answers),
             connecting: Connecting::default(),
             lookups: Lookups::default(),
             drains: Drains::default(),

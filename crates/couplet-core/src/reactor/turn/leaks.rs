@@ -13,7 +13,7 @@ use crate::transport::connection::Life;
 fn cleanup(life: &Life) -> &'static str {
     match life.state_name() {
         "flushing" => "it is closing, but the other end does not read: abort it, or read",
-        "draining" => "it is closing, but the other end does not close: close that too",
+        "lingering" => "it is closing, but the other end does not close: close that too",
         _ => "`transport.lose_connection()`, on either end, and wait for `connection_lost`",
     }
 }

@@ -10,9 +10,9 @@ use std::rc::Rc;
 use super::core::Core;
 use super::table::{ConnectionEntry, Resource};
 use crate::driver::{Commands, Key};
+use crate::reactor::capacity::Reserved;
 use crate::reactor::options::{LoadLimits, high};
 use crate::reactor::port::PortCell;
-use crate::reactor::room::Reserved;
 use crate::transport::cell::mode;
 use crate::transport::connection::Life;
 
@@ -29,7 +29,7 @@ pub(super) struct Load {
     ports: Vec<Rc<PortCell>>,
     /// Number of connections that were ended.
     shed: u64,
-    /// The connections that the loop's [`Room`](crate::reactor::room::Room) counts as its own.
+    /// The connections that the loop's [`Capacity`](crate::reactor::capacity::Capacity) counts as its own.
     counted: usize,
 }
 
@@ -115,8 +115,8 @@ impl Core {
             self.find_waiting();
         }
         let counted = limits.connections.map_or(0, |_| self.table.connections());
-        self.records.room.set_most(limits.connections);
-        self.records.room.recount(self.load.counted, counted);
+        self.records.capacity.set_most(limits.connections);
+        self.records.capacity.recount(self.load.counted, counted);
         self.load.counted = counted;
         self.apply_load(io);
     }
@@ -212,7 +212,7 @@ impl Core {
 
     /// Has ports accept, or stop accepting, as the load says.
     pub(super) fn apply_load(&mut self, io: &mut dyn Commands) {
-        let is_high = self.records.room.is_full() || self.load.is_high();
+        let is_high = self.records.capacity.is_full() || self.load.is_high();
         if self.records.holds_ports.replace(is_high) == is_high {
             return;
         }
@@ -230,7 +230,7 @@ impl Core {
     pub(super) fn count_load(&mut self, io: &mut dyn Commands) {
         if self.load.limits.connections.is_some() {
             let now = self.table.connections();
-            self.records.room.recount(self.load.counted, now);
+            self.records.capacity.recount(self.load.counted, now);
             self.load.counted = now;
             self.apply_load(io);
         }

@@ -216,12 +216,12 @@ impl Loop {
                 Err(error) => log_warn!(%error, "io_uring is not available; epoll serves the loop"),
             }
         }
-        Loop::of_system(Mio::new(options.read_buffer)?.spin(options.spin), &options)
+        Loop::of_system(Mio::new(options.tuning.read_buffer)?.spin(options.tuning.spin), &options)
     }
 
     #[cfg(all(target_os = "linux", feature = "uring"))]
     fn over_uring(options: &LoopOptions) -> io::Result<Loop> {
-        Loop::of_system(crate::driver::Uring::new(options.read_buffer)?, options)
+        Loop::of_system(crate::driver::Uring::new(options.tuning.read_buffer)?, options)
     }
 
     #[cfg(not(all(target_os = "linux", feature = "uring")))]

@@ -2,7 +2,7 @@
 //!
 //! Up: [`Life::feed_layers`] feeds received bytes to the layers and delivers their output. Down:
 //! [`Life::encode_output`] moves output into the layers; the driver sends from the bottom. Bytes in
-//! between count as in flight, so marks, cap, `drained` and a close mean the same with layers and
+//! between count as in flight, so marks, cap, `writable` and a close mean the same with layers and
 //! without.
 //!
 //! Two streams mean two ends of stream: the end of the decoded one (a close_notify) and the socket's
@@ -557,7 +557,7 @@ impl Life {
                 layered.layers.end();
                 self.feed_layers(&[], now);
             }
-            LifeState::Draining { .. } => return self.end_as_planned(CloseMode::Normal),
+            LifeState::Lingering { .. } => return self.end_as_planned(CloseMode::Normal),
             LifeState::Closed { .. } => return,
         }
         if let LifeState::Open { reading: Reading::Ended, writing } = &self.state
@@ -577,7 +577,7 @@ impl Life {
 
     /// Discards bytes after our end, and ends the connection if the peer's is among them.
     #[cold]
-    pub(super) fn drain_layers(&mut self, bytes: &[u8], now: Instant) {
+    pub(super) fn linger_in_layers(&mut self, bytes: &[u8], now: Instant) {
         if self.drains_to_end(bytes, now) {
             self.end_as_planned(CloseMode::Normal);
         }
@@ -795,10 +795,10 @@ impl Life {
                 self.layered.as_ref()?.layers.deadline()
             }
             // Only the end of the input that a layer holds back matters.
-            LifeState::Draining { .. } if self.is_full_below() => {
+            LifeState::Lingering { .. } if self.is_full_below() => {
                 self.layered.as_ref()?.layers.deadline()
             }
-            LifeState::Draining { .. } | LifeState::Closed { .. } => None,
+            LifeState::Lingering { .. } | LifeState::Closed { .. } => None,
         }
     }
 
@@ -826,7 +826,7 @@ impl Life {
                 self.feed_layers(&[], now);
                 self.encode_written(now);
             }
-            LifeState::Draining { .. } => self.drain_layers(&[], now),
+            LifeState::Lingering { .. } => self.linger_in_layers(&[], now),
             LifeState::Closed { .. } => {}
         }
     }

@@ -166,7 +166,7 @@ fn bytes_that_left_before_an_abort_count_as_sent() {
         let at = held.at();
         let transport = Transport { cell: held.life.cell().clone() };
         let _ = held.feed(b"hello");
-        for waiting in [transport.drained(), transport.flushed()] {
+        for waiting in [transport.writable(), transport.flushed()] {
             let calls = held.calls.0.clone();
             let note = move |outcome: crate::defer::Result<()>| {
                 calls.borrow_mut().push(format!("sent: {}", outcome.is_ok()));
@@ -181,7 +181,7 @@ fn bytes_that_left_before_an_abort_count_as_sent() {
         transport.abort_connection();
         let _ = held.life.apply(at);
         held.life.lost(at);
-        // Little enough was buffered for `drained` from the beginning.
+        // Little enough was buffered for `writable` from the beginning.
         let calls = held.calls();
         match sends {
             true => assert_eq!(calls[1..], ["sent: true", "sent: true", "lost: Aborted"]),
@@ -250,8 +250,8 @@ fn c180_paused_reading_names_its_originator() {
     assert_eq!(held.why(), "reading paused by Echo for 3.2 s");
     let _ = held.life.peer_ended(held.start);
     transport.resume_producing();
-    transport.throttle(Duration::from_secs(10));
-    assert_eq!(held.why(), "reading paused by a throttle for 3.2 s, resumed in 6.8 s");
+    transport.pause_for(Duration::from_secs(10));
+    assert_eq!(held.why(), "reading paused by a timer for 3.2 s, resumed in 6.8 s");
     transport.pause_producing();
     assert_eq!(held.why(), "reading paused by Echo for 3.2 s");
 }
@@ -299,7 +299,7 @@ fn c180_a_close_reports_its_progress() {
                reset in 26.8 s";
     assert_eq!(held.why(), why);
     let _ = held.flush();
-    let why = "draining (connection closed by us): our FIN went 3.2 s ago, waits for the peer's, \
+    let why = "lingering (connection closed by us): our FIN went 3.2 s ago, waits for the peer's, \
                closed in 26.8 s";
     assert_eq!(held.why(), why);
     let _ = held.life.ended(held.start);
@@ -439,7 +439,7 @@ fn c60a_a_write_error_drops_and_counts_the_output_and_stops_its_producer() {
     let producer = Stopped(held.calls.0.clone());
     transport.register_producer(producer, ProducerKind::Push).expect("the first");
     transport.write(vec![7; 100_000]);
-    for waiting in [transport.drained(), transport.flushed()] {
+    for waiting in [transport.writable(), transport.flushed()] {
         let calls = held.calls.0.clone();
         let note = move |outcome: crate::defer::Result<()>| {
             calls.borrow_mut().push(outcome.expect_err("nothing is sent").to_string());

@@ -27,8 +27,8 @@ impl Life {
                 };
                 why.deadline(", reset in ", self.close_deadline(*since));
             }
-            LifeState::Draining { since } => {
-                let went = format!("draining ({}): our FIN went ", self.reason());
+            LifeState::Lingering { since } => {
+                let went = format!("lingering ({}): our FIN went ", self.reason());
                 why.text(went).since(*since);
                 why.text(" ago, waits for the peer's");
                 why.deadline(", closed in ", self.fin_deadline(*since));
@@ -108,7 +108,7 @@ impl Life {
             Reading::Paused { since, fin } => {
                 let pauser = cell.pauser(self.protocol_name());
                 why.clause(pauser).text(" for ").since(self.instant(since));
-                why.deadline(", resumed in ", cell.throttle_end());
+                why.deadline(", resumed in ", cell.timed_pause_end());
                 if fin {
                     why.clause("the peer has closed its side");
                 }

@@ -293,7 +293,7 @@ fn c153b_a_child_that_does_not_read_exerts_back_pressure() {
     process.write("go\n");
     process.write(vec![b'x'; 1024 * 1024]);
     assert!(stdin.is_full(), "{} bytes wait", stdin.buffered());
-    let drained = stdin.drained();
+    let drained = stdin.writable();
     nursery.until("room", move || drained.has_fired());
     process.close_stdin();
     nursery.ended(&log);

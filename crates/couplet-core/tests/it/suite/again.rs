@@ -22,9 +22,9 @@ scripted! {
 
     /// The waits of one connection all end, several times, and a cancelled one takes none with it.
     fn c71_each_of_several_waiters_gets_room_each_time() needs capacity
-        "a write BIG; turns 3; a watch {1:drained|flushed} one, cancelled {1:drained|flushed}, watch {1:drained|flushed} two
+        "a write BIG; turns 3; a watch {1:writable|flushed} one, cancelled {1:writable|flushed}, watch {1:writable|flushed} two
         a log made; b reads-until 1 two; a log made, one: ok, two: ok; b gets BIG
-        a write BIG; turns 3; a watch {1:drained|flushed} one, cancelled {1:drained|flushed}, watch {1:drained|flushed} two
+        a write BIG; turns 3; a watch {1:writable|flushed} one, cancelled {1:writable|flushed}, watch {1:writable|flushed} two
         a entries 3; b reads-until 2 two; a log made, one: ok, two: ok, one: ok, two: ok; b gets BIG+BIG";
 }
 

@@ -54,7 +54,8 @@ fn has_batches(kit: Kit, count: usize) -> bool {
 }
 
 pub(crate) fn c57a_answers_leave_at_once_where_that_is_asked_for(kit: Kit) {
-    let seen = seen_by_a_crowd(kit, || LoopOptions::default().answers(Answers::AtOnce), 6);
+    let seen =
+        seen_by_a_crowd(kit, || LoopOptions::default().tune(|it| it.answers(Answers::AtOnce)), 6);
     if has_batches(kit, 6) {
         assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
     }

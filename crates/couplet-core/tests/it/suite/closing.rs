@@ -99,7 +99,7 @@ scripted! {
         b fin; a lost; a entries 2";
 
     fn c10_an_empty_write_does_nothing() needs counted_calls
-        "a write , bytes , watch drained drained; turns 3; a writes 0; a log made, drained: ok
+        "a write , bytes , watch writable writable; turns 3; a writes 0; a log made, writable: ok
         a tells sequence |a|; b gets a; tick; a writes 1; a tells write , lose; b ends Done(Us); a writes 1";
 
     fn c16_a_second_lose_connection_does_nothing() needs full_at_once

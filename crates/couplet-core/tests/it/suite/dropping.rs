@@ -41,7 +41,7 @@ pub(crate) fn use_every_handle(transport: &Transport) {
     let buffered = transport.buffered();
     assert_eq!(transport.is_full(), buffered > 64 * 1024);
     transport.write("late");
-    transport.drained().detach();
+    transport.writable().detach();
     transport.set_tcp_no_delay(true);
     transport.set_close_deadline(Some(Duration::from_secs(30)));
     if transport.register_producer(Quiet, ProducerKind::Push).is_ok() {
@@ -117,14 +117,14 @@ const KINDS: &[Kind] = &[
         });
         rig.turns(2);
     }),
-    ("a callback of drained()", |rig, a, b| {
+    ("a callback of writable()", |rig, a, b| {
         write_big(rig, a);
         let nosy = Nosy;
         let fired = move |_| {
             drop(nosy);
             Ok(())
         };
-        a.transport().drained().add_both(fired).detach();
+        a.transport().writable().add_both(fired).detach();
         b.reset();
     }),
 ];

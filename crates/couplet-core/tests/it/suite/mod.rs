@@ -295,7 +295,7 @@ macro_rules! all_facts {
                 c65_a_relay_holds_no_more_than_one_read_past_the_mark needs room streamed,
                 c68_a_producer_registered_after_the_end_is_stopped_by_the_turn needs resets,
                 c70_a_producer_may_write_and_unregister_while_it_is_resumed,
-                c71_drained_fires_at_the_low_mark needs exact_wire,
+                c71_writable_fires_at_the_low_mark needs exact_wire,
                 c71_flushed_fires_when_everything_is_sent,
                 c71_past_the_hard_cap_the_connection_overflows needs resets,
             ]

@@ -189,13 +189,13 @@ scripted! {
         // Without a producer these proceed to the drain and complete it.
         "a push, unregister; turns 3; a {lose|fail no prose}; tick; <3:pass 30; tick;> b close; a lost; a lacks stop";
 
-    fn c71_drained_fails_with_the_connection() needs breaking
+    fn c71_writable_fails_with_the_connection() needs breaking
         // A panic discards the bytes too.
-        "a pieces; turns 3; a loss drained drained; ends {1:abort|panic|the peer's reset}
-        a until drained; a log made, lost({1:Aborted|Panicked(ending)|Lost}), drained: {1:Aborted|Panicked(ending)|Lost}
-        a loss drained late; a log .., late: {1:Aborted|Panicked(ending)|Lost}; a entries 4",
+        "a pieces; turns 3; a loss writable writable; ends {1:abort|panic|the peer's reset}
+        a until writable; a log made, lost({1:Aborted|Panicked(ending)|Lost}), writable: {1:Aborted|Panicked(ending)|Lost}
+        a loss writable late; a log .., late: {1:Aborted|Panicked(ending)|Lost}; a entries 4",
         // A close sends the bytes.
-        "a bytes BIG; turns 3; a loss drained drained; a lose; b sees Fin; a has drained: ok; b close; a lost";
+        "a bytes BIG; turns 3; a loss writable writable; a lose; b sees Fin; a has writable: ok; b close; a lost";
 
     fn c71_without_a_cap_write_takes_everything()
         "a tells <3:write BIG, >write BIG; turn; a open; a dropped 0; b gets BIG+BIG+BIG+BIG; tick; a buffers 0";
@@ -264,31 +264,31 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
     play(kit, &scripts);
 }
 
-pub(crate) fn c71_drained_fires_at_the_low_mark(kit: Kit) {
+pub(crate) fn c71_writable_fires_at_the_low_mark(kit: Kit) {
     let big = kit.big();
     let (mut rig, a, b) = kit.accept(Script::new());
     let (transport, log) = (a.transport(), Log::default());
-    log.watch_loss("nothing is buffered", transport.drained());
+    log.watch_loss("nothing is buffered", transport.writable());
     assert_eq!(log.take(), ["nothing is buffered: ok"]);
     transport.write(big);
     rig.turns(3);
-    log.watch_loss("one", transport.drained());
-    drop(transport.drained());
+    log.watch_loss("one", transport.writable());
+    drop(transport.writable());
     rig.tick();
     assert_eq!(log.len(), 0);
     // Bytes written after the call count too.
     transport.write("and more");
     let buffered = Rc::new(Cell::new(0));
     let (asked, at_the_time) = (transport.clone(), buffered.clone());
-    transport.drained().map(move |()| at_the_time.set(asked.buffered() + 1)).detach();
-    rig.until("drained", || {
+    transport.writable().map(move |()| at_the_time.set(asked.buffered() + 1)).detach();
+    rig.until("writable", || {
         b.take(64 * 1024);
         log.len() == 1
     });
     assert_eq!(log.take(), ["one: ok"]);
     assert!((1..=LOW + 1).contains(&buffered.get()), "{}", buffered.get());
     takes(&mut rig, &b, big.len() + 8);
-    let edge = "in-memory; a fill; a write #16394; a loss drained at; b drain 9; a log made; b drain 1; a loss drained below
+    let edge = "in-memory; a fill; a write #16394; a loss writable at; b drain 9; a log made; b drain 1; a loss writable below
         a log made, at: ok, below: ok";
     play(kit, &[edge]);
 }

@@ -255,7 +255,7 @@ scripted! {
     $ ready_made:
 
     // The longest counts, and no resume ends it; its end ends no pause.
-    fn c169b_a_throttle_is_independent_of_pauses() needs slices
-        "once data: throttle 1, throttle 1ms, resume; b send one; a gets one; b send two; pass 999ms; tick
+    fn c169b_a_timed_pause_is_independent_of_other_pauses() needs slices
+        "once data: pause_for 1, pause_for 1ms, resume; b send one; a gets one; b send two; pass 999ms; tick
         a received one; a pause; pass 1ms; tick; a received one; a resume; a gets onetwo";
 }

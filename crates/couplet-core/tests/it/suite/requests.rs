@@ -43,12 +43,12 @@ const REQUESTS: &[Request] = &[
         "",
     ),
     (
-        "throttle 1",
+        "pause_for 1",
         "in read_closed: end; b send late; turns 5; in data: a received x; in !data: a received ; pass 1
         in data: a gets xlate; in !data: a gets late",
         "",
     ),
-    ("watch drained asked", IS_DONE, ", asked: failed"),
+    ("watch writable asked", IS_DONE, ", asked: failed"),
     ("watch flushed asked", IS_DONE, ", asked: failed"),
     ("watch ended asked", "in !read_closed: b fin; a until asked: ok; a count 1 asked", ", asked: failed"),
     ("pull", "in !write_closed: a until resume; in write_closed: a until stop", ", stop"),

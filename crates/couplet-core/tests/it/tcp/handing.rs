@@ -272,7 +272,7 @@ fn c51d_the_times_and_limits_of_a_connection_move_with_it() {
     let transport = old.seen.transport();
     transport.set_idle_timeout(Some(Duration::from_secs(9)));
     transport.set_write_cap(Some(1000));
-    transport.throttle(Duration::from_secs(3));
+    transport.pause_for(Duration::from_secs(3));
     old.rig.pass(Duration::from_secs(2));
     old.rig.tick();
     let (_first, handed, mut client) = old.leave();
@@ -281,7 +281,7 @@ fn c51d_the_times_and_limits_of_a_connection_move_with_it() {
     let (now, shown) = (second.reactor.now(), &second.l.snapshot().connections[0]);
     let passed = |since| now.saturating_duration_since(since);
     assert_eq!([shown.received_at, shown.made_at].map(passed), [Duration::from_secs(2); 2]);
-    // The rest of the throttle, and then the idle time: without a pause it ends at the seventh second.
+    // The rest of the timed pause, and then the idle time: without a pause it ends at the seventh second.
     second.turns(3);
     assert_eq!(seen.take(), ["made"]);
     second.pass(Duration::from_secs(1));
