@@ -65,5 +65,5 @@ pub fn get_poem(reactor: &Reactor, server: &str) -> Deferred<Vec<u8>> {
 
 /// The poem in capitals, from another server.
 pub fn upper(reactor: &Reactor, poem: String) -> Deferred<String> {
-    reactor.defer_later(Duration::from_millis(1), move || Ok(poem.to_uppercase()))
+    reactor.sleep(Duration::from_millis(1)).add_callback(move |()| Ok(poem.to_uppercase()))
 }

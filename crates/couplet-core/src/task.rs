@@ -1,5 +1,5 @@
 //! Scheduled work: [`LoopingCall`], [`Cooperator`], [`FilesystemLock`], and the methods
-//! `defer_later` and `timeout` of the [`Reactor`]; for `async` tasks [`Interval`], [`Scope`],
+//! `timeout` of the [`Reactor`]; for `async` tasks [`Interval`], [`Scope`],
 //! [`TaskLocal`] and [`Cancelling`]. Twisted's `task`.
 //!
 //! All time comes from the reactor, so a test can advance an hour in one step.
@@ -37,31 +37,6 @@ pub use local::{Scoped, TaskLocal};
 pub use scope::Scope;
 
 impl Reactor {
-    /// Calls `f` after `delay` and fires with its result. Cancelling before then cancels the call;
-    /// a panic in `f` becomes the failure [`Panicked`](crate::defer::Panicked). Fails with
-    /// [`Cancelled`](crate::defer::Cancelled) if the loop ends first.
-    ///
-    /// For an `f` that returns a Deferred, write `reactor.sleep(delay).then(|()| f())`. Twisted's
-    /// `deferLater`.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let answer = couplet::run_until(|reactor| {
-    ///     reactor.defer_later(Duration::from_millis(1), || Ok("42".parse::<u8>()?))
-    /// })?;
-    /// assert_eq!(answer, 42);
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    #[track_caller]
-    pub fn defer_later<T: 'static>(
-        &self,
-        delay: Duration,
-        f: impl FnOnce() -> Result<T> + 'static,
-    ) -> Deferred<T> {
-        self.sleep(delay).add_callback(|()| f())
-    }
-
     /// Waits for `future` for at most `after`, then drops it and fails with [`TimedOut`]. The
     /// timeout starts with the first poll; a future that is ready at the deadline has not timed
     /// out.

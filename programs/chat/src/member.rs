@@ -101,7 +101,7 @@ impl ChatServer {
                 // process: the room's queue stays empty.
                 transport.set_write_cap(Some(WRITE_CAP));
                 transport.set_write_marks(WRITE_CAP, WRITE_CAP);
-                transport.set_socket_option(SocketOption::SendBuffer(SEND_BUFFER));
+                transport.set_option(SocketOption::SendBuffer(SEND_BUFFER));
                 transport.set_idle_timeout(idle_timeout);
                 let others = self.room.len();
                 let guest = self.room.join(transport)?;

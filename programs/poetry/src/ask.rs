@@ -76,7 +76,7 @@ impl Protocol for NamedClient {
         if let Some(bar) = &self.bar {
             bar.connected();
         }
-        transport.write_sequence([self.title.as_bytes(), b"\r\n"]);
+        transport.write(format!("{}\r\n", self.title));
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {

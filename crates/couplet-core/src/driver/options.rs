@@ -173,7 +173,7 @@ impl ListenOptions {
     /// Without them a connection to a host that has vanished, and from which nothing is expected, stays
     /// for ever. `None` leaves the probes off.
     ///
-    /// For TCP, on drivers with sockets. Accepted connections inherit it from the port. [`Transport::set_tcp_keep_alive`](crate::Transport::set_tcp_keep_alive)
+    /// For TCP, on drivers with sockets. Accepted connections inherit it from the port. [`Transport::set_option`](crate::Transport::set_option)
     /// changes it on a live connection.
     #[must_use]
     pub fn keep_alive(mut self, silence: Option<Duration>) -> Self {
@@ -265,7 +265,7 @@ impl ConnectOptions {
     /// Without them a connection to a host that has vanished, and from which nothing is expected, stays
     /// for ever. `None` leaves the probes off.
     ///
-    /// For TCP, on drivers with sockets. [`Transport::set_tcp_keep_alive`](crate::Transport::set_tcp_keep_alive)
+    /// For TCP, on drivers with sockets. [`Transport::set_option`](crate::Transport::set_option)
     /// changes it on a live connection.
     #[must_use]
     pub fn keep_alive(mut self, silence: Option<Duration>) -> Self {

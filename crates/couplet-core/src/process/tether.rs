@@ -103,7 +103,7 @@ impl Tether {
     fn end_stream(&self) {
         if let StreamState::Open(transport) = &*self.stream.borrow() {
             transport.lose_write_connection();
-            transport.set_socket_option(SocketOption::EndsWhenRead);
+            transport.set_option(SocketOption::EndsWhenRead);
         }
     }
 

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::records::{LoopRequest, Start};
-use crate::address::UnixAddress;
 use crate::connector::{
     ConnectTarget, Connector, ConnectorCell, ConnectorState, Done, NotDisconnected, Target,
 };
@@ -81,19 +80,6 @@ impl Reactor {
             options,
             self.attach_factory(factory.into_factory()),
         )
-    }
-
-    /// Connects to a UNIX socket and builds a protocol when the connection is made. A name that
-    /// begins with a NUL is abstract.
-    ///
-    /// Success, failure and loss are reported to the factory. Twisted's `connectUNIX`.
-    #[track_caller]
-    pub fn connect_unix<K>(
-        &self,
-        path: impl Into<UnixAddress>,
-        factory: impl IntoFactory<K>,
-    ) -> Connector {
-        self.connect_to(path.into(), ConnectOptions::default(), factory)
     }
 }
 

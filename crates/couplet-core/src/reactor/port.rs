@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::options::high;
 use super::records::{LoopRequest, Start};
 use super::sharing::{Departure, Share};
-use crate::address::{Address, UnixAddress};
+use crate::address::Address;
 use crate::defer::{Deferred, Failure, Resolver};
 use crate::driver::{Bound, Key, ListenOptions, ListeningSocket};
 use crate::error::ListenError;
@@ -102,29 +102,12 @@ impl Reactor {
         self.listen_at(address, ListenOptions::default(), factory)
     }
 
-    /// Listens on a UNIX socket and builds a protocol for each connection. A path becomes a socket
-    /// file, which is removed when the port closes; a name that begins with a NUL is abstract.
+    /// Listens on a TCP address or a UNIX socket with options, like [`listen_tcp`](Self::listen_tcp).
     ///
-    /// With [`ListenOptions::lock_file`], which is on by default, the file of a crashed process is
-    /// replaced, and the file of a live process is kept: a lock file, `PATH.lock`, distinguishes
-    /// the two.
-    ///
-    /// The system queues connections from now on; the turn accepts them. Twisted's `listenUNIX`.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`] with the address and the system's error.
-    #[track_caller]
-    pub fn listen_unix<K>(
-        &self,
-        path: impl Into<UnixAddress>,
-        factory: impl IntoFactory<K>,
-    ) -> Result<Port, ListenError> {
-        self.listen_at(path.into(), ListenOptions::default(), factory)
-    }
-
-    /// Listens on a TCP address or a UNIX socket with options, like [`listen_tcp`](Self::listen_tcp)
-    /// and [`listen_unix`](Self::listen_unix).
+    /// The path of a UNIX socket becomes a socket file, which is removed when the port closes; a name
+    /// that begins with a NUL is abstract. With [`ListenOptions::lock_file`], which is on by default, the
+    /// file of a crashed process is replaced, and the file of a live process is kept: a lock file,
+    /// `PATH.lock`, distinguishes the two. Twisted's `listenUNIX`.
     ///
     /// # Errors
     ///

@@ -342,7 +342,7 @@ struct RareState {
     peer_end: Vec<Resolver<()>>,
     // Unbounded: one for each unfired Deferred of `lost`.
     lost: Vec<Resolver<Reason>>,
-    // Unbounded: one per `set_socket_option` or `with_socket` call since the last round.
+    // Unbounded: one per `set_option` or `with_socket` call since the last round.
     options: Vec<SocketRequest>,
     // Bound: one for each layer that the user has asked for since the last turn.
     starting: Vec<StartingLayer>,

@@ -226,13 +226,6 @@ impl Transport {
         self.cell.attach(descriptor)
     }
 
-    /// Sends several pieces in order.
-    pub fn write_sequence<B: AsRef<[u8]>>(&self, pieces: impl IntoIterator<Item = B>) {
-        for piece in pieces {
-            self.write(piece);
-        }
-    }
-
     /// Closes the connection once everything written is sent: sends a FIN, reads and discards
     /// remaining input until the peer's FIN, then calls
     /// [`connection_lost`](Protocol::connection_lost) with [`Reason::Done`]. A TLS peer's
@@ -671,11 +664,6 @@ impl Transport {
         other.cell.set_companion(&self.cell);
     }
 
-    /// Sets `TCP_NODELAY`, which is on by default. An error is logged.
-    pub fn set_tcp_no_delay(&self, on: bool) {
-        self.cell.add_option(SocketOption::NoDelay(on));
-    }
-
     /// Whether `TCP_NODELAY` is on: the value set last, otherwise the system's, also for an
     /// [adopted](Reactor::adopt) socket. `None` on drivers without sockets, on a UNIX socket, and
     /// after the connection is lost.
@@ -687,13 +675,6 @@ impl Transport {
             _ => None,
         };
         self.cell.option(requested, |socket| socket.tcp_nodelay())
-    }
-
-    /// Sets `SO_KEEPALIVE` and the idle time before the system's first probe; `None` turns the probes
-    /// off. A connection begins with the probes of its [listen](crate::ListenOptions::keep_alive) or
-    /// [connect](crate::ConnectOptions::keep_alive) options. An error is logged.
-    pub fn set_tcp_keep_alive(&self, idle: Option<Duration>) {
-        self.cell.add_option(SocketOption::KeepAlive(idle));
     }
 
     /// Whether `SO_KEEPALIVE` is on; `None` as for [`tcp_no_delay`](Self::tcp_no_delay). Twisted's
@@ -785,8 +766,10 @@ impl Transport {
         self.cell.add_option(SocketOption::ResetUnlessClosed(on));
     }
 
-    /// Sets a socket option. An error is logged.
-    pub fn set_socket_option(&self, option: SocketOption) {
+    /// Sets a socket option. An error is logged. `TCP_NODELAY` is on by default, and a connection begins
+    /// with the probes of its [listen](crate::ListenOptions::keep_alive) or
+    /// [connect](crate::ConnectOptions::keep_alive) options.
+    pub fn set_option(&self, option: SocketOption) {
         self.cell.add_option(option);
     }
 

@@ -440,8 +440,6 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         let path = UnixAddress::from("/port");
         s.keep(s.reactor.listen_at(path, ListenOptions::default(), Bomb));
     };
-    "listen_unix", "turned, stopped": |s| s.keep(s.reactor.listen_unix("/port", Bomb));
-    "connect_unix", "turned": |s| s.keep(s.reactor.connect_unix("/nobody", Bomb));
     "connect_to", "turned, stopped": |s| {
         s.keep(s.reactor.connect_to(silent_path(), ConnectOptions::default(), Bomb));
         s.keep(s.reactor.connect_to(SILENT, ConnectOptions::default(), Bomb));
@@ -547,7 +545,6 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     "call_later", "": |s| drop(s.reactor.call_later(HOUR, drops(Bomb)));
     "call_later", "": |s| assert!(s.reactor.call_later(HOUR, drops(Bomb)).cancel());
     "call_soon", "turned": |s| drop(s.reactor.call_soon(drops(Bomb)));
-    "defer_later", "cancelled": |s, bomb| s.keep(s.reactor.defer_later(HOUR, move || { drop(bomb); Ok(()) }));
     "timeout", "turned, seconds": |s| {
         let (never, reactor) = (forever(Bomb), s.reactor.clone());
         s.keep(s.reactor.spawn(async move { reactor.timeout(SECOND, never).await }));
@@ -972,12 +969,12 @@ const CALLED_AT_ONCE: [&str; 10] = [
     "feed",
     "fill",
     "layer_connections",
+    "tune",
     // Kept by a value that belongs to the caller.
     "trial",
     // Of values of the library.
     "worst",
     "wrapped",
-    "write_sequence",
 ];
 
 /// The library's sources, without the rooms that have their own tests or only serve tests.

@@ -459,8 +459,9 @@ fn react<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> (ExitCode,
 fn c134_a_program_of_one_deferred_exits_with_0_or_with_1_and_a_logged_failure() {
     let (code, log) = react(|reactor| reactor.sleep(s(0)).map(|()| "a result"));
     assert!(code == ExitCode::SUCCESS && log.is_empty(), "{log:?}");
-    let failing =
-        |reactor: &Reactor| reactor.defer_later(s(0), || Err::<(), _>(Failure::msg("no poem")));
+    let failing = |reactor: &Reactor| {
+        reactor.sleep(s(0)).add_callback(|()| Err::<(), _>(Failure::msg("no poem")))
+    };
     let (code, log) = react(failing);
     assert_eq!(code, ExitCode::FAILURE);
     assert_eq!(log, ["message=no poem "]);

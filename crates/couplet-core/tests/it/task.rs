@@ -1,4 +1,4 @@
-//! Rows 130 to 132: `LoopingCall`; also `defer_later` and `timeout`. All use the memory driver's
+//! Rows 130 to 132: `LoopingCall`; also `timeout`, and callbacks of `sleep`. All use the memory driver's
 //! clock.
 
 use std::cell::{Cell, RefCell};
@@ -373,10 +373,10 @@ fn c132_the_count_includes_every_point_that_passed() {
 }
 
 #[test]
-fn defer_later_calls_after_its_delay_and_returns_the_result() {
+fn a_callback_of_sleep_is_called_after_the_delay_and_gives_the_result() {
     let mut clock = TestLoop::new(0);
     let log = clock.log.clone();
-    let later = given(clock.reactor.defer_later(S, move || {
+    let later = given(clock.reactor.sleep(S).add_callback(move |()| {
         log.say("called");
         Ok(7)
     }));
@@ -384,18 +384,19 @@ fn defer_later_calls_after_its_delay_and_returns_the_result() {
     assert!(later.is_none() && clock.log.lines().is_empty());
     clock.jump(ms(1));
     assert_eq!(later.take().unwrap(), 7);
-    let failing = given(clock.reactor.defer_later(S, || Err::<(), _>(Failure::msg("no"))));
-    let panicking = given(clock.reactor.defer_later(S, || -> Result<()> { panic!("in it") }));
+    let failing = given(clock.reactor.sleep(S).add_callback(|()| Err::<(), _>(Failure::msg("no"))));
+    let panicking =
+        given(clock.reactor.sleep(S).add_callback(|()| -> Result<()> { panic!("in it") }));
     clock.jump(S);
     assert_eq!(failing.text(), "no");
     assert!(panicking.take().unwrap_err().is::<Panicked>());
 }
 
 #[test]
-fn a_cancelled_defer_later_never_calls_and_leaves_no_timer() {
+fn a_cancelled_sleep_calls_nothing_and_leaves_no_timer() {
     let mut clock = TestLoop::new(0);
     let log = clock.log.clone();
-    let later = clock.reactor.defer_later(S, move || {
+    let later = clock.reactor.sleep(S).add_callback(move |()| {
         log.say("called");
         Ok(())
     });
@@ -403,7 +404,7 @@ fn a_cancelled_defer_later_never_calls_and_leaves_no_timer() {
     assert!(given(later).take().unwrap_err().is_cancelled());
     assert_eq!(clock.l.snapshot().pending_calls, 0);
     assert!(clock.jump(S * 2).is_empty());
-    let never = given(clock.reactor.defer_later(S, || Ok(())));
+    let never = given(clock.reactor.sleep(S).add_callback(|()| Ok(())));
     drop(clock.l);
     assert!(never.take().unwrap_err().is_cancelled());
 }

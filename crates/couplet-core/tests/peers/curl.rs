@@ -1,7 +1,7 @@
 //! curl, as a client of HTTP over TLS and over UNIX sockets.
 
 use couplet::factory::Layered;
-use couplet::{Reason, Transport};
+use couplet::{ListenOptions, Reason, Transport, UnixAddress};
 
 use crate::kit::{Ends, Event, NAME, Scene, has};
 use crate::logged::logged;
@@ -64,7 +64,10 @@ fn a_page_is_read_over_tls_on_a_unix_socket() {
     let (tls, path) = (scene.server(scene.server_options()), scene.path("socket"));
     let ends = Ends::new(http);
     let factory = Layered::new(ends.factory(), move |reactor, _| tls.layer(reactor.now()));
-    scene.reactor.listen_unix(&*path, factory).expect("a path of ours");
+    scene
+        .reactor
+        .listen_at(UnixAddress::from(&*path), ListenOptions::default(), factory)
+        .expect("a path of ours");
     let page = format!("https://{NAME}/page");
     let (success, said) = scene.curl(&["--cacert", "ca.pem", "--unix-socket", &path, &page]);
     assert!(success, "{said:.200}");

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::factory::Layered;
-use couplet::{Loop, Protocol, Reactor, Reason, Result, Transport};
+use couplet::{ConnectOptions, Loop, Protocol, Reactor, Reason, Result, Transport, UnixAddress};
 
 use crate::certificates::{Certificates, NAME};
 use crate::peer::{Peer, has_twisted};
@@ -161,7 +161,9 @@ fn connect<P: Protocol>(
     let host = "127.0.0.1";
     match over {
         Over::Tcp | Over::StartTls(_) => reactor.connect_tcp(host, place.parse()?, factory),
-        Over::Unix(path) => reactor.connect_unix(*path, factory),
+        Over::Unix(path) => {
+            reactor.connect_to(UnixAddress::from(*path), ConnectOptions::default(), factory)
+        }
         Over::Tls(certificates) => {
             let tls = certificates.client.clone();
             let layer = move |at: &Reactor, _: &_| tls.layer(NAME, at.now()).expect("a good name");

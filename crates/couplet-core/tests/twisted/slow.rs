@@ -89,7 +89,7 @@ impl Producer for Pour {
 
 impl Protocol for Pouring {
     fn connection_made(&mut self, transport: &Transport) {
-        transport.set_socket_option(SocketOption::SendBuffer(ROOM));
+        transport.set_option(SocketOption::SendBuffer(ROOM));
         let pour = Pour(transport.connection());
         transport.register_producer(pour, ProducerKind::Push).expect("the only producer");
         self.pour(transport);

@@ -15,7 +15,7 @@ use super::pool::{Http1, Http1Facts, Leader, Lease, Origin, Outcome, Scheme};
 use super::{Client, HttpError};
 use couplet_core::endpoints::TcpClient;
 use couplet_core::hooks::GuestStream;
-use couplet_core::{Failure, Reactor, Stream};
+use couplet_core::{Failure, Reactor, SocketOption, Stream};
 
 /// Maximum number of lines in a proxy's response to CONNECT.
 const MAX_PROXY_LINES: usize = 100;
@@ -100,7 +100,7 @@ impl Client {
         let connecting = self.inner.reactor.connect_stream(TcpClient::new(host, port));
         let failed = |failure| HttpError::Connect { to: format!("{host}:{port}"), failure };
         let mut stream = connecting.await.map_err(failed)?;
-        stream.transport().set_tcp_no_delay(true);
+        stream.transport().set_option(SocketOption::NoDelay(true));
         if origin.scheme == Scheme::Http {
             return Ok((stream, false));
         }

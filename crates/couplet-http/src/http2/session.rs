@@ -636,7 +636,7 @@ where
         if std::mem::take(&mut self.has_unanswered)
             && self.requests.iter().flatten().any(RequestTask::awaits_window)
         {
-            self.stream.transport().set_socket_option(SocketOption::Acknowledge);
+            self.stream.transport().set_option(SocketOption::Acknowledge);
         }
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::sim::{Cut, Fault, Host, Link, Sim, Socket};
-use couplet::{Protocol, Reason, Transport};
+use couplet::{Protocol, Reason, SocketOption, Transport};
 
 use super::kit::{Two, all, ms, s, served};
 
@@ -183,7 +183,7 @@ impl<F: Fn(&Transport) + 'static> Protocol for Server<F> {
 
 /// Sends keep-alive probes after a minute of silence.
 fn keep_alive(transport: &Transport) {
-    transport.set_tcp_keep_alive(Some(s(60)));
+    transport.set_option(SocketOption::KeepAlive(Some(s(60))));
 }
 
 /// A server, a peer without a program that has connected to it, and the reason why the server loses
@@ -322,7 +322,7 @@ fn keep_alive_recovers_a_lost_reset() {
 #[test]
 fn keep_alive_probes_no_more_often_when_switched_off_and_on() {
     fn switches(transport: &Transport) {
-        transport.set_tcp_keep_alive(None);
+        transport.set_option(SocketOption::KeepAlive(None));
         keep_alive(transport);
         transport.connection::<Server<fn(&Transport)>>().call_later(s(7), |_, it| switches(it));
     }
@@ -341,11 +341,11 @@ fn keep_alive_probes_no_more_often_when_switched_off_and_on() {
 fn a_keep_alive_that_is_set_again_probes_after_the_new_time() {
     for again in [None, Some(s(60))] {
         let corrects = move |transport: &Transport| {
-            transport.set_tcp_keep_alive(Some(s(7200)));
+            transport.set_option(SocketOption::KeepAlive(Some(s(7200))));
             let corrected = transport.clone();
             transport.reactor().call_later(s(1), move || {
                 if again.is_none() {
-                    corrected.set_tcp_keep_alive(None);
+                    corrected.set_option(SocketOption::KeepAlive(None));
                 }
                 keep_alive(&corrected);
             });

@@ -13,9 +13,9 @@ async fn steps(reactor: Reactor) -> couplet::Result<()> {
     println!("the first step");
     let at_once = Deferred::succeed(1).await?;
     println!("the second got {at_once}");
-    let later = reactor.defer_later(SHORT, || Ok(2)).await?;
+    let later = reactor.sleep(SHORT).add_callback(|()| Ok(2)).await?;
     println!("the third got {later}");
-    let failing = reactor.defer_later(SHORT, || Err::<u32, _>(Failure::msg("no three")));
+    let failing = reactor.sleep(SHORT).add_callback(|()| Err::<u32, _>(Failure::msg("no three")));
     match failing.await {
         Ok(number) => println!("never said: {number}"),
         Err(failure) => println!("the fourth got a failure: {failure}"),

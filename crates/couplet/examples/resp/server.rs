@@ -39,7 +39,8 @@ impl Redis {
 
 fn bulk(transport: &Transport, word: &[u8]) {
     transport.write(format!("${}\r\n", word.len()));
-    transport.write_sequence([word, b"\r\n"]);
+    transport.write(word);
+    transport.write("\r\n");
 }
 
 impl Framer for Redis {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::Args;
 use couplet::defer::Canceller;
 use couplet::protocols::{LimitConnections, Policy};
-use couplet::{Deferred, Protocol, Reactor, Reason, Shared, Transport};
+use couplet::{Deferred, Protocol, Reactor, Reason, Shared, SocketOption, Transport};
 use rustix::net::sockopt;
 
 use crate::client::Limit;
@@ -114,7 +114,7 @@ fn limit_probes(transport: &Transport) {
 impl Protocol for ProxyServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_close_deadline(Some(STALL));
-        transport.set_tcp_keep_alive(Some(PROBE));
+        transport.set_option(SocketOption::KeepAlive(Some(PROBE)));
         limit_probes(transport);
         // If the proxy is killed, no client takes a truncated poem for a whole one.
         transport.set_reset_unless_closed(true);

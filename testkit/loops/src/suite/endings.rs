@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use couplet::{Bytes, Transport};
+use couplet::{Bytes, SocketOption, Transport};
 
 use super::kit::Rig;
 use super::peer::B;
@@ -134,7 +134,6 @@ pub const ENDINGS: &[Ending] = &[
 pub fn call_everything(transport: &Transport) -> bool {
     transport.write("late");
     transport.write_bytes("late");
-    transport.write_sequence(["la", "te"]);
     transport.lose_connection();
     transport.lose_write_connection();
     transport.abort_connection();
@@ -146,8 +145,8 @@ pub fn call_everything(transport: &Transport) -> bool {
     transport.set_fin_timeout(Some(Duration::from_secs(1)));
     transport.set_write_marks(1, 2);
     transport.set_write_cap(Some(1));
-    transport.set_tcp_no_delay(false);
-    transport.set_tcp_keep_alive(Some(Duration::from_secs(60)));
+    transport.set_option(SocketOption::NoDelay(false));
+    transport.set_option(SocketOption::KeepAlive(Some(Duration::from_secs(60))));
     transport.unregister_producer();
     transport.is_full();
     transport.wants_data()

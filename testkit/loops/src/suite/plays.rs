@@ -27,7 +27,9 @@ use std::time::Duration;
 
 use couplet::driver::CloseMode;
 use couplet::reactor::Drain;
-use couplet::{Bytes, Connector, Deferred, ListenOptions, Port, ProducerKind, Transport};
+use couplet::{
+    Bytes, Connector, Deferred, ListenOptions, Port, ProducerKind, SocketOption, Transport,
+};
 
 use super::endings::{Ending, call_everything};
 use super::kit::{Kit, Rig, Role};
@@ -295,7 +297,7 @@ impl Cast {
             "write" => t.write(self.data(rest)),
             "bytes" if rest == "BIG" => t.write_bytes(Bytes::from_static(self.kit.big())),
             "bytes" => t.write_bytes(self.data(rest)),
-            "sequence" => t.write_sequence(rest.split('|')),
+            "sequence" => rest.split('|').for_each(|piece| t.write(piece)),
             "pieces" => write_in_pieces(t, self.kit.big()),
             "lose" => t.lose_connection(),
             "half" => t.lose_write_connection(),
@@ -335,8 +337,8 @@ impl Cast {
                     Ok(())
                 });
             }
-            "no-delay" => t.set_tcp_no_delay(is_on),
-            "keep-alive" => t.set_tcp_keep_alive(limit(rest)),
+            "no-delay" => t.set_option(SocketOption::NoDelay(is_on)),
+            "keep-alive" => t.set_option(SocketOption::KeepAlive(limit(rest))),
             "pause_for" => t.pause_for(time(rest)),
             "drains" => t.reactor().drain(time(rest)).detach(),
             "refused" => self.refused(n, t, rest),

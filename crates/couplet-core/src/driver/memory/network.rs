@@ -52,7 +52,7 @@ pub(super) struct End {
     pub(super) incoming: Pipe,
     pub(super) error: Option<io::ErrorKind>,
     holder: Holder,
-    // Unbounded: one for each `set_socket_option`, kept so that a test can see them.
+    // Unbounded: one for each `set_option`, kept so that a test can see them.
     pub(super) options: Vec<SocketOption>,
 }
 

@@ -5,7 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Bytes, Connector, Producer, ProducerKind, Reactor, Shutdown, Transport};
+use couplet::{
+    Bytes, Connector, Producer, ProducerKind, Reactor, Shutdown, SocketOption, Transport,
+};
 
 use super::endings::{ENDINGS, write_big};
 use super::kit::{BOTH_ROLES, Kit, Rig};
@@ -42,7 +44,7 @@ pub(crate) fn use_every_handle(transport: &Transport) {
     assert_eq!(transport.is_full(), buffered > 64 * 1024);
     transport.write("late");
     transport.writable().detach();
-    transport.set_tcp_no_delay(true);
+    transport.set_option(SocketOption::NoDelay(true));
     transport.set_close_deadline(Some(Duration::from_secs(30)));
     if transport.register_producer(Quiet, ProducerKind::Push).is_ok() {
         transport.unregister_producer();

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
-use couplet::{Address, ListenOptions, Port, Transport};
+use couplet::{Address, ListenOptions, Port, SocketOption, Transport};
 
 use super::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
 use super::plays::play;
@@ -222,7 +222,7 @@ pub(crate) fn c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket(ki
                 notes.note(format!("{}", socket.keepalive()?));
                 Ok(())
             });
-            transport.set_tcp_keep_alive(None);
+            transport.set_option(SocketOption::KeepAlive(None));
         });
         let script = script.on(On::Data, {
             let log = log.clone();

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::Transport;
+use couplet::{SocketOption, Transport};
 
 use super::kit::{BOTH_ROLES, Kit, Rig, s};
 use super::peer::{B, Saw};
@@ -187,17 +187,17 @@ pub(crate) fn c64b_options_are_read_back_where_there_is_a_socket(kit: Kit) {
         let transport = a.transport();
         let options = || (transport.tcp_no_delay(), transport.tcp_keep_alive());
         assert_eq!(options(), (on, on));
-        transport.set_tcp_no_delay(false);
-        transport.set_tcp_keep_alive(None);
+        transport.set_option(SocketOption::NoDelay(false));
+        transport.set_option(SocketOption::KeepAlive(None));
         assert_eq!(options(), (off, off), "as asked for");
         rig.turn();
         assert_eq!(options(), (off, off), "as the system has it");
-        transport.set_tcp_keep_alive(Some(s(60)));
+        transport.set_option(SocketOption::KeepAlive(Some(s(60))));
         transport.with_socket(|socket| socket.set_tcp_nodelay(true));
         rig.turn();
         assert_eq!(options(), (on, on), "as the system has it");
-        transport.set_tcp_no_delay(true);
-        transport.set_tcp_no_delay(false);
+        transport.set_option(SocketOption::NoDelay(true));
+        transport.set_option(SocketOption::NoDelay(false));
         assert_eq!(transport.tcp_no_delay(), off, "the latest counts");
         transport.abort_connection();
         rig.lost(&a);

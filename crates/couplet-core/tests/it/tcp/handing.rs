@@ -14,7 +14,10 @@ use couplet::protocols::{
 };
 use couplet::reactor::HandedOver;
 use couplet::testing::{Manner, failure_of, success_of};
-use couplet::{Address, ConnectionLost, HandOver, Protocol, Reason, SocketOption, Transport};
+use couplet::{
+    Address, ConnectionLost, HandOver, ListenOptions, Protocol, Reason, SocketOption, Transport,
+    UnixAddress,
+};
 
 use super::{TCP, hand_over, served};
 use crate::needed::Folder;
@@ -154,7 +157,7 @@ impl Old {
     /// Writes more than the socket takes.
     fn fill(&mut self, bytes: &[u8]) {
         let transport = self.seen.transport();
-        transport.set_socket_option(SocketOption::SendBuffer(4096));
+        transport.set_option(SocketOption::SendBuffer(4096));
         self.rig.turns(2);
         transport.write(bytes);
         self.rig.turns(3);
@@ -430,7 +433,10 @@ fn c51d_a_framer_refuses_inside_a_line_that_is_too_long() {
 fn c51d_a_unix_connection_moves_too() {
     let (mut rig, seen, folder) = (Kit::mio().rig(), Seen::default(), Folder::new());
     let path = folder.join("port");
-    let _port = rig.reactor.listen_unix(&*path, seen.movers()).expect("a free path");
+    let _port = rig
+        .reactor
+        .listen_at(UnixAddress::from(&*path), ListenOptions::default(), seen.movers())
+        .expect("a free path");
     let mut client = UnixStream::connect(&path).expect("it listens");
     seen.connected(&mut rig);
     let handed = hand_over(&mut rig, seen.transport().id());
@@ -464,7 +470,7 @@ fn c51d_a_connection_behind_a_proxy_moves_with_the_addresses_of_its_header() {
     reads(&mut second, &mut client, b"def");
     assert_eq!(counters(&second), (6, 6));
     // The connection moves again, with unsent output, and belongs to the port on its socket's address.
-    moved.set_socket_option(SocketOption::SendBuffer(4096));
+    moved.set_option(SocketOption::SendBuffer(4096));
     second.turns(2);
     moved.write(vec![b'x'; 1_000_000]);
     second.turns(3);

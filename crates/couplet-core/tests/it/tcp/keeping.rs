@@ -13,7 +13,10 @@ use std::time::Duration;
 use couplet::driver::SockRef;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::reactor::{HandedOver, Keeper};
-use couplet::{ConnectionId, HandOver, IntoFactory, Protocol, SocketOption, Transport};
+use couplet::{
+    ConnectionId, HandOver, IntoFactory, ListenOptions, Protocol, SocketOption, Transport,
+    UnixAddress,
+};
 
 use super::{TCP, client, hand_over, served};
 use crate::needed::Folder;
@@ -329,7 +332,7 @@ fn c51e_the_next_protocol_is_inside_no_message() {
 fn c51e_unsent_output_is_reset() {
     let mut old = Old::new();
     let transport = old.transport();
-    transport.set_socket_option(SocketOption::SendBuffer(4096));
+    transport.set_option(SocketOption::SendBuffer(4096));
     old.rig.turns(2);
     transport.write(vec![0; 1024 * 1024]);
     old.rig.turns(3);
@@ -486,7 +489,10 @@ fn c51e_other_connections_are_not_kept() {
     rig.l.keep_connections(store.clone());
     let counter = Counter::default();
     let (slot, path) = (counter.transport.clone(), folder.join("port"));
-    let _port = rig.reactor.listen_unix(&*path, move || counter.clone()).expect("a free path");
+    let _port = rig
+        .reactor
+        .listen_at(UnixAddress::from(&*path), ListenOptions::default(), move || counter.clone())
+        .expect("a free path");
     let _client = UnixStream::connect(&path).expect("it listens");
     rig.until("a connection", || slot.borrow().is_some());
     rig.turns(2);

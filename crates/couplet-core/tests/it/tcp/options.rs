@@ -60,7 +60,7 @@ fn c64_c64c_an_option_reaches_the_socket() {
         let transport = a.transport();
         let Some(socket) = socket_of(&transport) else { return };
         for on in [false, true] {
-            transport.set_tcp_no_delay(on);
+            transport.set_option(SocketOption::NoDelay(on));
             rig.turn();
             assert_eq!(socket.tcp_nodelay().expect("an option"), on);
         }
@@ -68,28 +68,28 @@ fn c64_c64c_an_option_reaches_the_socket() {
         assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(60));
         assert_eq!(socket.tcp_keepalive_interval().expect("an option"), Duration::from_secs(15));
         for idle in [60, 3600].map(Duration::from_secs) {
-            transport.set_tcp_keep_alive(Some(idle));
+            transport.set_option(SocketOption::KeepAlive(Some(idle)));
             rig.turn();
             assert!(socket.keepalive().expect("an option"));
             assert_eq!(socket.tcp_keepalive_time().expect("an option"), idle);
         }
-        transport.set_tcp_keep_alive(None);
+        transport.set_option(SocketOption::KeepAlive(None));
         rig.turn();
         assert!(!socket.keepalive().expect("an option"));
         #[cfg(target_os = "linux")]
         {
             socket.set_tcp_quickack(false).expect("an option");
             assert!(!socket.tcp_quickack().expect("an option"));
-            transport.set_socket_option(SocketOption::Acknowledge);
+            transport.set_option(SocketOption::Acknowledge);
             rig.turn();
             assert!(socket.tcp_quickack().expect("an option"));
         }
         // Linux doubles the requested size.
         for bytes in [32 * 1024, 64 * 1024] {
-            transport.set_socket_option(SocketOption::ReceiveBuffer(bytes));
+            transport.set_option(SocketOption::ReceiveBuffer(bytes));
             rig.turn();
             assert_eq!(socket.recv_buffer_size().expect("an option"), 2 * bytes);
-            transport.set_socket_option(SocketOption::SendBuffer(bytes + 1024));
+            transport.set_option(SocketOption::SendBuffer(bytes + 1024));
             rig.turn();
             assert_eq!(socket.send_buffer_size().expect("an option"), 2 * (bytes + 1024));
             assert_eq!(socket.recv_buffer_size().expect("an option"), 2 * bytes);

@@ -13,7 +13,7 @@ fn c64_a_refused_no_delay_is_harmless() {
     let (mut rig, a, b) = Kit::mio().accept(Script::new());
     let ((), lines) = logged(|| {
         for on in [false, true, true, false] {
-            a.transport().set_tcp_no_delay(on);
+            a.transport().set_option(SocketOption::NoDelay(on));
             rig.turn();
         }
     });
@@ -21,18 +21,19 @@ fn c64_a_refused_no_delay_is_harmless() {
     // A value that every system refuses.
     let ((), lines) = logged(|| {
         let never = SocketOption::KeepAlive(Some(Duration::from_secs(1 << 40)));
-        a.transport().set_socket_option(never);
+        a.transport().set_option(never);
         rig.turn();
     });
     assert_eq!(lines.len(), 1, "{lines:?}");
     a.transport().write("still here");
     rig.gets(&b, b"still here");
     // On a lost connection.
-    let (a, b) = rig.accept(Script::new().on(On::Lost, |t| t.set_tcp_no_delay(true)));
+    let (a, b) =
+        rig.accept(Script::new().on(On::Lost, |t| t.set_option(SocketOption::NoDelay(true))));
     b.reset();
-    a.transport().set_tcp_no_delay(true);
+    a.transport().set_option(SocketOption::NoDelay(true));
     rig.lost(&a);
-    a.transport().set_tcp_no_delay(false);
+    a.transport().set_option(SocketOption::NoDelay(false));
     rig.turns(3);
     assert_eq!(a.log.entries(), ["made", "lost(Lost)"]);
 }

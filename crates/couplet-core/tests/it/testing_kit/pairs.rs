@@ -187,7 +187,7 @@ fn the_far_end_sees_pauses_options_and_resets() {
         assert!(held.wire.is_receiving());
         held.with(|_, transport| {
             transport.pause_producing();
-            transport.set_tcp_no_delay(false);
+            transport.set_option(SocketOption::NoDelay(false));
         });
         assert!(!held.wire.is_receiving());
         assert_eq!(held.wire.options(), [SocketOption::NoDelay(false)]);
@@ -260,7 +260,7 @@ fn the_far_end_of_a_unix_connection_sees_no_options_of_tcp() {
             [(tcp.clone(), &OPTIONS[..]), (UnixAddress::from("a").into(), &OPTIONS[..2])]
         {
             let set = |transport: &Transport| {
-                OPTIONS.iter().for_each(|option| transport.set_socket_option(*option));
+                OPTIONS.iter().for_each(|option| transport.set_option(*option));
             };
             let port = stage.reactor.listen_at(to, ListenOptions::default(), move || on_made(set));
             let wire =

@@ -216,8 +216,8 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
             ("a connection from tcp:127.0.0.1:", "accepted by", "lose_connection"),
         ]
     };
-    let draining = "a connection to tcp:127.0.0.1:1 (draining";
-    leaves(&left(draining, "it is closing, but the other end does"), |reactor| {
+    let lingering = "a connection to tcp:127.0.0.1:1 (lingering";
+    leaves(&left(lingering, "it is closing, but the other end does"), |reactor| {
         // The server keeps reading and never closes.
         closing(reactor, || Notes { aware: true, ..Notes::default() })
     });
@@ -280,7 +280,7 @@ fn calls_made_by_the_library_have_the_call_site_in_user_code() {
     leaves(&left, |reactor| {
         let looping = LoopingCall::new(reactor, || {});
         looping.start(s(10)).detach(); // @looping call
-        reactor.defer_later(s(20), || Ok(())).detach(); // @deferred call
+        reactor.sleep(s(20)).add_callback(|()| Ok(())).detach(); // @deferred call
         reactor.sleep(s(11))
     });
     let (never, _resolver) = Deferred::<()>::new();

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
 use couplet::testing::success_of;
-use couplet::{ConnectOptions, UnixAddress};
+use couplet::{ConnectOptions, ListenOptions, SocketOption, UnixAddress};
 
 use crate::needed::Folder;
 use crate::suite::kit::{BOTH_ROLES, Kit};
@@ -19,7 +19,11 @@ fn a_connect_to_no_socket_fails_with_the_systems_error() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let failure = |rig: &mut crate::suite::kit::Rig, name: &str| {
         let a = rig.end();
-        rig.reactor.connect_unix(folder.join(name), Maker::new(&a.log, |_| None));
+        rig.reactor.connect_to(
+            UnixAddress::from(folder.join(name)),
+            ConnectOptions::default(),
+            Maker::new(&a.log, |_| None),
+        );
         rig.until("a failure", || a.log.has("client_connection_failed"));
         a.log.entries()[2].clone()
     };
@@ -41,9 +45,17 @@ fn connects_wait_while_the_queue_of_the_port_is_full() {
     let _first = UnixStream::connect(&path).expect("the queue holds one");
     let (waiting, stopped) = ([rig.end(), rig.end(), rig.end()], rig.end());
     for a in &waiting {
-        rig.reactor.connect_unix(path.clone(), a.once(Script::new()));
+        rig.reactor.connect_to(
+            UnixAddress::from(path.clone()),
+            ConnectOptions::default(),
+            a.once(Script::new()),
+        );
     }
-    let connector = rig.reactor.connect_unix(path, Maker::new(&stopped.log, |_| None));
+    let connector = rig.reactor.connect_to(
+        UnixAddress::from(path),
+        ConnectOptions::default(),
+        Maker::new(&stopped.log, |_| None),
+    );
     rig.turns(5);
     assert!(waiting.iter().all(|a| a.log.len() == 0), "it is full");
     connector.stop_connecting();
@@ -131,7 +143,9 @@ fn c60a_bytes_that_have_arrived_before_a_write_error_are_read() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let a = rig.end();
     let script = Script::new().once(On::Data, |transport| transport.write("x"));
-    rig.reactor.listen_unix(folder.join("port"), a.once(script)).expect("a free path");
+    rig.reactor
+        .listen_at(UnixAddress::from(folder.join("port")), ListenOptions::default(), a.once(script))
+        .expect("a free path");
     // More than one read; then the peer reads no more, and stays.
     let mut peer = UnixStream::connect(folder.join("port")).expect("it listens");
     peer.set_nonblocking(true).expect("an option");
@@ -146,7 +160,7 @@ fn c60a_bytes_that_have_arrived_before_a_write_error_are_read() {
 fn c64_options_of_tcp_do_nothing() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let a = rig.end();
-    let options = couplet::ListenOptions::default().reuse_port(true).no_delay(true);
+    let options = ListenOptions::default().reuse_port(true).no_delay(true);
     let port = rig.reactor.listen_at(
         UnixAddress::from(folder.join("port")),
         options,
@@ -155,8 +169,8 @@ fn c64_options_of_tcp_do_nothing() {
     let b = rig.peer(&port.expect("a free path"));
     rig.until("connection_made", || a.is_made());
     let ((), lines) = crate::logged::logged(|| {
-        a.transport().set_tcp_no_delay(false);
-        a.transport().set_tcp_keep_alive(Some(std::time::Duration::from_secs(5)));
+        a.transport().set_option(SocketOption::NoDelay(false));
+        a.transport().set_option(SocketOption::KeepAlive(Some(std::time::Duration::from_secs(5))));
         a.transport().set_reset_unless_closed(true);
         rig.turns(2);
     });

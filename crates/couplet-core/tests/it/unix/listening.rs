@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use couplet::{ListenError, ListenOptions, Port, UnixAddress};
+use couplet::{ConnectOptions, ListenError, ListenOptions, Port, UnixAddress};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
@@ -240,12 +240,15 @@ fn c161_a_lock_is_not_removed_while_another_holds_it() {
 fn c161_a_leading_nul_names_an_abstract_socket() {
     let mut rig = Kit::mio().rig();
     let name = format!("\0couplet-{}", std::process::id());
-    let port = rig.reactor.listen_unix(&*name, || Echo).expect("a free name");
+    let port = rig
+        .reactor
+        .listen_at(UnixAddress::from(&*name), ListenOptions::default(), || Echo)
+        .expect("a free name");
     assert_eq!(port.host().to_string(), format!("unix:@{}", &name[1..]));
     assert_eq!(port.host().path(), None);
     let a = rig.end();
     let script = Script::new().on(On::Made, |transport| transport.write("echo"));
-    rig.reactor.connect_unix(&*name, a.once(script));
+    rig.reactor.connect_to(UnixAddress::from(&*name), ConnectOptions::default(), a.once(script));
     rig.until("an answer", || a.received_len() == 4);
     assert_eq!(a.transport().peer(), &port.host());
     assert_eq!(a.transport().host(), &UnixAddress::Unnamed.into());
