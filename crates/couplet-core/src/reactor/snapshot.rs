@@ -272,7 +272,7 @@ pub struct ConnectionSnapshot {
     pub peer: Address,
     /// The address of our end.
     pub host: Address,
-    /// `opening` (its layers are not open yet), `open`, `paused`, `half-closed`, `flushing`, `draining` or `closed`.
+    /// `opening` (its layers are not open yet), `open`, `paused`, `half-closed`, `flushing`, `lingering` or `closed`.
     pub state: &'static str,
     /// Bytes received by the protocol.
     pub bytes_in: u64,

@@ -1493,7 +1493,7 @@ impl Life {
                 );
             }
             LifeState::Lingering { .. } => {
-                assert!(cell.buffered() == 0, "draining follows flushing");
+                assert!(cell.buffered() == 0, "lingering follows flushing");
             }
             LifeState::Closed { .. } => {
                 let orders = self.pending & !due & !Effects::KEPT.0;
