@@ -104,13 +104,17 @@ noticed() {
     if grep -q "disallowed\|hash-type\|hash_type" "$log"; then echo "clippy"; fi
 }
 
-one() { # FILE: prints the tests that notice the break, or an error
-    local broken by
+plant() { # FILE: applies the break
     # shellcheck disable=SC1090
     source "$1"
     revert
     apply
     ! git diff --quiet || die "the edit changes nothing"
+}
+
+one() { # FILE: prints the tests that notice the break, or an error
+    local broken by
+    plant "$1"
     if (notice) >"$log" 2>&1; then die "no test fails: $broken"; fi
     ! grep -q "does not compile" "$log" || die "$(cat "$log")"
     by=$(noticed | grep . | paste -sd, | sed 's/,\([^ ]\)/, \1/g') || true
@@ -121,14 +125,8 @@ one() { # FILE: prints the tests that notice the break, or an error
 take_copy
 if [ "${1:-}" = --list ]; then
     for file in "$here"/breaks/*.sh; do
-        (
-            # shellcheck disable=SC1090
-            source "$file"
-            revert
-            apply
-            ! git diff --quiet || die "$file changes nothing"
-            printf '%s: %s\n' "$(basename "$file" .sh)" "$broken"
-        )
+        plant "$file"
+        printf '%s: %s\n' "$(basename "$file" .sh)" "$broken"
     done
     exit
 fi
