@@ -627,11 +627,11 @@ impl Connection {
     /// only bytes that the system refused.
     fn resume_later(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<LoopShared>) {
         let (of, shared) = (slf.clone().unbind(), shared.clone());
-        let drained = transport.writable().map(move |()| {
+        let resumed = transport.writable().map(move |()| {
             PythonProducer { of, is_first: false, shared }.resume();
         });
         // The loss of the connection stops the producer.
-        drained.add_errback(|_| Ok(())).detach();
+        resumed.add_errback(|_| Ok(())).detach();
     }
 
     /// Closes after the next timed calls, once everything written is sent: as in Twisted, which then sends the

@@ -10,10 +10,12 @@ extern crate couplet_testkit;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Barrier, Condvar, Mutex, Once, PoisonError, RwLock, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use couplet::{Address, IntoFactory, Loop, LoopOptions, Protocol, Reactor, Remote, Transport};
 use couplet_testkit::logged::warnings;
+#[cfg(target_os = "linux")]
+use couplet_testkit::program::wait_until;
 use couplet_testkit_loops::doubles::{Quiet, on_data, on_made};
 use couplet_testkit_loops::suite::recorder::{A, On, Recorder, Script};
 
@@ -242,13 +244,8 @@ fn c97a_a_call_that_hangs_is_logged_with_its_kind_and_its_place_or_type() {
 /// Polls, because a thread gets its name and ends shortly after the request, and the kernel's list of
 /// threads may lack some while others end.
 #[cfg(target_os = "linux")]
-#[expect(clippy::disallowed_methods, reason = "outside of any loop and any world")]
 fn wait_for_detectors(expected: usize) {
-    let began = Instant::now();
-    while detectors() != expected {
-        assert!(began.elapsed() < LONG, "{} detectors, not {expected}", detectors());
-        thread::yield_now();
-    }
+    wait_until(&format!("the number of detectors to be {expected}"), || detectors() == expected);
 }
 
 #[cfg(target_os = "linux")]

@@ -184,10 +184,10 @@ impl Link {
             return;
         }
         let link = self.clone();
-        let sending = self.transport.writable().add_both(move |drained| {
+        let sending = self.transport.writable().add_both(move |writable| {
             link.awaits_room.set(false);
             // A failure is the loss of the connection, which ends all memberships.
-            if drained.is_ok() {
+            if writable.is_ok() {
                 link.send_queued();
             }
             Ok(())

@@ -22,11 +22,13 @@ fn byte_at(offset: usize) -> u8 {
     (offset % 251) as u8
 }
 
-fn bytes_at(offset: usize, len: usize) -> Vec<u8> {
+/// The bytes of a stream from this offset.
+pub fn bytes_at(offset: usize, len: usize) -> Vec<u8> {
     (offset..offset + len).map(byte_at).collect()
 }
 
-fn is_at(bytes: &[u8], offset: usize) -> bool {
+/// Whether these are the bytes of a stream from this offset.
+pub fn is_at(bytes: &[u8], offset: usize) -> bool {
     bytes.iter().enumerate().all(|(n, byte)| *byte == byte_at(offset + n))
 }
 

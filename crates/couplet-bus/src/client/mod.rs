@@ -310,10 +310,10 @@ impl<D: Dialect> Client<D> {
             return;
         }
         *is_full = true;
-        let drained = transport.writable();
+        let writable = transport.writable();
         drop(state);
         let me = self.me.clone();
-        drained
+        writable
             .map(move |()| me.upgrade().iter().for_each(|client| client.writable()))
             // The session gets the loss of the connection.
             .add_errback(|_lost| Ok(()))

@@ -605,7 +605,7 @@ impl Around for Box<dyn Driver> {
 /// Chooses one of `n` alternatives (`n` ≥ 1) by returning its index; see [`World::order`].
 pub type Order = Box<dyn FnMut(usize) -> usize>;
 
-/// The services that handles may use immediately, none of which calls user code.
+/// Services that handles may use immediately. None of them calls user code.
 pub trait World {
     /// The only clock. The loop reads it once a turn.
     fn now(&self) -> Instant;

@@ -207,7 +207,7 @@ impl LoopOptions {
         self
     }
 
-    /// Changes settings that few programs need. Each call changes what the earlier ones have left.
+    /// Changes settings that few programs need. Calls add up: settings that `change` leaves alone stay.
     ///
     /// ```
     /// use std::time::Duration;

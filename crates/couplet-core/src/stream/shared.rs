@@ -379,8 +379,8 @@ impl SharedStream {
         self.check_writable()?;
         ready!(self.poll_begun(cx, |state| &mut state.room));
         if self.transport.is_full() {
-            let drained = ignore_failure(self.transport.writable());
-            ready!(self.poll_buffer(cx, |state| &mut state.room, drained));
+            let writable = ignore_failure(self.transport.writable());
+            ready!(self.poll_buffer(cx, |state| &mut state.room, writable));
         }
         Poll::Ready(self.check_writable())
     }

@@ -113,7 +113,8 @@ fn the_likeliest_mistakes_get_errors_that_name_the_way_out() {
     ] {
         let errors = errors(mistake);
         assert!(errors.contains(remedy), "{mistake}\n{errors}");
-    } // A forgotten feature, where the library was built without it.
+    }
+    // A forgotten feature, where the library was built without it.
     for feature in ["bus", "http", "inspect", "rooms", "sim", "testing"] {
         let errors = compiled(&format!("use couplet::{feature};"));
         let remedy = format!("gated behind the `{feature}` feature");

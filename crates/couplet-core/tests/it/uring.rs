@@ -1,7 +1,7 @@
 //! The driver over io_uring, beyond the suite: its choice and the way back to epoll, crowds of random
 //! connections, sockets that take all buffers, and connections that enter and leave the ring.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::apart;
 use crate::logged::logged;
 use crate::needed;
 use crate::suite::kit::uring;
-use couplet_testkit_loops::crowd::{Crowd, live};
+use couplet_testkit_loops::crowd::{Crowd, bytes_at, is_at, live};
 use couplet_testkit_loops::doubles::on_data;
 use couplet_testkit_loops::life::Dice;
 use couplet_testkit_loops::until;
@@ -189,49 +189,39 @@ fn c106b_a_connection_enters_the_ring_after_some_small_messages_and_not_before()
     crowd.end();
 }
 
-/// Fills a socket by two writes in each turn: the second sends what is held for the ring, of which the
-/// system takes only a part once its buffer is nearly full.
+/// Fills a socket with two writes in each turn. The second one flushes the output that is held for the
+/// ring; once its buffer is nearly full, the system takes only a part.
 #[test]
 fn held_output_that_leaves_in_parts_arrives_whole_and_once() {
     const PART: usize = 16_000;
     let Some(uring) = uring(READ_BUFFER) else { return };
     let mut l = Loop::with_driver(uring.calm(0), LoopOptions::default());
-    let written = Rc::new(Cell::new(0));
-    let next = |written: &Cell<usize>, len: usize| -> Vec<u8> {
-        let from = written.replace(written.get() + len);
-        (from..from + len).map(|offset| (offset % 251) as u8).collect()
-    };
-    let (count, both) = (written.clone(), Rc::new(Cell::new(None)));
-    let made = both.clone();
+    let (written, connection) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(None)));
+    let (count, made) = (written.clone(), connection.clone());
     let factory = move || {
         let (count, made) = (count.clone(), made.clone());
+        let next = |count: &Cell<usize>, len| bytes_at(count.replace(count.get() + len), len);
         on_data(move |transport: &Transport, _: &[u8]| {
-            made.set(Some(transport.clone()));
+            made.replace(Some(transport.clone()));
             transport.write(next(&count, PART));
             let (later, count) = (transport.clone(), count.clone());
             transport.reactor().call_soon(move || later.write(next(&count, 1000)));
         })
     };
+    let is_full = || connection.borrow().as_ref().is_some_and(|it: &Transport| it.buffered() > 0);
     let port = l.reactor().listen("tcp:0:interface=127.0.0.1", factory).expect("a free port");
     let address = port.host().socket_addr().expect("a TCP port");
     let mut peer = TcpStream::connect(address).expect("it listens");
     peer.set_nonblocking(true).expect("a socket");
     let (mut received, mut buffer) = (0, vec![0; 1 << 20]);
     for round in 0..6 {
-        let is_full = || {
-            let transport = both.take();
-            let buffered = transport.as_ref().map_or(0, Transport::buffered);
-            both.set(transport);
-            buffered > 0
-        };
         until(&mut l, "a full socket", |_| {
             let _ = peer.write(b"x");
             is_full()
         });
         until(&mut l, "all bytes", |_| {
             while let Ok(n @ 1..) = peer.read(&mut buffer) {
-                let expected = (received..received + n).map(|offset| (offset % 251) as u8);
-                assert!(buffer[..n].iter().copied().eq(expected), "round {round}, at {received}");
+                assert!(is_at(&buffer[..n], received), "round {round}, at {received}");
                 received += n;
             }
             received == written.get()
