@@ -5,7 +5,8 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use couplet::{Address, Protocol, Reason, Transport, UnixAddress};
+use couplet::transport::Timeout;
+use couplet::{Address, Protocol, ProtocolExtension, Reason, Transport, UnixAddress, hooks};
 use couplet_os::tethered::Tethered;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -101,10 +102,10 @@ impl Protocol for Bridge {
     fn connection_made(&mut self, transport: &Transport) {
         let Some(shared) = self.shared.upgrade() else { return };
         transport.set_close_at_once(true);
-        transport.set_write_until_end(true);
-        transport.set_close_deadline(None);
-        transport.set_half_close_timeout(None);
-        transport.set_write_timeout(None);
+        hooks::set_write_until_end(&transport, true);
+        transport.set_timeout(Timeout::Close, None);
+        transport.set_timeout(Timeout::HalfClose, None);
+        transport.set_timeout(Timeout::Write, None);
         if let Some(connection) = self.connection.get() {
             return Python::attach(|py| {
                 Connection::attach(connection.bind(py), transport, &shared);
@@ -126,22 +127,13 @@ impl Protocol for Bridge {
                 Err(error) => {
                     // The peer sees a clean end, even if unread input is pending.
                     transport.set_close_at_once(false);
-                    transport.set_close_deadline(Some(CLOSE));
-                    transport.set_fin_timeout(Some(CLOSE));
+                    transport.set_timeout(Timeout::Close, Some(CLOSE));
+                    transport.set_timeout(Timeout::Fin, Some(CLOSE));
                     shared.report(py, error);
                     transport.lose_connection();
                 }
             }
         });
-    }
-
-    fn type_name(&self) -> &'static str {
-        let shared = self.shared.upgrade();
-        let inspected = shared.as_ref().and_then(|shared| shared.inspected.as_ref());
-        let named = inspected
-            .and(self.connection.get())
-            .and_then(|connection| Python::attach(|py| protocol_name(py, connection)));
-        named.unwrap_or_else(std::any::type_name::<Bridge>)
     }
 
     fn data_received(&mut self, _: &Transport, data: &[u8]) {
@@ -151,32 +143,6 @@ impl Protocol for Bridge {
             let Some(protocol) = connection.get().reader(py) else { return };
             let received = protocol.call_method1(py, intern!(py, "dataReceived"), (data,));
             if let Err(error) = received {
-                report_protocol_error(connection, shared, error);
-            }
-        });
-    }
-
-    fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
-        self.queue(move |connection, shared| {
-            let number = descriptor.into_raw_fd();
-            let name = intern!(connection.py(), "_descriptorReceived");
-            if let Err(error) = connection.call_method1(name, (number,)) {
-                report_protocol_error(connection, shared, error);
-            }
-        });
-    }
-
-    fn handshake_completed(&mut self, transport: &Transport) {
-        // Without sessions, a server sends no tickets that would acknowledge the client's last message. A client
-        // that holds a small segment back until then would wait for a delayed acknowledgement.
-        #[cfg(target_os = "linux")]
-        transport.with_socket(|socket| socket.set_tcp_quickack(true).or(Ok(())));
-        #[cfg(not(target_os = "linux"))]
-        let _ = transport;
-        self.queue(|connection, shared| {
-            let py = connection.py();
-            let Some(tls) = connection.get().tls(py) else { return };
-            if let Err(error) = tls.call_method0(py, intern!(py, "_opened")) {
                 report_protocol_error(connection, shared, error);
             }
         });
@@ -228,6 +194,47 @@ impl Protocol for Bridge {
                 shared.report_error(py, connection.call_method1(py, intern!(py, "_lost"), (why,)));
             });
         });
+    }
+
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Bridge {
+    fn handshake_completed(&mut self, transport: &Transport) {
+        // Without sessions, a server sends no tickets that would acknowledge the client's last message. A client
+        // that holds a small segment back until then would wait for a delayed acknowledgement.
+        #[cfg(target_os = "linux")]
+        transport.with_socket(|socket| socket.set_tcp_quickack(true).or(Ok(())));
+        #[cfg(not(target_os = "linux"))]
+        let _ = transport;
+        self.queue(|connection, shared| {
+            let py = connection.py();
+            let Some(tls) = connection.get().tls(py) else { return };
+            if let Err(error) = tls.call_method0(py, intern!(py, "_opened")) {
+                report_protocol_error(connection, shared, error);
+            }
+        });
+    }
+
+    fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
+        self.queue(move |connection, shared| {
+            let number = descriptor.into_raw_fd();
+            let name = intern!(connection.py(), "_descriptorReceived");
+            if let Err(error) = connection.call_method1(name, (number,)) {
+                report_protocol_error(connection, shared, error);
+            }
+        });
+    }
+
+    fn type_name(&mut self) -> &'static str {
+        let shared = self.shared.upgrade();
+        let inspected = shared.as_ref().and_then(|shared| shared.inspected.as_ref());
+        let named = inspected
+            .and(self.connection.get())
+            .and_then(|connection| Python::attach(|py| protocol_name(py, connection)));
+        named.unwrap_or_else(std::any::type_name::<Bridge>)
     }
 }
 

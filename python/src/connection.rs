@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use couplet::driver::Pipe;
 use couplet::layers::tls::Tls;
-use couplet::{Address, Bytes, Producer, ProducerKind, Transport};
+use couplet::{Address, Bytes, Producer, ProducerKind, Transport, hooks};
 use couplet_os::tethered::Tethered;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -896,7 +896,7 @@ impl Connection {
         drop(state);
         match transport {
             // The peer may be in this process, and gets `connectionMade` first.
-            Some(transport) if transport.made_at() == transport.reactor().now() => {
+            Some(transport) if hooks::made_at(&transport) == transport.reactor().now() => {
                 transport.pause_producing();
                 let aborting = transport.clone();
                 transport.reactor().call_soon(move || aborting.abort_connection());
@@ -1069,7 +1069,7 @@ impl Connection {
     /// The number of the descriptor; -1 once it is closed.
     fn fileno(&self) -> i32 {
         let adopted = self.state().adopted;
-        let open = || self.on_transport(Transport::descriptor).flatten();
+        let open = || self.on_transport(hooks::descriptor).flatten();
         adopted.or_else(open).unwrap_or(-1)
     }
 

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
+use couplet::hooks::{Note, NoteRow, note_rows};
 use couplet::inspect::{Inspect, Inspector};
-use couplet::reactor::{Note, NoteRow, Snapshot};
+use couplet::reactor::Snapshot;
 use couplet::{Address, LoopOptions, Reactor, Transport};
 use couplet_core::hooks::inspector as hooks;
 use couplet_os::signals::SignalledThread;
@@ -267,7 +268,7 @@ impl Inspected {
                 })
             })
         };
-        inspected.note.replace(Some(shared.reactor.note_rows(rows)));
+        inspected.note.replace(Some(note_rows(&shared.reactor, rows)));
     }
 
     /// Names the factories of ports. Timed calls of Python's have rows with their own places.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use couplet::{LoopOptions, Reactor, Remote};
+use couplet::{LoopOptions, Reactor, Remote, hooks};
 use couplet_os::tethered::Tethered;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -108,7 +108,7 @@ impl LoopShared {
     /// Queues a call into Python, and suspends the turn for it.
     pub(crate) fn queue(&self, call: impl FnOnce(Python<'_>, &Rc<LoopShared>) + 'static) {
         self.calls.push(call);
-        self.reactor.suspend_turn();
+        hooks::suspend_turn(&self.reactor);
     }
 
     /// Queues a call that follows the present timed calls, if one of them is being made, or else the next
@@ -497,7 +497,7 @@ impl Loop {
     /// Called after a fork: the loop continues in parent and child, if this is its thread.
     fn forked(&self, is_child: bool) -> PyResult<()> {
         let Some(shared) = self.0.shared() else { return Ok(()) };
-        shared.reactor.forked(is_child).map_err(system_error)
+        hooks::forked(&shared.reactor, is_child).map_err(system_error)
     }
 
     /// A descriptor that is readable while a turn has work.

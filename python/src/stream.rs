@@ -4,7 +4,8 @@
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use couplet::{Address, Protocol, Reason, Transport};
+use couplet::transport::Timeout;
+use couplet::{Address, Protocol, Reason, Transport, hooks};
 use couplet_os::tethered::Tethered;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -277,7 +278,7 @@ impl Stream {
 
     /// The number of the descriptor, or -1.
     fn fileno(&self) -> PyResult<i32> {
-        Ok(self.on_transport(Transport::descriptor)?.flatten().unwrap_or(-1))
+        Ok(self.on_transport(hooks::descriptor)?.flatten().unwrap_or(-1))
     }
 
     /// Our address in the format of Python's sockets.
@@ -363,9 +364,9 @@ impl Protocol for Wire {
     fn connection_made(&mut self, transport: &Transport) {
         let Some(shared) = self.shared.upgrade() else { return };
         transport.set_close_at_once(true);
-        transport.set_close_deadline(None);
-        transport.set_half_close_timeout(None);
-        transport.set_write_timeout(None);
+        transport.set_timeout(Timeout::Close, None);
+        transport.set_timeout(Timeout::HalfClose, None);
+        transport.set_timeout(Timeout::Write, None);
         if let Err(error) = self.attach(transport, &shared) {
             transport.lose_connection();
             return Python::attach(|py| shared.report(py, error));

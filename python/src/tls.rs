@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use couplet::layers::tls::{
     self as engine, ClientAuth, ClientTls, ClientTlsOptions, Identity, Roots, ServerTls,
-    ServerTlsOptions, TlsConfigError, TlsVersion,
+    ServerTlsOptions, TlsConfigError, TlsInfo, TlsVersion,
 };
 use couplet::{Reason, TlsProblem, Transport};
 use pyo3::exceptions::PyValueError;
@@ -126,7 +126,7 @@ pub(crate) struct Negotiated {
 impl Negotiated {
     /// `None` before the handshake is complete.
     pub(crate) fn of(py: Python<'_>, transport: &Transport) -> Option<Negotiated> {
-        let info = transport.tls()?;
+        let info = transport.info::<TlsInfo>()?;
         let bytes = |some: &[u8]| PyBytes::new(py, some).unbind();
         Some(Negotiated {
             version: info.version.to_string(),

@@ -14,6 +14,7 @@ use couplet::http::{HttpExt, HttpOptions};
 use couplet::layers::PassThrough;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
 use couplet::stream::copy_bidirectional;
+use couplet::transport::Timeout;
 use couplet::{
     Answers, DriverChoice, Factory, Failure, IntoFactory, Loop, LoopOptions, ProducerKind,
     Protocol, Reactor, Reason, Stream, Transport,
@@ -88,7 +89,7 @@ fn equip(transport: &Transport) {
 
 fn set_limits(transport: &Transport) {
     transport.set_write_cap(Some(1024 * 1024));
-    transport.set_idle_timeout(Some(Duration::from_secs(180)));
+    transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(180)));
 }
 
 /// The arguments of the program `couplet` for a role.

@@ -10,9 +10,9 @@ use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use couplet_core::defer::DeferredEvent;
-use couplet_core::reactor::{Note, NoteRow};
+use couplet_core::hooks::{Note, NoteRow};
 use couplet_core::services::Health;
-use couplet_core::{Deferred, Reactor, Resolver};
+use couplet_core::{Deferred, Reactor, Resolver, hooks};
 
 use crate::bus::Bus;
 use crate::error::{NotConfirmed, PublishError};
@@ -141,7 +141,9 @@ impl Core {
             closed: DeferredEvent::new(),
             _row: {
                 let me = me.clone();
-                reactor.note_rows(move || me.upgrade().iter().map(|core| core.row()).collect())
+                hooks::note_rows(reactor, move || {
+                    me.upgrade().iter().map(|core| core.row()).collect()
+                })
             },
         });
         core.appended.set();

@@ -11,7 +11,7 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use couplet_core::services::Health;
-use couplet_core::{Reactor, Remote, Resolver};
+use couplet_core::{Reactor, Remote, Resolver, hooks};
 
 use crate::bus::Bus;
 use crate::core::{Backend, Core};
@@ -218,7 +218,7 @@ impl MemoryBackend {
     }
 
     fn send(&self, message: &Message, except: Option<u64>) -> usize {
-        self.memory.send(message, except, self.reactor.random())
+        self.memory.send(message, except, hooks::random(&self.reactor))
     }
 
     fn with_queue<R>(&self, f: impl FnOnce(&mut MemberQueue) -> R) -> Option<R> {

@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use couplet_core::DelayedCall;
 use couplet_core::services::Health;
+use couplet_core::{DelayedCall, hooks};
 
 use crate::bus::{Bus, Subscription};
 use crate::core::Item;
@@ -267,7 +267,7 @@ impl Group {
                 self.note(id, meta);
                 if kind == HELLO {
                     // All members answer, and not at the same moment.
-                    let part = self.bus.reactor().random() % 256;
+                    let part = hooks::random(self.bus.reactor()) % 256;
                     self.beat_after(self.options.interval.mul_f64(part as f64 / 2560.0));
                 }
             }

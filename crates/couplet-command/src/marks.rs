@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use couplet::Transport;
+use couplet::transport::Timeout;
 
 /// Reading pauses when more bytes than the second number wait for a client, and resumes at the first.
 /// The input of one read is not included: a client that reads nothing holds both.
@@ -14,6 +15,6 @@ pub const SLOW_READER: Duration = Duration::from_secs(2 * 3600);
 
 /// Gives a slow reader its time, also one that has ended its stream.
 pub fn be_patient(transport: &Transport) {
-    transport.set_half_close_timeout(Some(SLOW_READER));
-    transport.set_close_deadline(Some(SLOW_READER));
+    transport.set_timeout(Timeout::HalfClose, Some(SLOW_READER));
+    transport.set_timeout(Timeout::Close, Some(SLOW_READER));
 }

@@ -90,7 +90,7 @@ mod linux {
                     transport.reactor().stop();
                 }
             };
-            let port = reactor.listen_udp(any(), echo)?;
+            let port = reactor.listen_datagrams(any(), echo)?;
             address.send(port.host().socket_addr().expect("bound"))?;
             Ok(())
         });

@@ -116,6 +116,14 @@ pub fn ascii_host(name: &str) -> Option<Cow<'_, str>> {
     None
 }
 
+/// The IP address as text, with the scope of an IPv6 one.
+pub(crate) fn host_of(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+        _ => address.ip().to_string(),
+    }
+}
+
 /// Parses an IP address with an optional scope, an interface number or name: `fe80::1%2`,
 /// `fe80::1%eth0`. Only IPv6 addresses have scopes.
 pub(crate) fn scoped_ip(text: &str, port: u16) -> Result<SocketAddr, NotAnIp<'_>> {

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::address::{Address, UnixAddress, scoped_ip};
+use crate::address::{Address, UnixAddress, host_of, scoped_ip};
 use crate::defer::Failure;
 use crate::driver::{ConnectOptions, Key, Ticket};
 use crate::error::ConnectError;
@@ -57,6 +57,8 @@ pub(crate) struct ConnectorCell {
     pub(crate) serial: Cell<u64>,
     state: RefCell<ConnectorStage>,
     done: RefCell<Option<Done>>,
+    /// Whether the factory has ignored the failure of the attempt.
+    ignored: Cell<bool>,
 }
 
 enum ConnectorStage {
@@ -114,16 +116,8 @@ pub(crate) enum Target {
     Unix(UnixAddress),
 }
 
-/// What [`Reactor::connect_to`] connects to: a host and a port, or an address.
-///
-/// ```
-/// use couplet::{ConnectTarget, UnixAddress};
-///
-/// let by_name = ConnectTarget::from(("localhost", 8000));
-/// let by_path = ConnectTarget::from(UnixAddress::from("/run/app.sock"));
-/// assert_eq!(by_name.to_string(), "tcp:localhost:8000");
-/// assert_eq!(by_path.to_string(), "unix:/run/app.sock");
-/// ```
+/// The target of a [`connector`](crate::hooks::connector): a host and a port, or an address, such as a
+/// [`Port::host`](crate::Port::host), without a lookup.
 #[derive(Clone, Debug)]
 pub struct ConnectTarget(pub(crate) Target);
 
@@ -173,6 +167,11 @@ impl Connector {
         }
     }
 
+    /// The factory has not looked at the failure of the attempt.
+    pub(crate) fn ignore_failure(&self) {
+        self.cell.ignored.set(true);
+    }
+
     /// The connector's reactor.
     pub fn reactor(&self) -> &Reactor {
         &self.cell.reactor
@@ -207,13 +206,8 @@ impl Target {
         match address {
             // A UDP address is used as a TCP address.
             Address::Tcp(address) | Address::Udp(address) => {
-                let host = match address {
-                    SocketAddr::V6(v6) if v6.scope_id() != 0 => {
-                        format!("{}%{}", v6.ip(), v6.scope_id())
-                    }
-                    _ => address.ip().to_string(),
-                };
-                Target::Tcp { host, port: address.port(), address: Some(address) }
+                let (host, port) = (host_of(&address), address.port());
+                Target::Tcp { host, port, address: Some(address) }
             }
             Address::Unix(name) => Target::Unix(name),
             // Fails like a UNIX socket without a name.
@@ -322,6 +316,7 @@ impl ConnectorCell {
             serial: Cell::new(0),
             state: RefCell::new(ConnectorStage::requested(None)),
             done: RefCell::new(done),
+            ignored: Cell::new(false),
         })
     }
 
@@ -428,6 +423,11 @@ impl ConnectorCell {
 
     pub(crate) fn take_done(&self) -> Option<Done> {
         self.done.borrow_mut().take()
+    }
+
+    /// Takes whether the factory has ignored the failure.
+    pub(crate) fn takes_ignored(&self) -> bool {
+        self.ignored.replace(false)
     }
 
     /// Fails the Deferred of the connect, unless the factory connects again.

@@ -19,8 +19,7 @@ use std::time::Duration;
 use crate::address::{Address, UnixAddress};
 use crate::defer::{Deferred, Resolver, Result};
 use crate::driver::{
-    Bound, Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramSocket, Group,
-    Interface, Key,
+    Bound, Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramSocket, Key,
 };
 use crate::panics::{Contained, contain};
 use crate::recorder::{DelayedCall, Reactor};
@@ -34,6 +33,7 @@ use crate::recorder::{DelayedCall, Reactor};
 /// A closure that takes a transport and a datagram is a protocol too.
 ///
 /// ```
+/// use std::net::SocketAddr;
 /// use couplet::{Datagram, DatagramProtocol, DatagramTransport};
 ///
 /// /// Sends each datagram back.
@@ -44,7 +44,7 @@ use crate::recorder::{DelayedCall, Reactor};
 ///     }
 /// }
 /// # couplet::run(|reactor| {
-/// let port = reactor.listen_udp("127.0.0.1:0".parse()?, Echo)?;
+/// let port = reactor.listen_datagrams(SocketAddr::from(([127, 0, 0, 1], 0)), Echo)?;
 /// println!("listening on {}", port.host());
 /// # reactor.stop();
 /// # Ok(()) })?;
@@ -86,11 +86,12 @@ pub struct DatagramTransport {
 /// A datagram port together with its protocol's type; cheap to clone, and a [`DatagramTransport`]
 /// by dereferencing. Dropping it changes nothing.
 ///
-/// Made by [`Reactor::listen_udp`] and similar methods, and by [`DatagramTransport::port`].
+/// Made by [`Reactor::listen_datagrams`] and similar methods, and by [`DatagramTransport::port`].
 /// Closures passed to it are recorded, and run in the turn with the protocol's `&mut self`:
 ///
 /// ```
 /// use std::time::Duration;
+/// use std::net::SocketAddr;
 /// use couplet::{Address, Datagram, DatagramProtocol, DatagramTransport};
 ///
 /// /// Sends a report each second.
@@ -112,7 +113,7 @@ pub struct DatagramTransport {
 /// }
 /// # couplet::run(|reactor| {
 /// # let to = Address::udp(([127, 0, 0, 1], 9));
-/// # reactor.listen_udp("127.0.0.1:0".parse()?, Reporter { to, sequence: 0 })?;
+/// # reactor.listen_datagrams(SocketAddr::from(([127, 0, 0, 1], 0)), Reporter { to, sequence: 0 })?;
 /// # reactor.stop();
 /// # Ok(()) })?;
 /// # Ok::<(), couplet::Failure>(())
@@ -592,7 +593,7 @@ impl DatagramTransport {
     }
 
     /// Duplicates the socket of a UDP port, so that another process can
-    /// [adopt](Reactor::adopt_datagrams) it. The Deferred fires once the port is served, and fails if the
+    /// [adopt](Reactor::listen_datagrams) it. The Deferred fires once the port is served, and fails if the
     /// port stops first, or with [`Unsupported`](std::io::ErrorKind::Unsupported) for a UNIX socket and on
     /// a driver without sockets.
     ///
@@ -600,6 +601,7 @@ impl DatagramTransport {
     /// [read](Self::set_reading). All of them can send.
     ///
     /// ```
+    /// use std::net::SocketAddr;
     /// use couplet::{Datagram, DatagramOptions, DatagramTransport};
     ///
     /// fn echo(transport: &DatagramTransport, datagram: &Datagram<'_>) {
@@ -607,11 +609,11 @@ impl DatagramTransport {
     /// }
     ///
     /// couplet::run(|reactor| {
-    ///     let port = reactor.listen_udp("127.0.0.1:0".parse()?, echo)?;
+    ///     let port = reactor.listen_datagrams(SocketAddr::from(([127, 0, 0, 1], 0)), echo)?;
     ///     let (host, other) = (port.host(), reactor.clone());
     ///     let moved = port.duplicate().add_callback(move |socket| {
     ///         // Usually in another process.
-    ///         let second = other.adopt_datagrams(socket, DatagramOptions::default(), echo)?;
+    ///         let second = other.listen_datagrams((socket, DatagramOptions::default()), echo)?;
     ///         assert_eq!(second.host(), host);
     ///         port.set_reading(false);
     /// #       other.stop();
@@ -661,22 +663,6 @@ impl DatagramTransport {
         });
         self.cell.request_turn();
         deferred
-    }
-
-    /// Receives datagrams sent to a multicast group, an IP address or a [`Group`], from now on.
-    /// Twisted's `joinGroup`.
-    pub fn join_group(&self, group: impl Into<Group>) -> Deferred<()> {
-        self.set_option(DatagramOption::Join(group.into()))
-    }
-
-    /// Leaves a group joined by [`join_group`](Self::join_group). Twisted's `leaveGroup`.
-    pub fn leave_group(&self, group: impl Into<Group>) -> Deferred<()> {
-        self.set_option(DatagramOption::Leave(group.into()))
-    }
-
-    /// Sets the interface that sends multicasts. Twisted's `setOutgoingInterface`.
-    pub fn set_outgoing_interface(&self, interface: impl Into<Interface>) -> Deferred<()> {
-        self.set_option(DatagramOption::MulticastInterface(interface.into()))
     }
 
     /// A typed handle to the port, for calls into its protocol.

@@ -49,9 +49,9 @@ pub enum Reason {
     Tls(Arc<TlsError>),
     /// Our side called [`abort_connection`](crate::Transport::abort_connection).
     Aborted,
-    /// Nothing was received for the [idle timeout](crate::Transport::set_idle_timeout), or nothing
-    /// moved for the [half-close](crate::Transport::set_half_close_timeout) or the
-    /// [write timeout](crate::Transport::set_write_timeout).
+    /// Nothing was received for the [idle timeout](crate::transport::Timeout::Idle), or nothing
+    /// moved for the [half-close](crate::transport::Timeout::HalfClose) or the
+    /// [write timeout](crate::transport::Timeout::Write).
     Timeout,
     /// After `lose_connection`, no bytes were sent within the close deadline.
     CloseTimedOut,

@@ -68,8 +68,11 @@ pub trait Factory {
     fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol>;
 
     /// The attempt failed; no protocol was built. The reason is [`Reason::Failed`] with a
-    /// [`ConnectError`](crate::ConnectError).
-    fn client_connection_failed(&mut self, _connector: &Connector, _reason: &Reason) {}
+    /// [`ConnectError`](crate::ConnectError). By default, the failure of the connect's Deferred is
+    /// reported if nobody handles that either.
+    fn client_connection_failed(&mut self, connector: &Connector, _reason: &Reason) {
+        connector.ignore_failure();
+    }
 
     /// The connection that the attempt established was lost.
     fn client_connection_lost(&mut self, _connector: &Connector, _reason: &Reason) {}

@@ -2,6 +2,7 @@
 //! as `couplet-http` does by hyper, for the [inspector] and for the [simulator]. Unstable, and not
 //! re-exported by `couplet`.
 
+mod guests;
 pub mod inspector;
 #[cfg(feature = "testing")]
 pub mod simulator;
@@ -9,6 +10,7 @@ pub mod simulator;
 use std::time::{Duration, Instant};
 
 pub use crate::address::ascii_host;
+pub use crate::connector::ConnectTarget;
 #[cfg(unix)]
 pub use crate::driver::process::WorldProcess;
 use crate::endpoints::{IntoEndpoint, ServerEndpoint};
@@ -16,7 +18,16 @@ pub use crate::panics::catch_panic;
 pub use crate::slots::Slots;
 pub use crate::stream::guest::{ConnectionEnd, Departure, GuestStream};
 pub use crate::stream::loop_owned::LoopOwned;
-use crate::{Port, Protocol, Reactor, Result, Stream, Transport};
+use crate::{
+    ConnectOptions, Connector, IntoFactory, Port, Protocol, Reactor, Result, Stream, Transport,
+};
+#[cfg(unix)]
+pub use guests::descriptor;
+pub use guests::{
+    Note, NoteRow, dropped, forked, interrupt, is_starting_layer, keep, made_at, note, note_rows,
+    random, set_in_message, set_write_until_end, share_progress, suspend_turn, unacknowledged,
+    unix_time,
+};
 
 /// Logs an error that has no other receiver: an event for the program's subscriber, or a line on
 /// stderr if it has none.
@@ -59,6 +70,19 @@ pub fn bytes_sent(transport: &Transport) -> u64 {
 /// The protocol of a port with this name, for a connection of another process.
 pub fn named_protocol(reactor: &Reactor, name: &str) -> Option<Box<dyn Protocol>> {
     reactor.named_protocol(name)
+}
+
+/// Connects to a host and a port, or to an address, and returns the handle to the attempt, which the
+/// factory's callbacks get too: for guests with such a handle, like Twisted's `IConnector`. Success,
+/// failure and loss are reported to the factory.
+#[track_caller]
+pub fn connector<K>(
+    reactor: &Reactor,
+    target: impl Into<ConnectTarget>,
+    options: ConnectOptions,
+    factory: impl IntoFactory<K>,
+) -> Connector {
+    reactor.connect_to(target, options, factory)
 }
 
 /// [`Reactor::serve`], with application protocols for TLS to offer unless the endpoint names

@@ -51,6 +51,7 @@ pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{
     ConnectOptions, Datagram, DatagramOption, DatagramOptions, DatagramSocket, Group, Interest,
     Interface, ListenOptions, ListeningSocket, PeerCredentials, Ready, Signal, SocketOption,
+    SocketOptionKind,
 };
 pub use error::{
     By, CertificateProblem, ConnectError, ConnectionLost, Fault, ListenError, Reason, TlsError,
@@ -58,13 +59,13 @@ pub use error::{
 };
 #[doc(inline)]
 pub use factory::{Factory, IntoFactory, Newcomer, Seat, Shared};
-pub use protocol::{HandOver, Protocol};
+pub use protocol::{HandOver, Protocol, ProtocolExtension};
 #[cfg(unix)]
 #[doc(inline)]
 pub use reactor::Watch;
 #[doc(inline)]
 pub use reactor::{
-    Answers, Cluster, ConnectTarget, Connector, ConnectorState, DelayedCall, DriverChoice,
+    Answers, Cluster, Connector, ConnectorState, DatagramEndpoint, DelayedCall, DriverChoice,
     LoadLimits, Loop, LoopOptions, Port, Reactor, Remote, Shutdown, cluster, react, run, run_until,
 };
 #[doc(inline)]

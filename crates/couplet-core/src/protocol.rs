@@ -47,20 +47,12 @@ use crate::transport::Transport;
     label = "does not implement `Protocol`",
     note = "a `LineProtocol` needs a framer around it: `LineReceiver::new(…)` makes a `Protocol` of it, and `NetstringReceiver::new(…)` or `IntReceiver::new(…)` of a `StringProtocol`"
 )]
-pub trait Protocol: Any {
+pub trait Protocol: Any + Named {
     /// The connection was made. This is the first call.
     fn connection_made(&mut self, _transport: &Transport) {}
 
     /// Bytes arrived, borrowed for the call only: at least one, split at arbitrary points.
     fn data_received(&mut self, transport: &Transport, data: &[u8]);
-
-    /// A descriptor arrived on a UNIX socket, with the bytes of the next
-    /// [`data_received`](Self::data_received). The default closes it. Twisted's
-    /// `fileDescriptorReceived`.
-    #[cfg(unix)]
-    fn descriptor_received(&mut self, _transport: &Transport, descriptor: OwnedFd) {
-        drop(descriptor);
-    }
 
     /// The connection was lost. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &Transport, _reason: &Reason) {}
@@ -88,18 +80,76 @@ pub trait Protocol: Any {
     /// delivers its held messages here.
     fn reading_resumed(&mut self, _transport: &Transport) {}
 
+    /// The callbacks for special connections, if the protocol has any: `Some(self)` in a protocol that
+    /// implements [`ProtocolExtension`]. Called before each of them.
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        None
+    }
+}
+
+/// Callbacks that few protocols need: for TLS, for descriptors, for protocols that continue in another
+/// process, and for wrappers. A protocol returns itself in [`Protocol::extension`].
+///
+/// A wrapper that implements [`inner`](Self::inner) passes all of them on, unless it implements them.
+///
+/// ```
+/// use couplet::{Protocol, ProtocolExtension, Transport};
+///
+/// /// Counts the bytes of any protocol.
+/// struct Counted<P> {
+///     protocol: P,
+///     bytes: usize,
+/// }
+///
+/// impl<P: Protocol> Protocol for Counted<P> {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+///         self.bytes += data.len();
+///         self.protocol.data_received(transport, data);
+///     }
+///     // … and the other callbacks.
+///     fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+///         Some(self)
+///     }
+/// }
+///
+/// impl<P: Protocol> ProtocolExtension for Counted<P> {
+///     fn inner(&mut self) -> Option<&mut dyn Protocol> {
+///         Some(&mut self.protocol)
+///     }
+/// }
+/// ```
+pub trait ProtocolExtension {
+    /// The protocol inside of a wrapper. `None` by default.
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        None
+    }
+
     /// The secure handshake is complete. Called on secure transports only.
-    fn handshake_completed(&mut self, _transport: &Transport) {}
+    fn handshake_completed(&mut self, transport: &Transport) {
+        if let Some(inner) = self.inner() {
+            inner.handshake_completed(transport);
+        }
+    }
+
+    /// A descriptor arrived on a UNIX socket, with the bytes of the next
+    /// [`data_received`](Protocol::data_received). Unless the protocol takes it, it is closed. Twisted's
+    /// `fileDescriptorReceived`.
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
+        if let Some(inner) = self.inner() {
+            inner.descriptor_received(transport, descriptor);
+        }
+    }
 
     /// Returns the inner protocol of this type, for a protocol that wraps others; `None` if it has
     /// no such protocol. [`Transport::connection`] uses it.
-    fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
-        None
+    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
+        self.inner()?.find_or_self(wanted)
     }
 
     /// The name of the protocol's type, for people who read logs and snapshots. A wrapper of any
     /// protocol may return the name of the protocol inside.
-    fn type_name(&self) -> &'static str {
+    fn type_name(&mut self) -> &'static str {
         type_name::<Self>()
     }
 
@@ -108,9 +158,12 @@ pub trait Protocol: Any {
     /// `next`.
     ///
     /// A framer appends its held bytes to `unread`. A wrapper that should last as long as the
-    /// connection forwards the call and wraps the result.
-    fn upgraded(&mut self, next: Box<dyn Protocol>, _unread: &mut Vec<u8>) -> Box<dyn Protocol> {
-        next
+    /// connection calls `upgraded` of its inner protocol, and wraps the result.
+    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        match self.inner() {
+            Some(inner) => inner.upgraded(next, unread),
+            None => next,
+        }
     }
 
     /// Another process can continue the connection: a restarted program, with a protocol made from
@@ -119,10 +172,67 @@ pub trait Protocol: Any {
     /// refuses, and the connection stays.
     ///
     /// The loop moves the socket, the settings, unsent output, and unread input. A framer adds the
-    /// bytes that it holds back. A wrapper that limits connections or messages forwards the call; the
-    /// other process sets its limits again. Called by [`Reactor::hand_over`](crate::Reactor::hand_over).
+    /// bytes that it holds back. The other process sets the limits of wrappers again. Called by
+    /// [`Reactor::hand_over`](crate::Reactor::hand_over).
     fn hand_over(&mut self) -> Option<HandOver> {
-        None
+        self.inner()?.hand_over()
+    }
+}
+
+/// The name of any type, which a trait object gives too.
+pub trait Named {
+    /// The name of the type.
+    fn own_type_name(&self) -> &'static str {
+        type_name::<Self>()
+    }
+}
+
+impl<T: ?Sized> Named for T {}
+
+/// The callbacks of an [extension](ProtocolExtension), with the defaults of a protocol without one.
+impl dyn Protocol {
+    /// See [`ProtocolExtension::handshake_completed`].
+    pub fn handshake_completed(&mut self, transport: &Transport) {
+        if let Some(extension) = self.extension() {
+            extension.handshake_completed(transport);
+        }
+    }
+
+    /// See [`ProtocolExtension::descriptor_received`].
+    #[cfg(unix)]
+    pub fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
+        if let Some(extension) = self.extension() {
+            extension.descriptor_received(transport, descriptor);
+        }
+    }
+
+    /// This protocol, or the one of this type inside it.
+    pub(crate) fn find_or_self(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
+        // Checked first: a borrow returned from one arm would be held in the other.
+        if (self as &dyn Any).type_id() == wanted {
+            return Some(self as &mut dyn Any);
+        }
+        self.extension()?.find(wanted)
+    }
+
+    /// See [`ProtocolExtension::type_name`].
+    pub fn type_name(&mut self) -> &'static str {
+        // Taken first, for the same reason.
+        let own = self.own_type_name();
+        self.extension().map_or(own, |extension| extension.type_name())
+    }
+
+    /// See [`ProtocolExtension::upgraded`].
+    pub fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        match self.extension() {
+            Some(extension) => extension.upgraded(next, unread),
+            None => next,
+        }
+    }
+
+    /// See [`ProtocolExtension::hand_over`].
+    pub fn hand_over(&mut self) -> Option<HandOver> {
+        self.extension()?.hand_over()
     }
 }
 
@@ -199,11 +309,6 @@ impl Protocol for Box<dyn Protocol> {
         (**self).data_received(transport, data);
     }
 
-    #[cfg(unix)]
-    fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
-        (**self).descriptor_received(transport, descriptor);
-    }
-
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         (**self).connection_lost(transport, reason);
     }
@@ -224,26 +329,17 @@ impl Protocol for Box<dyn Protocol> {
         (**self).reading_resumed(transport);
     }
 
-    fn handshake_completed(&mut self, transport: &Transport) {
-        (**self).handshake_completed(transport);
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Box<dyn Protocol> {
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some(&mut **self)
     }
 
-    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
-        if (**self).type_id() == wanted {
-            return Some(&mut **self as &mut dyn Any);
-        }
-        (**self).find(wanted)
-    }
-
-    fn type_name(&self) -> &'static str {
+    fn type_name(&mut self) -> &'static str {
         (**self).type_name()
-    }
-
-    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
-        (**self).upgraded(next, unread)
-    }
-
-    fn hand_over(&mut self) -> Option<HandOver> {
-        (**self).hand_over()
     }
 }

@@ -181,21 +181,6 @@ impl Reactor {
         self.world().inherited(number)
     }
 
-    /// Adapts the loop to a fork of the process. Call it in both processes right after the fork,
-    /// with `is_child` true in the child; a callback may call it. Both processes have the
-    /// connections, and both loops continue.
-    ///
-    /// Only programs that fork without executing another program need it, such as runtimes of other
-    /// languages. The loop's threads, for jobs and name lookups, stay in the parent.
-    ///
-    /// # Errors
-    ///
-    /// In the child: the system's error, or [`Unsupported`](io::ErrorKind::Unsupported) unless the
-    /// system is Linux. The child must not run the loop then.
-    pub fn forked(&self, is_child: bool) -> io::Result<()> {
-        self.world().forked(is_child)
-    }
-
     /// The loop's clock: inside a turn, the time at which the turn began.
     pub fn now(&self) -> Instant {
         self.recorder.now()
@@ -206,7 +191,7 @@ impl Reactor {
     }
 
     /// The time of day, as the time since 1970. Virtual in a simulation.
-    pub fn unix_time(&self) -> Duration {
+    pub(crate) fn unix_time(&self) -> Duration {
         self.world().unix_time()
     }
 
@@ -221,7 +206,7 @@ impl Reactor {
     }
 
     /// A random number from the loop's world; reproducible in a simulation.
-    pub fn random(&self) -> u64 {
+    pub(crate) fn random(&self) -> u64 {
         self.world().random()
     }
 

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use couplet::driver::{Commands, Driver, Event, Key, Mio, SockRef};
 use couplet::{
-    Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
-    DatagramTransport, Deferred, Group, Interface, Loop, Reactor, UnixAddress,
+    Address, Datagram, DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort,
+    DatagramProtocol, DatagramTransport, Deferred, Group, Interface, Loop, Reactor, UnixAddress,
 };
 use couplet_testkit::{PATIENCE, apart, needed};
 use socket2::Socket;
@@ -95,11 +95,13 @@ impl Rig {
     }
 
     fn at(&self, address: SocketAddr, far: &Far) -> DatagramPort<Far> {
-        self.1.listen_udp(address, far.clone()).expect("a free port")
+        self.1.listen_datagrams(address, far.clone()).expect("a free port")
     }
 
     fn unix(&self, name: &str, options: DatagramOptions, far: &Far) -> DatagramPort<Far> {
-        self.1.listen_unix_datagrams(name, options, far.clone()).expect("a free name")
+        self.1
+            .listen_datagrams((UnixAddress::from(name), options), far.clone())
+            .expect("a free name")
     }
 
     fn result(&mut self, deferred: Deferred<()>) -> couplet::Result<()> {
@@ -115,7 +117,7 @@ impl Rig {
     }
 
     fn with<P: DatagramProtocol>(&self, options: DatagramOptions, protocol: P) -> DatagramPort<P> {
-        self.1.listen_udp_with(LOOPBACK, options, protocol).expect("a free port")
+        self.1.listen_datagrams((LOOPBACK, options), protocol).expect("a free port")
     }
 
     /// A port that answers each datagram with the same.
@@ -123,7 +125,7 @@ impl Rig {
         let echo = |port: &DatagramTransport, datagram: &Datagram<'_>| {
             port.answer(datagram, datagram.data).expect("it can be answered");
         };
-        let port = self.1.listen_udp(LOOPBACK, echo).expect("a free port");
+        let port = self.1.listen_datagrams(LOOPBACK, echo).expect("a free port");
         port.host().socket_addr().expect("a UDP port")
     }
 }
@@ -226,7 +228,10 @@ fn the_answers_of_a_batch_leave_together() {
 fn a_refusal_of_an_earlier_datagram_does_not_drop_the_next() {
     let (mut rig, near) = (Rig::new(), Far::default());
     let gone = UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr());
-    let port = rig.1.connect_udp(gone.expect("a free port"), near.clone()).expect("an address");
+    let port = rig
+        .1
+        .listen_datagrams(DatagramEndpoint::to(gone.expect("a free port")), near.clone())
+        .expect("an address");
     rig.turns(1);
     // In one turn, but in two system calls: the second one reports the refusal.
     port.send("refused").expect("there is room");
@@ -302,13 +307,15 @@ fn two_sockets_of_a_group_get_each_multicast() {
     let group = Group::new([239, 255, 77, 1]).interface(Ipv4Addr::LOCALHOST);
     let options = || DatagramOptions::default().reuse_addr(true);
     let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
-    let a = rig.1.listen_udp_with(any(0), options(), one.clone()).expect("a free port");
+    let a = rig.1.listen_datagrams((any(0), options()), one.clone()).expect("a free port");
     let port = number(&a);
-    let b = rig.1.listen_udp_with(any(port), options(), two.clone()).expect("it is shared");
+    let b = rig.1.listen_datagrams((any(port), options()), two.clone()).expect("it is shared");
     for member in [&a, &b] {
-        rig.result(member.join_group(group)).expect("loopback has groups");
+        rig.result(member.set_option(DatagramOption::Join(group)))
+            .expect("loopback has groups");
     }
-    rig.result(a.set_outgoing_interface(Ipv4Addr::LOCALHOST)).expect("it is one");
+    rig.result(a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into())))
+        .expect("it is one");
     // Loopback delivers these in spite of the options.
     for option in [DatagramOption::MulticastTtl(1), DatagramOption::MulticastLoop(false)] {
         rig.result(a.set_option(option)).expect("there is such an option");
@@ -325,16 +332,18 @@ fn a_member_for_one_source_gets_no_other_datagrams() {
     let source = Ipv4Addr::new(127, 0, 0, 77);
     let group = Group::new([232, 77, 77, 77]).interface(Ipv4Addr::LOCALHOST);
     let b = rig.at(([0, 0, 0, 0], 0).into(), &far);
-    rig.result(b.join_group(group.source(source))).expect("loopback has groups");
-    let twice = rig.result(b.join_group(group.source(source)));
+    rig.result(b.set_option(DatagramOption::Join(group.source(source))))
+        .expect("loopback has groups");
+    let twice = rig.result(b.set_option(DatagramOption::Join(group.source(source))));
     assert!(twice.is_err(), "it is a member already");
     let to = SocketAddr::new(group.address, number(&b));
     for from in [Ipv4Addr::LOCALHOST, source] {
         let a = rig.at((from, 0).into(), &Far::default());
-        rig.result(a.set_outgoing_interface(from))
+        rig.result(a.set_option(DatagramOption::MulticastInterface(from.into())))
             .or_else(|_| {
                 // Only the first address of loopback has an interface.
-                let loopback = a.set_outgoing_interface(Ipv4Addr::LOCALHOST);
+                let loopback =
+                    a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into()));
                 rig.result(loopback)
             })
             .expect("it is one");
@@ -343,16 +352,21 @@ fn a_member_for_one_source_gets_no_other_datagrams() {
     }
     rig.until("it", || far.count() == 1);
     assert_eq!(far.last().data, source.octets());
-    rig.result(b.leave_group(group.source(source))).expect("it is a member");
+    rig.result(b.set_option(DatagramOption::Leave(group.source(source))))
+        .expect("it is a member");
     let a = rig.at((source, 0).into(), &Far::default());
-    rig.result(a.set_outgoing_interface(Ipv4Addr::LOCALHOST)).expect("it is one");
+    rig.result(a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into())))
+        .expect("it is one");
     for to in [to, SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()))] {
         a.send_to(to.ip().to_string(), to).expect("there is room");
     }
     rig.until("another", || far.count() > 1);
     assert_eq!((far.count(), far.last().data), (2, b"127.0.0.1".to_vec()), "it has left");
     let mixed = Group::new([232, 77, 77, 77]).source([0u16, 0, 0, 0, 0, 0, 0, 1]);
-    assert!(rig.result(b.join_group(mixed)).is_err(), "of two families");
+    assert!(
+        rig.result(b.set_option(DatagramOption::Join(mixed))).is_err(),
+        "of two families"
+    );
 }
 
 #[test]
@@ -374,15 +388,20 @@ fn each_kind_of_membership_begins_once_and_ends_once() {
             if group.address.is_ipv4() { [0; 4].into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let a = rig.at(SocketAddr::new(any, 0), &Far::default());
         for _ in 0..2 {
-            let joins = [(); 2].map(|()| rig.result(a.join_group(group)).is_ok());
-            let leaves = [(); 2].map(|()| rig.result(a.leave_group(group)).is_ok());
+            let joins = [(); 2]
+                .map(|()| rig.result(a.set_option(DatagramOption::Join(group))).is_ok());
+            let leaves = [(); 2]
+                .map(|()| rig.result(a.set_option(DatagramOption::Leave(group))).is_ok());
             assert_eq!((joins, leaves), ([true, false], [true, false]), "{group:?}");
         }
     }
     let a = rig.at((Ipv6Addr::UNSPECIFIED, 0).into(), &Far::default());
     let mixed = [v6.interface(Ipv4Addr::LOCALHOST), v4.source(from_v6)];
     for group in mixed {
-        for change in [a.join_group(group), a.leave_group(group)] {
+        for change in [
+            a.set_option(DatagramOption::Join(group)),
+            a.set_option(DatagramOption::Leave(group)),
+        ] {
             let failure = rig.result(change).expect_err("of two families");
             let error = failure.downcast_ref::<std::io::Error>().expect("an error of I/O");
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{group:?}");
@@ -508,8 +527,9 @@ fn c160c_a_port_gets_no_datagram_of_a_group_that_only_another_socket_has_joined(
     for any in [SocketAddr::from(([0; 4], 0)), ANY_V6] {
         let (mut rig, far) = (Rig::new(), Far::default());
         let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(any, &far));
-        rig.result(a.set_outgoing_interface(Ipv4Addr::LOCALHOST)).expect("it is one");
-        rig.result(b.join_group(own)).expect("loopback has groups");
+        rig.result(a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into())))
+            .expect("it is one");
+        rig.result(b.set_option(DatagramOption::Join(own))).expect("loopback has groups");
         for to in [group.into(), own.address] {
             a.send_to("to the group", SocketAddr::new(to, number(&b))).expect("there is room");
         }
@@ -530,11 +550,12 @@ fn c160c_groups_of_ipv6_are_joined_by_interface_for_one_source_and_left() {
     let (mut rig, all, one) = (Rig::new(), Far::default(), Far::default());
     let shared = || DatagramOptions::default().reuse_addr(true);
     let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let a = rig.1.listen_udp_with(any(0), shared(), all.clone()).expect("a free port");
+    let a = rig.1.listen_datagrams((any(0), shared()), all.clone()).expect("a free port");
     let to = SocketAddr::new(group.address, number(&a));
-    let b = rig.1.listen_udp_with(any(to.port()), shared(), one.clone()).expect("it is shared");
-    rig.result(a.join_group(group)).expect("a member");
-    rig.result(b.join_group(group.source(address(1)))).expect("a member for one source");
+    let b = rig.1.listen_datagrams((any(to.port()), shared()), one.clone()).expect("it is shared");
+    rig.result(a.set_option(DatagramOption::Join(group))).expect("a member");
+    rig.result(b.set_option(DatagramOption::Join(group.source(address(1)))))
+        .expect("a member for one source");
     for (last, heard) in [(1, (1, 1)), (2, (2, 1))] {
         let from = rig.at((address(last), 0).into(), &Far::default());
         rig.result(from.set_option(DatagramOption::MulticastInterface(link.into())))
@@ -546,7 +567,7 @@ fn c160c_groups_of_ipv6_are_joined_by_interface_for_one_source_and_left() {
         assert_eq!((all.count(), one.count()), heard, "from fd00::{last}");
         assert_eq!((all.last().to, all.last().interface), (Some(group.address), Some(link)));
     }
-    rig.result(a.leave_group(group)).expect("it was a member");
+    rig.result(a.set_option(DatagramOption::Leave(group))).expect("it was a member");
     let from = rig.at((address(1), 0).into(), &Far::default());
     rig.result(from.set_option(DatagramOption::MulticastInterface(link.into()))).expect("it is");
     from.send_to("to the other", to).expect("there is room");
@@ -558,11 +579,13 @@ fn c160c_groups_of_ipv6_are_joined_by_interface_for_one_source_and_left() {
 fn an_option_fails_with_the_systems_error_or_with_the_stop_of_its_port() {
     let mut rig = Rig::new();
     let a = rig.at(LOOPBACK, &Far::default());
-    let failure = rig.result(a.leave_group([239, 1, 1, 1])).expect_err("it is no member");
+    let failure = rig
+        .result(a.set_option(DatagramOption::Leave([239, 1, 1, 1].into())))
+        .expect_err("it is no member");
     assert!(failure.downcast_ref::<std::io::Error>().is_some(), "{failure}");
     let waits = a.set_option(DatagramOption::Tos(0x20));
     drop(a.stop_listening());
-    for stopped in [waits, a.join_group([239, 1, 1, 1])] {
+    for stopped in [waits, a.set_option(DatagramOption::Join([239, 1, 1, 1].into()))] {
         let failure = rig.result(stopped).expect_err("it is closed");
         assert!(failure.is::<couplet::PortStopped>(), "{failure}");
     }
@@ -617,7 +640,7 @@ fn a_unix_socket_with_a_path_has_the_mode_asked_for_and_may_be_a_peer() {
     let path = folder.join("there");
     let (mut rig, far) = (Rig::new(), Far::default());
     let options = DatagramOptions::default().mode(0o600);
-    rig.1.listen_unix_datagrams(&path, options, far.clone()).expect("a free path");
+    rig.1.listen_datagrams((UnixAddress::from(&path), options), far.clone()).expect("a free path");
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(&path).expect("it is there").permissions(),
     );
@@ -653,10 +676,12 @@ fn a_socket_of_each_family_is_prepared_before_it_is_bound() {
     let hosts = hosts.map(|host| Address::udp(host.parse::<SocketAddr>().expect("an address")));
     for host in hosts.into_iter().chain([path.into()]) {
         let listen = |options| match host.clone() {
-            Address::Unix(path) => rig.1.listen_unix_datagrams(path, options, Far::default()),
+            Address::Unix(path) => {
+                rig.1.listen_datagrams((path, options), Far::default())
+            }
             host => {
                 let host = host.socket_addr().expect("an IP address");
-                rig.1.listen_udp_with(host, options, Far::default())
+                rig.1.listen_datagrams((host, options), Far::default())
             }
         };
         let seen: Arc<Mutex<Option<bool>>> = Arc::default();
@@ -685,7 +710,7 @@ fn duplicated(rig: &mut Rig, address: SocketAddr, dual: bool) -> (DatagramPort<F
         *keep.lock().expect("no panic") = Some(socket.try_clone()?);
         Ok(())
     });
-    let port = rig.1.listen_udp_with(address, options, Far::default()).expect("a free port");
+    let port = rig.1.listen_datagrams((address, options), Far::default()).expect("a free port");
     rig.turns(1);
     let socket = duplicate.lock().expect("no panic").take().expect("it was prepared");
     (port, socket)
@@ -744,8 +769,9 @@ fn a_multicast_leaves_by_the_interface_with_the_address_or_the_number() {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let (a, b) = (rig.at(any, &Far::default()), rig.at(any, &far));
         let group = Group::new([239, 255, 77, 4]).interface(interface);
-        rig.result(b.join_group(group)).expect("loopback has groups");
-        rig.result(a.set_outgoing_interface(interface)).expect("it is one");
+        rig.result(b.set_option(DatagramOption::Join(group))).expect("loopback has groups");
+        rig.result(a.set_option(DatagramOption::MulticastInterface(interface)))
+            .expect("it is one");
         a.send_to("x", SocketAddr::new(group.address, number(&b))).expect("there is room");
         rig.until("it", || far.count() == 1);
         assert_eq!((far.last().to, far.last().interface), (Some(group.address), Some(lo)));
@@ -758,7 +784,7 @@ fn a_port_of_ipv6_for_both_families_may_have_a_peer_of_either() {
         let (mut rig, near, far) = (Rig::new(), Far::default(), Far::default());
         let b = rig.at(peer, &far);
         let options = DatagramOptions::default().peer(b.host());
-        let a = rig.1.listen_udp_with(ANY_V6, options, near.clone()).expect("a free port");
+        let a = rig.1.listen_datagrams((ANY_V6, options), near.clone()).expect("a free port");
         rig.turns(1);
         a.send("x").expect("there is room");
         rig.until("it", || far.count() == 1);

@@ -9,7 +9,7 @@ extern crate couplet_testkit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use couplet::{Loop, Protocol, Reactor, Transport};
+use couplet::{Loop, Protocol, ProtocolExtension, Reactor, Transport};
 use couplet_testkit::apart::descriptors;
 use couplet_testkit_loops::doubles::on_data;
 
@@ -41,6 +41,17 @@ impl Protocol for Sends {
 struct Takes(u32, Vec<OwnedFd>);
 
 impl Protocol for Takes {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        self.1.clear();
+        transport.write("enough");
+    }
+
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Takes {
     fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
         self.1.push(descriptor);
         match self.0 % 5 {
@@ -48,11 +59,6 @@ impl Protocol for Takes {
             1 => transport.pause_producing(),
             _ => {}
         }
-    }
-
-    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-        self.1.clear();
-        transport.write("enough");
     }
 }
 

@@ -83,7 +83,7 @@ fn serving<P: Protocol>(protocol: fn(Rc<Counts>) -> P) -> (Loop, SocketAddr, Rc<
 fn serving_with<F: IntoFactory<M>, M>(options: ListenOptions, factory: F) -> (Loop, SocketAddr) {
     let mut l = Loop::new().expect("a loop");
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let port = l.reactor().listen_at(any, options, factory).expect("a free port");
+    let port = l.reactor().listen((any, options), factory).expect("a free port");
     let server = port.host().socket_addr().expect("a TCP port");
     l.turn(Some(Duration::ZERO)).expect("a turn");
     (l, server)
@@ -360,7 +360,7 @@ fn a_flood_of_a_million_datagrams_starves_no_connection() {
         assert!(number >= counts.last.replace(number), "out of order");
         counts.made.set(counts.made.get() + 1);
     };
-    let port = l.reactor().listen_udp(any, flooded).expect("a free port");
+    let port = l.reactor().listen_datagrams(any, flooded).expect("a free port");
     let to = port.host().socket_addr().expect("a UDP port");
     let clients = turn_while(&mut l, || {
         (0..100).map(|_| Client::connect(server).expect("it listens")).collect::<Vec<_>>()

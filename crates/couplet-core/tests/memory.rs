@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use couplet::transport::Timeout;
 use couplet::{Loop, ProducerKind, Protocol, Reason, Transport};
 use couplet_testkit::apart::Running;
 use couplet_testkit::{apart, counting};
@@ -57,7 +58,7 @@ struct Echo {
 
 impl Protocol for Echo {
     fn connection_made(&mut self, transport: &Transport) {
-        transport.set_idle_timeout(Some(Duration::from_secs(180)));
+        transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(180)));
         OPEN.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -136,8 +137,8 @@ fn idle<P: Protocol>(
     }
     let _alone = apart::one_at_a_time();
     let mut l = Loop::new().expect("a loop");
-    let any = ([127, 0, 0, 1], 0).into();
-    let port = l.reactor().listen_tcp(any, factory).expect("a free port");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = l.reactor().listen(any, factory).expect("a free port");
     let server = port.host().socket_addr().expect("a TCP port");
 
     // The first connection finds no spare buffer in the loop, and leaves one behind.
@@ -203,9 +204,9 @@ fn an_outbox_of_100_megabytes_shrinks_after_it_is_sent() {
     let mut l = Loop::new().expect("a loop");
     let made = Rc::new(RefCell::new(None));
     let transport = made.clone();
-    let any = ([127, 0, 0, 1], 0).into();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let factory = move || Flood { transport: transport.clone() };
-    let port = l.reactor().listen_tcp(any, factory).expect("a free port");
+    let port = l.reactor().listen(any, factory).expect("a free port");
     let server = port.host().socket_addr().expect("a TCP port");
     let before = counting::live();
 
@@ -274,8 +275,8 @@ fn never_reading(l: &mut Loop, at: SocketAddr, count: usize) -> Vec<Client> {
 fn a_peer_that_never_reads_costs_at_most_96_kib() {
     const PEERS: usize = 64;
     let mut l = Loop::new().expect("a loop");
-    let any = "127.0.0.1:0".parse().expect("an address");
-    let port = l.reactor().listen_tcp(any, || PacedEcho).expect("a free port");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let port = l.reactor().listen(any, || PacedEcho).expect("a free port");
     let couplet::Address::Tcp(at) = port.host() else { panic!("a TCP port") };
     let before = counting::live();
     let peers = never_reading(&mut l, at, PEERS);

@@ -197,7 +197,7 @@ fn interrupted(
     });
     let mut peer = None;
     l.run(|reactor| {
-        let port = reactor.listen_tcp(LOOPBACK, a.once(script))?;
+        let port = reactor.listen(LOOPBACK, a.once(script))?;
         peer = port.host().socket_addr().map(|to| TcpStream::connect(to).expect("a connection"));
         Ok(())
     })
@@ -297,7 +297,7 @@ fn sigusr1_delivers_a_snapshot_and_the_run_continues() {
         }
     });
     l.run(|reactor| {
-        reactor.listen_tcp(LOOPBACK, || Quiet)?;
+        reactor.listen(LOOPBACK, || Quiet)?;
         reactor.call_soon(|| raise(Signal::USR1));
         Ok(())
     })

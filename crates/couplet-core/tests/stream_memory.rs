@@ -31,7 +31,7 @@ fn in_memory(manner: Manner) -> (Loop, Network) {
 }
 
 /// Counts bytes on the heap, the loop's tasks and connections, and the driver's slots.
-fn inventory(l: &Loop, network: &Network) -> (isize, usize, usize, usize) {
+fn inventory(l: &mut Loop, network: &Network) -> (isize, usize, usize, usize) {
     let snapshot = l.snapshot();
     let counts = (snapshot.tasks, snapshot.connections.len());
     drop(snapshot);
@@ -93,7 +93,7 @@ fn a_hundred_thousand_streams_leave_nothing() {
                 asked.expect("an answer");
             }
             settle(&mut l);
-            inventory(&l, &network)
+            inventory(&mut l, &network)
         };
         let before = (0..WARM).map(|_| wave()).last().expect("some waves");
         let after = (0..STREAMS / 2 / WAVE).map(|_| wave()).last().expect("some waves");
@@ -136,7 +136,7 @@ fn a_million_tasks_that_are_cancelled_leave_nothing() {
             assert!(failure.downcast_ref::<Cancelled>().is_some(), "{failure}");
         }
         l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
-        inventory(&l, &network)
+        inventory(&mut l, &network)
     };
     let before = (0..WARM).map(&mut round).last().expect("some rounds");
     let after = (0..ROUNDS / WAVE).map(&mut round).last().expect("some rounds");

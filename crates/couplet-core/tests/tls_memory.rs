@@ -9,14 +9,14 @@ extern crate couplet_testkit;
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use couplet::factory::Layered;
-use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions};
-use couplet::{Loop, Protocol, Reason, Transport};
+use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsInfo};
+use couplet::{ConnectOptions, Loop, Protocol, Reason, Transport, hooks};
 use couplet_testkit::apart::{descriptors, one_at_a_time, raise_descriptor_limit};
 use couplet_testkit::counting;
 use couplet_testkit::processes::memory;
@@ -58,7 +58,7 @@ struct Ask(Ended);
 
 impl Protocol for Ask {
     fn connection_made(&mut self, transport: &Transport) {
-        assert!(!transport.tls().expect("it is secure").resumed);
+        assert!(!transport.info::<TlsInfo>().expect("it is secure").resumed);
         transport.write("to and fro");
     }
 
@@ -87,7 +87,7 @@ fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
     let (reactor, ended) = (l.reactor(), Ended::default());
     let end = ended.clone();
     let factory = Layered::new(move || Echo(end.clone()), move |at, _| server.layer(at.now()));
-    let port = reactor.listen_tcp(([127, 0, 0, 1], 0).into(), factory).expect("a free port");
+    let port = reactor.listen(SocketAddr::from(([127, 0, 0, 1], 0)), factory).expect("a free port");
     let port = port.host().port().expect("a TCP port");
     let mut batch = |done: usize| {
         for _ in 0..BATCH {
@@ -96,7 +96,7 @@ fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
                 move || Ask(end.clone()),
                 move |at, _| tls.layer(NAME, at.now()).expect("a good name"),
             );
-            reactor.connect_tcp("127.0.0.1", port, factory);
+            hooks::connector(&reactor, ("127.0.0.1", port), ConnectOptions::default(), factory);
         }
         let late = reactor.now() + Duration::from_secs(60);
         while *ended.0.borrow() != [done + BATCH; 2] || !l.snapshot().connections.is_empty() {
@@ -136,7 +136,8 @@ fn an_idle_connection_costs_at_most_12_kib() {
     let mut l = Loop::new().expect("a loop");
     let ended = Ended::default();
     let factory = Layered::new(move || Echo(ended.clone()), move |at, _| server.layer(at.now()));
-    let port = l.reactor().listen_tcp(([127, 0, 0, 1], 0).into(), factory).expect("a free port");
+    let port =
+        l.reactor().listen(SocketAddr::from(([127, 0, 0, 1], 0)), factory).expect("a free port");
     let at = port.host().socket_addr().expect("a TCP port");
     let echoed = || {
         let name = ServerName::try_from(NAME).expect("a name");

@@ -31,6 +31,11 @@ pub fn failure_at(
     Failure::at(error, place)
 }
 
+/// Marks a failure whose error other code has handled: unhandled, it is not reported.
+pub fn mark_handled(failure: &Failure) {
+    failure.mark_handled();
+}
+
 /// A failure with its causes and its origin.
 pub fn describe_failure(failure: &Failure) -> String {
     format!("{failure:#} (began at {})", failure.place())

@@ -24,6 +24,7 @@ use super::client_left::ClientLeft;
 use super::http2::Receiver;
 use super::monitor::{Exchange, Monitor};
 use super::refusal::{self, Fields, Refusal};
+use couplet_core::hooks;
 use couplet_core::hooks::catch_panic;
 use couplet_core::{Address, Failure, Reactor};
 
@@ -62,7 +63,7 @@ impl Clock {
         match &*date {
             Some((until, value)) if now < *until => value.clone(),
             _ => {
-                let time = self.reactor.unix_time();
+                let time = hooks::unix_time(&self.reactor);
                 let text = httpdate::fmt_http_date(UNIX_EPOCH + time);
                 let value = HeaderValue::try_from(text).expect("a date is ASCII");
                 let left =

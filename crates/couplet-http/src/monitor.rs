@@ -20,6 +20,7 @@ use super::share::{Claim, ConnectionShare, ServerShare};
 use couplet_core::defer::DeferredEvent;
 use couplet_core::driver::{FileChanged, FilePart};
 use couplet_core::hooks::{self, ConnectionEnd, Departure, GuestStream};
+use couplet_core::transport::Timeout;
 use couplet_core::{Address, DelayedCall, Reason, Stream, Transport};
 
 /// Interval between two checks of an active connection.
@@ -177,8 +178,8 @@ impl Monitor {
         let (transport, ending) = (stream.transport(), stream.ending());
         let now = transport.reactor().now();
         // The service has its own time after the client's end.
-        transport.set_half_close_timeout(None);
-        transport.set_write_timeout(Some(server_share.options().write_timeout));
+        transport.set_timeout(Timeout::HalfClose, None);
+        transport.set_timeout(Timeout::Write, Some(server_share.options().write_timeout));
         let monitor = Rc::new(Monitor {
             ending,
             protocol: Cell::new(Protocol::Http1),
@@ -362,7 +363,7 @@ impl Monitor {
     /// The connection may continue with a protocol that its user has upgraded it to: ends it if nothing
     /// moves for too long after the client's end.
     pub(super) fn leave_to_upgrade(&self) {
-        self.transport().set_half_close_timeout(self.options().half_close_timeout);
+        self.transport().set_timeout(Timeout::HalfClose, self.options().half_close_timeout);
     }
 
     /// Records a new request, whose response is complete when the exchange is dropped.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use couplet_core::Reactor;
+use couplet_core::hooks;
 use couplet_core::hooks::inspector::time;
 use couplet_core::reactor::{Why, WhyPart};
 use serde::{Serialize, Serializer};
@@ -17,7 +18,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new(reactor: &Reactor) -> Clock {
-        Clock { instant: reactor.now(), unix: reactor.unix_time() }
+        Clock { instant: reactor.now(), unix: hooks::unix_time(reactor) }
     }
 
     /// A clock that shows a time since 1970 at an instant.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use couplet_core::{Reactor, Remote, Result};
+use couplet_core::{Reactor, Remote, Result, hooks};
 
 use crate::board::Board;
 use crate::flags::{Flag, Severity};
@@ -131,7 +131,7 @@ impl Raised {
         (folder, name, rule): (&Path, &str, &str),
     ) -> Result<std::result::Result<String, String>> {
         let recording = board.recording(Some(LAST));
-        let time = utc(reactor.unix_time());
+        let time = utc(hooks::unix_time(reactor));
         let file = folder.join(format!("{name}-{time}-{rule}.rec"));
         let (folder, name, kept) = (folder.to_owned(), name.to_owned(), self.settings.kept);
         let writing = reactor.defer_to_thread(move || {

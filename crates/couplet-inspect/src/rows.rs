@@ -5,10 +5,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use couplet_core::hooks::NoteRow;
 use couplet_core::hooks::inspector::{chain, short_type};
 use couplet_core::reactor::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, DeferredSnapshot, LockSnapshot,
-    NoteRow, PendingSnapshot, PortSnapshot, Snapshot, WaitRef,
+    PendingSnapshot, PortSnapshot, Snapshot, WaitRef,
 };
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};

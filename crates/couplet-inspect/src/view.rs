@@ -237,7 +237,8 @@ impl Serialize for View {
 mod tests {
     use std::borrow::Cow;
 
-    use couplet_core::reactor::{ConnectionSnapshot, NoteRow};
+    use couplet_core::hooks::NoteRow;
+    use couplet_core::reactor::ConnectionSnapshot;
     use couplet_core::testing::{MemoryReactor, success_of};
     use couplet_core::{Protocol, Transport};
     use serde_json::Value;

@@ -10,7 +10,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use couplet_core::{Bytes, ConnectionId, Reactor, Reason, Remote};
+use couplet_core::{Bytes, ConnectionId, Reactor, Reason, Remote, hooks};
 
 use crate::error::TooManyRooms;
 use crate::event::{Departure, MemberId, Present};
@@ -167,7 +167,7 @@ impl<K: Key, M: Meta> Hub<K, M> {
         // Made without the lock: the user's code.
         let new = (!is_known).then(|| {
             let options = Arc::new((self.choose)(key));
-            (Arc::new(key.clone()), options, reactor.random())
+            (Arc::new(key.clone()), options, hooks::random(reactor))
         });
         let change = |state: &mut HubState<K, M>, effects: &mut Effects<M>| {
             let known = state.rooms.get_key_value(key).map(|(room, _)| room.clone());

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use couplet::endpoints::UnixServer;
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::reactor::{ConnectionSnapshot, DatagramSnapshot, Snapshot};
+use couplet::transport::Timeout;
 use couplet::{Deferred, Failure, ListenOptions, Port};
 use serde::Serialize;
 
@@ -63,7 +64,7 @@ enum OrdersState {
 
 impl LineProtocol for Orders {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_idle_timeout(Some(PATIENCE));
+        transport.set_timeout(Timeout::Idle, Some(PATIENCE));
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
@@ -71,7 +72,7 @@ impl LineProtocol for Orders {
         let Some(running) = running else { return };
         self.state = OrdersState::Answering;
         // A reload may take longer.
-        transport.set_idle_timeout(None);
+        transport.set_timeout(Timeout::Idle, None);
         let order = String::from_utf8_lossy(line);
         let answer = match order.trim() {
             "record" => record(&running),

@@ -180,7 +180,7 @@
 //! # Crashes
 //!
 //! If the unit has `FileDescriptorStoreMax=` (systemd 254 or later), connections whose protocols
-//! [keep](couplet::Transport::keep) their states survive the death of the process: systemd holds their
+//! [keep](couplet::hooks::keep) their states survive the death of the process: systemd holds their
 //! sockets, two descriptors for each, and passes them to the next process, which
 //! [takes them over](Runner::takes_over) once its services serve. Those that the dead process had read
 //! from or written to since their last record are reset.

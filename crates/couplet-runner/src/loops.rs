@@ -314,7 +314,7 @@ mod tests {
     /// The snapshot of a loop with a port on an address that each loop has.
     fn snapshot_with_port(is_paused: bool) -> Snapshot {
         let mut memory = MemoryReactor::new();
-        let listening = memory.reactor().listen_tcp(([10, 0, 0, 1], 80).into(), || Idle);
+        let listening = memory.reactor().listen(SocketAddr::from(([10, 0, 0, 1], 80)), || Idle);
         let ports = listening.map(|_port| memory.listening()).expect("the port is free");
         let mut snapshot = Snapshot::default();
         snapshot.ports = ports;
@@ -455,7 +455,8 @@ mod tests {
         for (others, time) in (0..3).flat_map(|others| times.map(|time| (others, time))) {
             let (send, receive) = mpsc::channel();
             let listen = move |reactor: &Reactor| {
-                let port = reactor.listen_tcp(([127, 0, 0, 1], 0).into(), || Greeter).unwrap();
+                let port =
+                    reactor.listen(SocketAddr::from(([127, 0, 0, 1], 0)), || Greeter).unwrap();
                 send.send(port.host().socket_addr().unwrap()).unwrap();
             };
             let (mut l, _workers, loops) = loops(others, listen.clone());

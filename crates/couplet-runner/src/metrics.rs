@@ -294,11 +294,14 @@ fn gauge(value: u64) -> Gauge {
 
 #[cfg(test)]
 mod tests {
-    use couplet::reactor::NoteRow;
+    use std::net::SocketAddr;
+
+    use couplet::hooks::NoteRow;
     use couplet::services::{Child, FunctionService};
     use couplet::testing::{Manner, Memory, MemoryReactor};
     use couplet::{
         Address, Datagram, DatagramTransport, Deferred, Failure, LoopOptions, Protocol, Transport,
+        hooks,
     };
 
     use super::*;
@@ -404,7 +407,8 @@ mod tests {
         let reactor = l.reactor();
         let port = reactor.listen("localhost:0", || Echo).unwrap();
         let (host, ignore) = (port.host(), |_: &DatagramTransport, _: &Datagram<'_>| {});
-        let udp = reactor.listen_udp(([127, 0, 0, 1], 0).into(), ignore).unwrap().host();
+        let udp =
+            reactor.listen_datagrams(SocketAddr::from(([127, 0, 0, 1], 0)), ignore).unwrap().host();
         let (asked, at) = (reactor.clone(), host.to_string());
         let talk = reactor.spawn(async move {
             let _open = asked.connect_stream(at).await?;
@@ -472,7 +476,7 @@ mod tests {
             NoteRow::new("buses", [("bus", bus), ("health", health.to_owned()), ("lost", lost)])
         };
         let rows = vec![row("ready", 3), row("degraded: not connected", 4), row("ready", 0)];
-        let _note = l.reactor().note_rows(move || rows.clone());
+        let _note = hooks::note_rows(&l.reactor(), move || rows.clone());
         let asked = l.reactor().snapshot();
         let snapshot = l.run_until(asked).unwrap();
         let text = metrics.encode(&snapshot, &Supervisor::new("program"));

@@ -188,9 +188,9 @@ pub(crate) fn listen_udp<P: DatagramProtocol>(
     let socket = SOCKETS.with(Sockets::common).take(&place, Some(&address));
     let port = match socket.and_then(PlacedSocket::into_datagrams) {
         Some(socket) => reactor
-            .adopt_datagrams(socket, options, protocol)
+            .listen_datagrams((socket, options), protocol)
             .map_err(|error| Failure::msg(format!("cannot listen on {endpoint}: {error}")))?,
-        None => reactor.listen_udp_with(endpoint.address, options, protocol)?,
+        None => reactor.listen_datagrams((endpoint.address, options), protocol)?,
     };
     let placed = PlacedPort::Datagrams(port.transport().clone());
     SOCKETS.with(|sockets| sockets.add(place, placed));

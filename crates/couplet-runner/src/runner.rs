@@ -177,8 +177,8 @@ impl Runner {
     }
 
     /// Takes connections of this kind over when the program is restarted: `build` makes the protocol of
-    /// a connection that [`Protocol::hand_over`](couplet::Protocol::hand_over) has given up in the
-    /// process before, or whose state [`Transport::keep`](couplet::Transport::keep) has kept in a process
+    /// a connection that [`ProtocolExtension::hand_over`](couplet::ProtocolExtension::hand_over) has given up in the
+    /// process before, or whose state [`hooks::keep`](couplet::hooks::keep) has kept in a process
     /// that died, from its state and the peer's address. The protocol's first call is
     /// `connection_made`. An error closes the connection.
     ///
@@ -186,7 +186,7 @@ impl Runner {
     /// one turn, and are served once the connections of all loops have arrived.
     ///
     /// ```no_run
-    /// use couplet::{HandOver, Protocol, Transport};
+    /// use couplet::{HandOver, Protocol, ProtocolExtension, Transport};
     /// use couplet_runner::Runner;
     ///
     /// /// Numbers the lines of a client.
@@ -199,6 +199,12 @@ impl Runner {
     ///         transport.write(data);
     ///     }
     ///
+    ///     fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+    ///         Some(self)
+    ///     }
+    /// }
+    ///
+    /// impl ProtocolExtension for Numbered {
     ///     fn hand_over(&mut self) -> Option<HandOver> {
     ///         HandOver::new("numbered", self.0.to_be_bytes())
     ///     }
@@ -216,7 +222,7 @@ impl Runner {
     /// use std::rc::Rc;
     ///
     /// use couplet::services::{Child, StreamServerService};
-    /// use couplet::{HandOver, Protocol, Transport};
+    /// use couplet::{HandOver, Protocol, ProtocolExtension, Transport};
     /// use couplet_runner::{Listen, Runner};
     ///
     /// #[derive(serde::Deserialize)]
@@ -233,6 +239,12 @@ impl Runner {
     ///         transport.write(format!("{}\n", self.0.get()));
     ///     }
     ///
+    ///     fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+    ///         Some(self)
+    ///     }
+    /// }
+    ///
+    /// impl ProtocolExtension for Counter {
     ///     fn hand_over(&mut self) -> Option<HandOver> {
     ///         HandOver::new("counter", self.0.get().to_be_bytes())
     ///     }

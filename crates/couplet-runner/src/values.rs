@@ -122,7 +122,7 @@ impl ListenUdp {
             Some(service) => {
                 places::listen_udp(reactor, (service, &self.endpoint), options, protocol)
             }
-            None => Ok(reactor.listen_udp_with(self.address(), options, protocol)?),
+            None => Ok(reactor.listen_datagrams((self.address(), options), protocol)?),
         }
     }
 }

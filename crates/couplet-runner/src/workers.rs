@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::Builder;
 use std::time::Duration;
 
-use couplet::{Deferred, Loop, LoopOptions, Reactor, Remote, Resolver, Shutdown};
+use couplet::{Deferred, Loop, LoopOptions, Reactor, Remote, Resolver, Shutdown, hooks};
 
 use crate::{asking, parts};
 
@@ -128,7 +128,7 @@ impl Drop for Workers {
         for worker in &self.0 {
             worker.is_over.store(true, Ordering::Release);
             // A loop that was dropped has ended.
-            let _ = worker.remote.call(Reactor::interrupt);
+            let _ = worker.remote.call(hooks::interrupt);
         }
         for worker in &self.0 {
             if let Err(RecvTimeoutError::Timeout) = worker.life.recv_timeout(GRACE) {

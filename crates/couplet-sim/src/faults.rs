@@ -34,11 +34,11 @@ pub enum Fault {
     /// packets with resets. The program restarts when the fault ends.
     Crash(Host),
     /// This host's program is killed. The system closes the program's sockets (with a reset where
-    /// [requested](couplet_core::Transport::set_reset_unless_closed)), and the program restarts
+    /// [requested](couplet_core::SocketOption::ResetUnlessClosed)), and the program restarts
     /// when the fault ends.
     Kill(Host),
     /// Another instance of this host's program takes over. Connections continue in it if their
-    /// protocols [hand them over](couplet_core::Protocol::hand_over) and the host
+    /// protocols [hand them over](couplet_core::ProtocolExtension::hand_over) and the host
     /// [takes them over](super::Sim::take_over). The others end with the program, which stops as by
     /// [`Reactor::stop`](couplet_core::Reactor::stop); then the next one starts. Ports stay open: connects wait
     /// for the next program to listen on the same address. Instantaneous; nothing happens to a host

@@ -96,7 +96,7 @@ impl Sim {
     /// let notes = sim.notes();
     /// sim.host("server", move |reactor| {
     ///     let poem = OutputOptions::default().input("Rose is a rose");
-    ///     let output = reactor.process_output_with(Command::new("/usr/bin/shout"), poem);
+    ///     let output = reactor.process_output((Command::new("/usr/bin/shout"), poem));
     ///     let notes = notes.clone();
     ///     output.map(move |output| notes.note(String::from_utf8_lossy(&output.stdout))).detach();
     ///     Ok(())

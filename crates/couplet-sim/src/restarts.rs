@@ -24,7 +24,7 @@ impl Sim {
     ///
     /// ```
     /// use couplet::sim::{Fault, Sim};
-    /// use couplet::{HandOver, Protocol, Transport};
+    /// use couplet::{HandOver, Protocol, ProtocolExtension, Transport};
     /// use std::time::Duration;
     ///
     /// /// Answers with the number of bytes so far.
@@ -34,6 +34,12 @@ impl Sim {
     ///         self.0 += data.len() as u8;
     ///         transport.write([self.0]);
     ///     }
+    ///     fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+    ///         Some(self)
+    ///     }
+    /// }
+    ///
+    /// impl ProtocolExtension for Counter {
     ///     fn hand_over(&mut self) -> Option<HandOver> {
     ///         HandOver::new("counter", [self.0])
     ///     }
@@ -71,12 +77,13 @@ impl Sim {
     /// Has the program hand its connections over, and stop. The next one starts at its end.
     pub(super) fn restart(&mut self, host: u32) {
         let program = &mut self.programs[host as usize];
-        let Some(running) = program.running.as_ref().filter(|_| program.moving.is_none()) else {
+        let Some(running) = program.running.as_mut().filter(|_| program.moving.is_none()) else {
             return;
         };
         let (reactor, moving) = (running.l().reactor(), Moving::default());
         program.moving = Some(moving.clone());
-        let ids = running.l().snapshot().connections.into_iter().map(|connection| connection.id);
+        let ids =
+            running.l_mut().snapshot().connections.into_iter().map(|connection| connection.id);
         let ids: Vec<_> = ids.filter(|_| program.take_over.is_some()).collect();
         self.kernel.borrow_mut().leave_ports(host);
         let _here = self.as_host(host);

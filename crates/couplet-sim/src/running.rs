@@ -29,6 +29,10 @@ impl Running {
         &self.l
     }
 
+    pub(super) fn l_mut(&mut self) -> &mut Loop {
+        &mut self.l
+    }
+
     /// Adds a tokio runtime whose clock follows the loop's.
     #[cfg(feature = "sim-tokio")]
     pub(super) fn add_tokio(&mut self, seed: u64) -> io::Result<()> {

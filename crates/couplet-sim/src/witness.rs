@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use couplet_core::driver::Key;
 use couplet_core::hooks::simulator::bytes_sent;
-use couplet_core::{HandOver, Protocol, Reason, Transport};
+use couplet_core::{HandOver, Protocol, ProtocolExtension, Reason, Transport};
 
 use super::kernel::{EndId, Kernel, LastCallback};
 use super::random::fold_bytes;
@@ -153,12 +153,6 @@ impl Protocol for Watched {
         self.call(what, transport, |inner, transport| inner.data_received(transport, data));
     }
 
-    /// Not checked: the simulator passes no descriptors.
-    #[cfg(unix)]
-    fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
-        self.inner.descriptor_received(transport, descriptor);
-    }
-
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         let what = TraceEvent::Lost(self.label, reason.to_string());
         self.call(what, transport, |inner, transport| inner.connection_lost(transport, reason));
@@ -183,10 +177,22 @@ impl Protocol for Watched {
         self.call(TraceEvent::Resumed(self.label), transport, |inner, t| inner.reading_resumed(t));
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Watched {
     fn handshake_completed(&mut self, transport: &Transport) {
         self.call(TraceEvent::Secure(self.label), transport, |inner, t| {
             inner.handshake_completed(t)
         });
+    }
+
+    /// Not checked: the simulator passes no descriptors.
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
+        self.inner.descriptor_received(transport, descriptor);
     }
 
     fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
@@ -196,16 +202,8 @@ impl Protocol for Watched {
         self.inner.find(wanted)
     }
 
-    fn type_name(&self) -> &'static str {
+    fn type_name(&mut self) -> &'static str {
         (*self.inner).type_name()
-    }
-
-    fn hand_over(&mut self) -> Option<HandOver> {
-        let said = self.inner.hand_over();
-        if said.is_some() {
-            self.stage = WatchedStage::HandedOver;
-        }
-        said
     }
 
     /// Wraps the next protocol in a new witness; this one need not see `connection_lost` any more.
@@ -219,6 +217,14 @@ impl Protocol for Watched {
             redelivered: self.redelivered + unread.len(),
             ..*self
         })
+    }
+
+    fn hand_over(&mut self) -> Option<HandOver> {
+        let said = self.inner.hand_over();
+        if said.is_some() {
+            self.stage = WatchedStage::HandedOver;
+        }
+        said
     }
 }
 

@@ -255,8 +255,9 @@ impl Sim {
     }
 
     /// A snapshot of a host's loop, if its program is running.
-    pub fn snapshot(&self, host: Host) -> Option<Snapshot> {
-        self.programs[host.0 as usize].running.as_ref().map(|running| running.l().snapshot())
+    pub fn snapshot(&mut self, host: Host) -> Option<Snapshot> {
+        let running = self.programs[host.0 as usize].running.as_mut();
+        running.map(|running| running.l_mut().snapshot())
     }
 
     // The network.
@@ -707,7 +708,7 @@ impl Sim {
 
     /// Handles the end of a program: checks that nothing is left open and, if the program stopped
     /// itself, that the shutdown had nothing to cut off.
-    fn finish_program(&mut self, host: u32, running: Running, outcome: Result<()>) {
+    fn finish_program(&mut self, host: u32, mut running: Running, outcome: Result<()>) {
         #[cfg(unix)]
         self.note_exit(host, outcome.is_ok());
         let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
@@ -718,7 +719,7 @@ impl Sim {
             let text = format!("{name} stopped itself and left behind:{left}");
             self.kernel.borrow_mut().violate(text);
         }
-        let snapshot = running.l().snapshot();
+        let snapshot = running.l_mut().snapshot();
         if !snapshot.is_empty() {
             let name = self.name(Host(host));
             let text = format!("{name} ended but still holds {snapshot}");

@@ -70,7 +70,7 @@ fn main() -> couplet::Result<()> {
     couplet::run(|reactor| {
         let factory = PoetryFactory { waiting: Rc::new(Cell::new(servers.len())) };
         for server in &servers {
-            reactor.connect_tcp(&server.ip().to_string(), server.port(), factory.clone());
+            reactor.connect(*server, factory.clone()).detach();
         }
         Ok(())
     })

@@ -80,7 +80,7 @@
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
 //! | configure endpoints as strings, or add your own kind | the chapter [Endpoints] |
 //! | exchange datagrams | [`DatagramProtocol`]; the chapter [Datagrams] |
-//! | pass an open socket to the loop | [`Reactor::adopt`], [`Reactor::adopt_port`], [`Reactor::adopt_datagrams`] |
+//! | pass an open socket to the loop | [`Reactor::adopt`], [`Reactor::adopt_port`], [`Reactor::listen_datagrams`] |
 //! | set any socket option | [`Transport::with_socket`], [`ListenOptions::prepare`] |
 //! | reach a protocol from timers and callbacks | [`Connection`] |
 //! | switch a connection to another protocol, as CONNECT does | [`Transport::upgrade`] |
@@ -228,14 +228,15 @@ pub use couplet_core::testing;
 #[doc(inline)]
 pub use couplet_core::{
     Address, Answers, By, Bytes, CertificateProblem, Cluster, ConnectError, ConnectOptions,
-    ConnectTarget, Connection, ConnectionId, ConnectionLost, Connector, ConnectorState, Datagram,
-    DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol, DatagramSocket,
-    DatagramTransport, Deferred, DelayedCall, DriverChoice, Factory, Failure, Fault, Group,
-    HandOver, Interest, Interface, IntoFactory, ListenError, ListenOptions, ListeningSocket,
-    LoadLimits, Loop, LoopOptions, LoopingCall, Newcomer, PeerCredentials, Port, PortStopped,
-    Producer, ProducerKind, Protocol, Reactor, Ready, Reason, Remote, Resolver, Result, Seat,
-    SendError, Shared, Shutdown, Signal, SocketOption, Stream, TlsError, TlsProblem, Transport,
-    UnixAddress, cluster, react, run, run_until,
+    Connection, ConnectionId, ConnectionLost, Connector, ConnectorState, Datagram,
+    DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
+    DatagramSocket, DatagramTransport, Deferred, DelayedCall, DriverChoice, Factory, Failure,
+    Fault, Group, HandOver, Interest, Interface, IntoFactory, ListenError, ListenOptions,
+    ListeningSocket, LoadLimits, Loop, LoopOptions, LoopingCall, Newcomer, PeerCredentials, Port,
+    PortStopped, Producer, ProducerKind, Protocol, ProtocolExtension, Reactor, Ready, Reason,
+    Remote, Resolver, Result, Seat, SendError, Shared, Shutdown, Signal, SocketOption,
+    SocketOptionKind, Stream, TlsError, TlsProblem, Transport, UnixAddress, cluster, react, run,
+    run_until,
 };
 #[cfg(unix)]
 #[doc(inline)]
@@ -248,3 +249,17 @@ pub use couplet_core::{
 #[cfg(feature = "sim")]
 #[doc(inline)]
 pub use couplet_sim as sim;
+
+/// Functions for guests: code that drives a connection or a loop on behalf of another library or
+/// language, of an inspector, or of a process that continues a connection. Unstable.
+pub mod hooks {
+    #[cfg(unix)]
+    #[doc(inline)]
+    pub use couplet_core::hooks::descriptor;
+    #[doc(inline)]
+    pub use couplet_core::hooks::{
+        ConnectTarget, Note, NoteRow, connector, dropped, forked, interrupt, is_starting_layer,
+        keep, made_at, note, note_rows, random, set_in_message, set_write_until_end,
+        share_progress, suspend_turn, unacknowledged, unix_time,
+    };
+}

@@ -175,7 +175,7 @@ fn a_connection_is_encrypted_before_it_is_given_to_the_library() {
         let mut answer = [0];
         stream.read_exact(&mut answer).await?;
         assert_eq!(&answer, b"S");
-        stream.start_tls_client(&tls, "localhost").await?;
+        stream.start_tls((&tls, "localhost")).await?;
         let (client, connection) = config.connect_raw(stream, NoTls).await?;
         let life = reactor.spawn(async { Ok(connection.await?) });
         let what = "select version from pg_stat_ssl where pid = pg_backend_pid()";

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::rooms::JoinError;
-use couplet::{Failure, HandOver, Protocol, Reason, SocketOption};
+use couplet::transport::Timeout;
+use couplet::{Failure, HandOver, Protocol, Reason, SocketOption, hooks};
 
 use crate::history::Begin;
 use crate::rate_limit::{RateLimit, share};
@@ -102,7 +103,7 @@ impl ChatServer {
                 transport.set_write_cap(Some(WRITE_CAP));
                 transport.set_write_marks(WRITE_CAP, WRITE_CAP);
                 transport.set_option(SocketOption::SendBuffer(SEND_BUFFER));
-                transport.set_idle_timeout(idle_timeout);
+                transport.set_timeout(Timeout::Idle, idle_timeout);
                 let others = self.room.len();
                 let guest = self.room.join(transport)?;
                 self.greet(transport, guest.name(), others);
@@ -138,7 +139,7 @@ impl ChatServer {
     fn keep(&mut self, transport: &LineTransport) {
         let name = self.guest().map(|guest| guest.name().to_owned());
         let name = name.filter(|_| self.may_move && Room::only().is_some());
-        transport.keep(name.and_then(|name| HandOver::new(MOVES_AS, name)));
+        hooks::keep(transport, name.and_then(|name| HandOver::new(MOVES_AS, name)));
     }
 
     /// Sends a line to this member only.

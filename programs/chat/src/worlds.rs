@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, ReconnectingClientFactory};
 use couplet::sim::{Notes, Sim};
+use couplet::transport::Timeout;
 use couplet::{Reactor, Transport};
 
 use crate::member::ChatServer;
@@ -63,7 +64,7 @@ impl Member {
 impl LineProtocol for Member {
     fn connection_made(&mut self, transport: &LineTransport) {
         // A member that receives nothing for this long has lost its server.
-        transport.set_idle_timeout(Some(Duration::from_secs(20)));
+        transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(20)));
         self.say(transport);
     }
 
@@ -133,5 +134,5 @@ fn join(reactor: &Reactor, person: &Person, pause: Duration) {
             make()
         }
     });
-    reactor.connect_tcp("server", 7777, factory.max_delay(Duration::from_secs(5)));
+    reactor.connect(("server", 7777), factory.max_delay(Duration::from_secs(5))).detach();
 }

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use couplet::{Answers, HandOver, ProducerKind, Protocol, Transport};
+use couplet::transport::Timeout;
+use couplet::{Answers, HandOver, ProducerKind, Protocol, ProtocolExtension, Transport, hooks};
 
 use crate::datagrams::{self, ListenUdp, Local};
 use crate::exit::Exit;
@@ -31,10 +32,10 @@ impl Protocol for EchoServer {
         if let EchoServer::New { idle_timeout } = *self {
             transport.set_write_cap(Some(WRITE_CAP));
             transport.set_write_marks(MARKS.0, MARKS.1);
-            transport.set_idle_timeout(idle_timeout);
+            transport.set_timeout(Timeout::Idle, idle_timeout);
             marks::be_patient(transport);
         }
-        transport.keep(self.hand_over());
+        hooks::keep(transport, self.hand_over());
         // Backpressure: a full write side pauses reading.
         let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
         debug_assert!(registered.is_ok(), "a new connection has no producer");
@@ -59,6 +60,12 @@ impl Protocol for EchoServer {
         transport.lose_connection();
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for EchoServer {
     fn hand_over(&mut self) -> Option<HandOver> {
         HandOver::new(MOVES_AS, [])
     }

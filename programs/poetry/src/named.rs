@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::protocols::{FramingError, LineProtocol, LineReceiver, LineTransport};
+use couplet::transport::Timeout;
 use couplet::{Reason, Transport};
 
 use crate::catalogue::{Catalogue, Reply, header};
@@ -115,7 +116,7 @@ impl LineProtocol for NamedServer {
     fn connection_made(&mut self, transport: &LineTransport) {
         transport.set_write_cap(Some(WRITE_CAP));
         transport.set_write_marks(MARKS.0, MARKS.1);
-        transport.set_idle_timeout(self.idle_timeout);
+        transport.set_timeout(Timeout::Idle, self.idle_timeout);
         marks::be_patient(transport);
     }
 
@@ -161,7 +162,7 @@ impl LineProtocol for NamedServer {
     /// Called after every request has been answered. A slow reader is not disconnected: the output
     /// may take any time to leave.
     fn read_closed(&mut self, transport: &LineTransport) {
-        transport.set_idle_timeout(None);
+        transport.set_timeout(Timeout::Idle, None);
         transport.lose_write_connection();
     }
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use couplet::{Address, Factory, Protocol, Transport};
+use couplet::transport::Timeout;
+use couplet::{Address, Factory, Protocol, SocketOption, Transport};
 
 use crate::catalogue::Catalogue;
 use crate::exit::Exit;
@@ -67,7 +68,7 @@ impl Protocol for PoetryServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_cap(Some(WRITE_CAP));
         marks::be_patient(transport);
-        transport.set_reset_unless_closed(self.kill_end == KillEnd::Reset);
+        transport.set_option(SocketOption::ResetUnlessClosed(self.kill_end == KillEnd::Reset));
         self.send_more(transport);
     }
 
@@ -79,7 +80,7 @@ impl Protocol for PoetryServer {
 
     /// Called when the poem has been sent; bounds how long the client may stay.
     fn write_closed(&mut self, transport: &Transport) {
-        transport.set_fin_timeout(Some(LEAVE));
+        transport.set_timeout(Timeout::Fin, Some(LEAVE));
         transport.lose_connection();
     }
 }

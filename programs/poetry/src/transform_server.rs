@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport, encode_netstring};
+use couplet::transport::Timeout;
 use couplet::{Reason, Transport};
 
 use crate::heap_trim::HeapTrim;
@@ -75,10 +76,10 @@ impl StringProtocol for TransformServer {
         transport.set_write_marks(0, MARKS.1);
         // Bounds how long a client that announces a long request and sends little of it occupies
         // memory.
-        transport.set_idle_timeout(self.idle_timeout);
+        transport.set_timeout(Timeout::Idle, self.idle_timeout);
         // While output is queued, reading pauses, and unread bytes may hide the end of the client's
         // stream.
-        transport.set_half_close_timeout(self.idle_timeout);
+        transport.set_timeout(Timeout::HalfClose, self.idle_timeout);
     }
 
     fn string_received(&mut self, transport: &StringTransport, request: &[u8]) {
@@ -114,8 +115,8 @@ impl StringProtocol for TransformServer {
     /// Called after every request has been answered. A slow reader is not disconnected, as long as it
     /// takes something within the idle timeout.
     fn read_closed(&mut self, transport: &StringTransport) {
-        transport.set_idle_timeout(None);
-        transport.set_close_deadline(self.idle_timeout);
+        transport.set_timeout(Timeout::Idle, None);
+        transport.set_timeout(Timeout::Close, self.idle_timeout);
         transport.lose_write_connection();
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use couplet::defer::TimedOut;
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
+use couplet::transport::Timeout;
 use couplet::{ConnectionLost, Deferred, Failure, Reactor, Reason};
 
 use crate::endpoint::Peer;
@@ -97,7 +98,7 @@ impl StringProtocol for TransformClient {
     /// Called when the poem has been sent, however long that took. From now on a close is
     /// immediate, because a malformed answer is reported only once the connection has ended.
     fn write_closed(&mut self, transport: &StringTransport) {
-        transport.set_fin_timeout(Some(Duration::ZERO));
+        transport.set_timeout(Timeout::Fin, Some(Duration::ZERO));
     }
 
     fn string_received(&mut self, transport: &StringTransport, poem: &[u8]) {

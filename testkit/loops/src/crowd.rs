@@ -108,7 +108,7 @@ impl Crowd {
             Some(Near(end))
         };
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = l.reactor().listen_tcp(loopback, factory).expect("a free port");
+        let port = l.reactor().listen(loopback, factory).expect("a free port");
         l.turn(Some(Duration::ZERO)).expect("a turn");
         Crowd { l, port, newcomers, pairs: Vec::new(), dice }
     }

@@ -29,7 +29,7 @@ pub use couplet_testkit::PATIENCE;
 
 /// Turns the loop until this holds; `what` names it in the failure message.
 #[track_caller]
-pub fn until(l: &mut couplet::Loop, what: &str, mut done: impl FnMut(&couplet::Loop) -> bool) {
+pub fn until(l: &mut couplet::Loop, what: &str, mut done: impl FnMut(&mut couplet::Loop) -> bool) {
     let late = l.reactor().now() + PATIENCE;
     while !done(l) {
         assert!(l.reactor().now() < late, "{what}: never happened: {}", l.snapshot());

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use couplet_core::defer::Canceller;
 use couplet_core::endpoints::TcpClient;
 use couplet_core::services::Health;
-use couplet_core::{ConnectOptions, DelayedCall, Reactor, Resolver, Transport};
+use couplet_core::{ConnectOptions, DelayedCall, Reactor, Resolver, Transport, hooks};
 
 use errors::ServerErrors;
 pub(crate) use queue::{Outgoing, Queue, Sent};
@@ -223,7 +223,7 @@ impl<D: Dialect> Client<D> {
         let rounds = state.failures / u32::try_from(state.servers.len()).unwrap_or(u32::MAX);
         drop(state);
         let delay = first.saturating_mul(2_u32.saturating_pow(rounds.min(31))).min(longest);
-        let random = (self.reactor.random() >> 32) as f64 / 4_294_967_296.0;
+        let random = (hooks::random(&self.reactor) >> 32) as f64 / 4_294_967_296.0;
         let delay = delay.mul_f64(0.5 + random / 2.0);
         let me = self.me.clone();
         let next = self.reactor.call_later(delay, move || {
@@ -411,7 +411,7 @@ impl<D: Dialect> Client<D> {
 
 /// A name that no other client gets.
 pub(crate) fn unique(reactor: &Reactor) -> String {
-    format!("{:016x}{:016x}", reactor.random(), reactor.random())
+    format!("{:016x}{:016x}", hooks::random(reactor), hooks::random(reactor))
 }
 
 /// Fails the flushes and calls that get no answer.

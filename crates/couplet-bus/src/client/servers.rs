@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use couplet_core::Reactor;
+use couplet_core::{Reactor, hooks};
 
 /// Maximum number of servers learned from others.
 const MAX_LEARNED: usize = 64;
@@ -80,7 +80,7 @@ impl Servers {
     pub(crate) fn new(named: Vec<Server>, reactor: &Reactor) -> Servers {
         let mut servers = VecDeque::from(named);
         for place in (1..servers.len()).rev() {
-            servers.swap(place, (reactor.random() % (place as u64 + 1)) as usize);
+            servers.swap(place, (hooks::random(reactor) % (place as u64 + 1)) as usize);
         }
         Servers(servers)
     }

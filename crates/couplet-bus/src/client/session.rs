@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 
 use std::net::IpAddr;
 
-use couplet_core::{Protocol, Reason, Result, Transport};
+use couplet_core::{Protocol, ProtocolExtension, Reason, Result, Transport};
 
 use super::{Client, Dialect, Server};
 
@@ -211,12 +211,6 @@ impl<D: Dialect> Protocol for Session<D> {
         self.check(transport, begun);
     }
 
-    fn handshake_completed(&mut self, transport: &Transport) {
-        let Some(client) = self.client.upgrade() else { return };
-        let continued = self.conversation.encrypted(&client, transport);
-        self.check(transport, continued);
-    }
-
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let received = self.receive(transport, data);
         self.check(transport, received);
@@ -226,5 +220,17 @@ impl<D: Dialect> Protocol for Session<D> {
         let Some(client) = self.client.upgrade() else { return };
         let why = self.why.take().or_else(|| self.conversation.last_error());
         client.connection_lost(&self.server, why.unwrap_or_else(|| reason.to_string()));
+    }
+
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl<D: Dialect> ProtocolExtension for Session<D> {
+    fn handshake_completed(&mut self, transport: &Transport) {
+        let Some(client) = self.client.upgrade() else { return };
+        let continued = self.conversation.encrypted(&client, transport);
+        self.check(transport, continued);
     }
 }

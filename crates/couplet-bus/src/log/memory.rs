@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use couplet_core::defer::TimedOut;
-use couplet_core::{Deferred, Failure, Result};
+use couplet_core::{Deferred, Failure, Result, hooks};
 
 use super::{AppendId, Batch, Engine, LogError, LogLimits, LogState, Position, Stored};
 use crate::bus::{Bus, Subscription};
@@ -113,7 +113,8 @@ impl MemoryEngine {
         if self.bus.core.is_closed() {
             return Err(LogError::Closed.into());
         }
-        let (now, epoch) = (self.bus.reactor().unix_time(), self.bus.reactor().random() as u32);
+        let (now, epoch) =
+            (hooks::unix_time(self.bus.reactor()), hooks::random(self.bus.reactor()) as u32);
         Ok(self.memory.with_log(
             &self.name,
             || MemoryLog::new(epoch, self.limits),
@@ -147,10 +148,14 @@ impl Engine for MemoryEngine {
         if size > most {
             return Deferred::fail(PublishError::TooLarge { size, most });
         }
-        let time = self.bus.reactor().unix_time();
+        let time = hooks::unix_time(self.bus.reactor());
         let appended = self.with(|log| log.append(id, payload, time));
         if appended.is_ok() {
-            self.memory.send(&Message::new(self.bell(), ""), None, self.bus.reactor().random());
+            self.memory.send(
+                &Message::new(self.bell(), ""),
+                None,
+                hooks::random(self.bus.reactor()),
+            );
         }
         Deferred::from_result(appended)
     }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use couplet_core::hooks;
 use couplet_core::testing::{MemoryReactor, failure_of, success_of};
 
 use super::*;
@@ -406,7 +407,7 @@ fn c225_messages_that_are_removed_while_a_follower_cannot_read_are_a_gap() {
     assert_eq!(scene.got(), ["1 a"]);
     for (number, text) in ["b", "c", "d", "e"].into_iter().enumerate() {
         let id = AppendId { writer: "other".into(), number: number as u64 + 1 };
-        let time = scene.memory.reactor().unix_time();
+        let time = hooks::unix_time(&scene.memory.reactor());
         scene.change(|log| {
             log.append(&id, &Bytes::from(text), time);
             log.trim(time);

@@ -2,7 +2,7 @@
 //!
 //! Contract: 207a, 207b, 208.
 
-use couplet_core::{Result, Transport};
+use couplet_core::{Result, Transport, hooks};
 
 use super::dialect::{Nats, NatsClient};
 use super::info::{Connect, Info};
@@ -121,7 +121,7 @@ impl NatsConversation {
             if !info.tls_required && !info.tls_available {
                 return Err(NatsError::NoTls.into());
             }
-            transport.start_tls_client(tls, server.certificate_name())?;
+            transport.start_tls((tls, server.certificate_name()))?;
             client.forget_limit();
             self.phase = NatsPhase::Encrypting(info.nonce);
             return Ok(());
@@ -177,7 +177,7 @@ impl Conversation<Nats> for NatsConversation {
     ) -> Result<Option<Heard>> {
         let Some(op) = self.parser.next(data)? else { return Ok(None) };
         let heard = self.handle(client, transport, server, op)?;
-        if transport.is_starting_layer() && !data.is_empty() {
+        if hooks::is_starting_layer(transport) && !data.is_empty() {
             return Err(NatsError::EarlyBytes.into());
         }
         Ok(Some(heard))

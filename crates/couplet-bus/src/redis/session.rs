@@ -153,7 +153,7 @@ impl Conversation<PubSub> for RedisConversation {
     ) -> Result<()> {
         #[cfg(any(feature = "tls", feature = "ring"))]
         if let Some(tls) = &client.options.tls {
-            return Ok(transport.start_tls_client(tls, &server.host)?);
+            return Ok(transport.start_tls((tls, &server.host))?);
         }
         self.greet(client, transport);
         Ok(())

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet_core::defer::{DeferredEvent, TimedOut, first_of};
-use couplet_core::{Deferred, Failure, Result};
+use couplet_core::{Deferred, Failure, Result, hooks};
 
 use bytes::Bytes;
 
@@ -164,7 +164,7 @@ impl Stream {
         let (script, limits) = ([OPEN, script].concat(), format!("{}:limits", self.key));
         let count = (more_keys.len() + 2).to_string();
         // 0 is no epoch.
-        let epoch = ((self.bus.reactor().random() >> 32) as u32).max(1).to_string();
+        let epoch = ((hooks::random(self.bus.reactor()) >> 32) as u32).max(1).to_string();
         let LogLimits { messages, age, .. } = self.limits;
         let messages = messages.min(i64::MAX.unsigned_abs()).to_string();
         let age = age.as_micros().to_string();

@@ -88,7 +88,7 @@ impl Scene {
     ) -> u16 {
         let tls = certificate.map(|host| server(&self.authority, host));
         let server = Nats { tls, says, breaks, log: self.log.clone(), name };
-        let port = self.l.reactor().listen_tcp(LOOPBACK, move || server.clone());
+        let port = self.l.reactor().listen(LOOPBACK, move || server.clone());
         let port = port.expect("a port is free");
         let number = port.host().socket_addr().expect("a TCP port").port();
         self.ports.push(port);

@@ -8,6 +8,7 @@ use couplet::bus::redis::Redis;
 use couplet::bus::{
     Bus, Entry, Following, Log, LogError, LogLimits, Message, Page, Position, PublishError, Start,
 };
+use couplet::hooks;
 use couplet::services::{Health, Service};
 
 use crate::needed::Folder;
@@ -93,7 +94,7 @@ fn is_read_from_any_position(connect: impl Fn(&mut Client) -> Bus) {
     let empty = client.finish(lobby.last(10)).expect("it is created");
     assert_eq!((lines(&empty), empty.first.number(), empty.last.number()), (vec![], 1, 0));
     let next = Follower::new(&lobby, Start::Next);
-    let began = client.l.reactor().unix_time();
+    let began = hooks::unix_time(&client.l.reactor());
     append(&mut client, &lobby, 1..=250);
     assert_eq!(next.take(&mut client, 250), numbers(1..=250));
     let oldest = Follower::new(&lobby, Start::Oldest);

@@ -10,7 +10,7 @@ fn c160b_timed_calls_that_were_made_or_cancelled_leave_nothing_at_their_port() {
     let mut l = Loop::with_driver(driver, crate::LoopOptions::default());
     let ignores = |_: &DatagramTransport, _: &Datagram<'_>| {};
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let port = l.reactor().listen_udp(any, ignores).expect("a free port");
+    let port = l.reactor().listen_datagrams(any, ignores).expect("a free port");
     let second = Duration::from_secs(1);
     for n in 0..1000 {
         let call = port.call_later(second, |_, _| {});
@@ -34,7 +34,7 @@ fn c157_a_queue_has_a_limit_of_datagrams_too() {
         let ignores = |_: &DatagramTransport, _: &Datagram<'_>| {};
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let [port, peer] =
-            [(); 2].map(|()| l.reactor().listen_udp(any, ignores).expect("a free port"));
+            [(); 2].map(|()| l.reactor().listen_datagrams(any, ignores).expect("a free port"));
         l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
         for round in 1..=2 {
             for number in 1..=MOST_QUEUED {

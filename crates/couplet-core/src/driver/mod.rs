@@ -318,8 +318,37 @@ pub enum SocketOption {
     ReceiveBuffer(usize),
     /// `SO_SNDBUF`, bytes.
     SendBuffer(usize),
-    /// See [`Transport::set_reset_unless_closed`](crate::Transport::set_reset_unless_closed).
-    /// `SO_LINGER` with a timeout of 0 until [`Commands::shut_write`] or [`Commands::close`].
+    /// When on, the connection ends with a reset rather than a FIN unless the protocol requested
+    /// the end: when the process dies, even by SIGKILL, when the loop is dropped, when a callback
+    /// panics, when the reactor stops. Off by default.
+    ///
+    /// For protocols in which the end of the stream ends a message, as in HTTP/1.0: the system
+    /// sends a FIN when it closes the sockets of a killed process, so a truncated message would
+    /// look complete. Set it in [`connection_made`](crate::Protocol::connection_made).
+    /// [`lose_connection`](crate::Transport::lose_connection),
+    /// [`lose_write_connection`](crate::Transport::lose_write_connection) and [`fail`](crate::Transport::fail) flush and
+    /// send a FIN as usual; after one of them this has no effect.
+    ///
+    /// ```
+    /// use couplet::{Protocol, SocketOption, Transport};
+    /// use std::time::Duration;
+    ///
+    /// struct Poet;
+    /// impl Protocol for Poet {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.set_option(SocketOption::ResetUnlessClosed(true));
+    ///         transport.write("Shall I compare thee");
+    ///         transport.connection::<Poet>().call_later(Duration::from_secs(1), |_, transport| {
+    ///             transport.write(" to a summer's day?");
+    ///             transport.lose_connection(); // only now does the stream end
+    ///         });
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    ///
+    /// Sets `SO_LINGER` with a timeout of 0, and clears it before the FIN. Does nothing on a UNIX
+    /// socket.
     ResetUnlessClosed(bool),
     /// The stream ends once the bytes that have already arrived are read, even if other processes
     /// keep the writing end open: for the output of a program that has exited. Pipes only.
@@ -339,7 +368,51 @@ pub struct PeerCredentials {
     pub gid: u32,
 }
 
+/// A socket option that [`Transport::option`](crate::Transport::option) reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SocketOptionKind {
+    /// [`SocketOption::NoDelay`].
+    NoDelay,
+    /// [`SocketOption::KeepAlive`].
+    KeepAlive,
+    /// [`SocketOption::ReceiveBuffer`]; Linux reports twice the number that was set.
+    ReceiveBuffer,
+    /// [`SocketOption::SendBuffer`]; Linux reports twice the number that was set.
+    SendBuffer,
+}
+
+impl SocketOptionKind {
+    /// The value that the system has.
+    pub(crate) fn read(self, socket: &SockRef<'_>) -> io::Result<SocketOption> {
+        Ok(match self {
+            SocketOptionKind::NoDelay => SocketOption::NoDelay(socket.tcp_nodelay()?),
+            SocketOptionKind::KeepAlive if socket.keepalive()? => {
+                SocketOption::KeepAlive(Some(socket.tcp_keepalive_time()?))
+            }
+            SocketOptionKind::KeepAlive => SocketOption::KeepAlive(None),
+            SocketOptionKind::ReceiveBuffer => {
+                SocketOption::ReceiveBuffer(socket.recv_buffer_size()?)
+            }
+            SocketOptionKind::SendBuffer => SocketOption::SendBuffer(socket.send_buffer_size()?),
+        })
+    }
+}
+
 impl SocketOption {
+    /// The kind by which the option is read, if it has a value.
+    pub(crate) fn kind(self) -> Option<SocketOptionKind> {
+        match self {
+            SocketOption::NoDelay(_) => Some(SocketOptionKind::NoDelay),
+            SocketOption::KeepAlive(_) => Some(SocketOptionKind::KeepAlive),
+            SocketOption::ReceiveBuffer(_) => Some(SocketOptionKind::ReceiveBuffer),
+            SocketOption::SendBuffer(_) => Some(SocketOptionKind::SendBuffer),
+            SocketOption::Acknowledge
+            | SocketOption::ResetUnlessClosed(_)
+            | SocketOption::EndsWhenRead => None,
+        }
+    }
+
     /// Whether the option applies only to TCP connections.
     pub fn is_tcp_only(self) -> bool {
         match self {

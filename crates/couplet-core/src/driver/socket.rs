@@ -32,7 +32,7 @@ pub struct ListeningSocket {
     pub(super) socket: socket2::Socket,
 }
 
-/// A bound UDP socket, to be [adopted](crate::Reactor::adopt_datagrams): a
+/// A bound UDP socket, to be [adopted](crate::Reactor::listen_datagrams): a
 /// [duplicate](crate::DatagramTransport::duplicate) of a port's socket, a [`std::net::UdpSocket`], or
 /// on Unix an `OwnedFd`. On Unix it becomes an `OwnedFd`, which can be sent to another process.
 #[derive(Debug)]

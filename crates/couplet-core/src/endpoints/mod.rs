@@ -80,6 +80,7 @@ mod unix;
 
 use std::any::Any;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 #[cfg(unix)]
@@ -104,9 +105,9 @@ pub use tls::{TlsClient, TlsServer};
 pub use udp::{UdpClient, UdpServer};
 pub use unix::{UnixClient, UnixServer};
 
-use crate::address::Address;
+use crate::address::{Address, UnixAddress};
 use crate::defer::{Deferred, Failure, Result};
-use crate::driver::ListenOptions;
+use crate::driver::{ConnectOptions, ListenOptions};
 use crate::factory::{ErasedFactory, Factory, IntoFactory};
 use crate::protocol::Protocol;
 use crate::reactor::{Port, Reactor};
@@ -327,12 +328,13 @@ pub fn client_from_string(text: &str) -> Result<Arc<dyn ClientEndpoint>, Endpoin
     kinds::parse(text, &ListenOptions::default())
 }
 
-/// An endpoint or an endpoint string, as accepted by [`Reactor::listen`], with
-/// `E = dyn ServerEndpoint`, and by [`Reactor::connect`], with `E = dyn ClientEndpoint`.
+/// An endpoint in any form, as accepted by [`Reactor::listen`], with `E = dyn ServerEndpoint`, and by
+/// [`Reactor::connect`], with `E = dyn ClientEndpoint`: an endpoint string, an endpoint, an address, an
+/// address with [`ListenOptions`] or [`ConnectOptions`], or a host and a port to connect to.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an endpoint",
     label = "neither an endpoint string nor an endpoint",
-    note = "an endpoint is a string such as `\"tcp:8000\"`, or a type that implements `ServerEndpoint` to listen or `ClientEndpoint` to connect"
+    note = "an endpoint is a string such as `\"tcp:8000\"`, an address, or a type that implements `ServerEndpoint` to listen or `ClientEndpoint` to connect"
 )]
 pub trait IntoEndpoint<E: ?Sized> {
     /// Converts the value into an endpoint.
@@ -370,6 +372,58 @@ impl<E: ServerEndpoint> IntoEndpoint<dyn ServerEndpoint> for E {
 impl<E: ClientEndpoint> IntoEndpoint<dyn ClientEndpoint> for E {
     fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
         Ok(Arc::new(self))
+    }
+}
+
+/// A TCP address or a UNIX socket, with options.
+impl<A: Into<Address>> IntoEndpoint<dyn ServerEndpoint> for (A, ListenOptions) {
+    fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+        Ok(match self.0.into() {
+            Address::Tcp(address) | Address::Udp(address) => {
+                Arc::new(TcpServer::new(address).options(self.1))
+            }
+            Address::Unix(path) => Arc::new(UnixServer::new(path).options(self.1)),
+            // Fails like a UNIX socket without a name.
+            Address::Pipe(_) => Arc::new(UnixServer::new(UnixAddress::Unnamed)),
+        })
+    }
+}
+
+/// A TCP address or a UNIX socket, with options.
+impl<A: Into<Address>> IntoEndpoint<dyn ClientEndpoint> for (A, ConnectOptions) {
+    fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+        Ok(match self.0.into() {
+            Address::Tcp(address) | Address::Udp(address) => {
+                Arc::new(TcpClient::from(address).options(self.1))
+            }
+            Address::Unix(path) => Arc::new(UnixClient::new(path).options(self.1)),
+            Address::Pipe(_) => Arc::new(UnixClient::new(UnixAddress::Unnamed)),
+        })
+    }
+}
+
+macro_rules! addresses_are_endpoints {
+    ($($address:ty),*) => {$(
+        impl IntoEndpoint<dyn ServerEndpoint> for $address {
+            fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+                (self, ListenOptions::default()).into_endpoint()
+            }
+        }
+
+        impl IntoEndpoint<dyn ClientEndpoint> for $address {
+            fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+                (self, ConnectOptions::default()).into_endpoint()
+            }
+        }
+    )*};
+}
+
+addresses_are_endpoints!(Address, &Address, SocketAddr, UnixAddress);
+
+/// A host, by name or address, and a port.
+impl IntoEndpoint<dyn ClientEndpoint> for (&str, u16) {
+    fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+        Ok(Arc::new(TcpClient::new(self.0, self.1)))
     }
 }
 
@@ -421,7 +475,8 @@ impl Reactor {
     }
 
     /// Connects to an endpoint. The Deferred fires with the connection once `connection_made` has
-    /// been called, and stays pending while the factory retries. The failure is an [`EndpointError`]
+    /// been called, and stays pending while the factory retries, which gets a
+    /// [`Connector`](crate::Connector) for it. The failure is an [`EndpointError`]
     /// if the string is not a valid endpoint or names something unusable, otherwise a
     /// [`ConnectError`](crate::ConnectError) or the error of the endpoint. Cancelling the Deferred
     /// stops the attempt.
@@ -432,73 +487,6 @@ impl Reactor {
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
         let factory = ErasedFactory::new(factory.into_factory());
-        match endpoint.into_endpoint() {
-            Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
-            Err(error) => Deferred::fail(Failure::from(error)),
-        }
-    }
-
-    /// Connects to an endpoint on behalf of the peer of another connection, as a proxy does:
-    /// endpoints that announce the client's address, such as `haproxy:`, announce that peer's.
-    /// Otherwise like [`connect`](Self::connect).
-    ///
-    /// ```
-    /// use couplet::protocols::Relay;
-    /// use couplet::{Protocol, Transport};
-    ///
-    /// /// Joins each client to a server, which gets the client's address.
-    /// struct Proxy;
-    /// impl Protocol for Proxy {
-    ///     fn connection_made(&mut self, client: &Transport) {
-    ///         let (near, far) = Relay::pair();
-    ///         let mut far = Some(far);
-    ///         let factory = move |_: &couplet::Address| far.take();
-    ///         client.reactor().connect_for(client, "haproxy:localhost:8000", factory).detach();
-    ///         client.upgrade(near);
-    ///     }
-    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    /// }
-    /// ```
-    #[track_caller]
-    pub fn connect_for<K, F: IntoFactory<K>>(
-        &self,
-        client: &Transport,
-        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
-        factory: F,
-    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let factory = ErasedFactory::new(factory.into_factory()).on_behalf_of(client);
-        match endpoint.into_endpoint() {
-            Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
-            Err(error) => Deferred::fail(Failure::from(error)),
-        }
-    }
-
-    /// Connects to an endpoint to see whether its server can be reached, as a proxy does from time to
-    /// time: endpoints that announce the client's address, such as `haproxy:`, announce none, so the
-    /// server knows a check from a client. Otherwise like [`connect`](Self::connect).
-    ///
-    /// ```
-    /// use couplet::{Deferred, Protocol, Reactor, Transport};
-    ///
-    /// struct Probe;
-    /// impl Protocol for Probe {
-    ///     fn connection_made(&mut self, transport: &Transport) {
-    ///         transport.lose_connection();
-    ///     }
-    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    /// }
-    ///
-    /// fn check(reactor: &Reactor) -> Deferred<()> {
-    ///     reactor.connect_to_check("haproxy:localhost:8000", || Probe).map(drop)
-    /// }
-    /// ```
-    #[track_caller]
-    pub fn connect_to_check<K, F: IntoFactory<K>>(
-        &self,
-        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
-        factory: F,
-    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let factory = ErasedFactory::new(factory.into_factory()).into_check();
         match endpoint.into_endpoint() {
             Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
             Err(error) => Deferred::fail(Failure::from(error)),

@@ -45,17 +45,68 @@ pub struct ProcessClient {
 }
 
 impl ProcessClient {
-    /// Runs this command for each connect: see [`Reactor::connect_process`].
+    /// Starts this program for each connect, and connects to its standard input and output: its output
+    /// is received, and written bytes are its input. Standard error is ours, unless the command
+    /// redirects it.
+    ///
+    /// `lose_write_connection` closes its input; the end of its output is `read_closed`. A program
+    /// that closes its input earlier ends only that direction
+    /// ([`Transport::write_error`]): its output is received to the end. The program and the connection
+    /// end together: see [`WhenLost`]. [`Process::of`](crate::process::Process::of) returns the
+    /// program. A connect fails with [`SpawnError`](crate::process::SpawnError). Only on Unix.
+    ///
+    /// ```
+    /// use couplet::endpoints::ProcessClient;
+    /// use couplet::process::Command;
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// struct Shout;
+    /// impl Protocol for Shout {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.write("Rose is a rose");
+    ///         transport.lose_write_connection();
+    ///     }
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         assert_eq!(data, b"ROSE IS A ROSE");
+    ///         transport.reactor().stop();
+    ///     }
+    /// }
+    ///
+    /// couplet::run(|reactor| {
+    ///     let shout = ProcessClient::new(Command::new("tr").args(["a-z", "A-Z"]));
+    ///     reactor.connect(shout, || Shout).detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
     #[must_use]
     pub fn new(command: Command) -> ProcessClient {
         ProcessClient { command, when_lost: WhenLost::default() }
+    }
+
+    /// Sets the fate of the program when its connection is lost.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use couplet::endpoints::ProcessClient;
+    /// use couplet::process::{Command, WhenLost};
+    ///
+    /// // Killed a tenth of a second after it was asked to end.
+    /// let lost = WhenLost::End(Duration::from_millis(100));
+    /// let sleeping = ProcessClient::new(Command::new("sleep").arg("1000")).when_lost(lost);
+    /// ```
+    #[must_use]
+    pub fn when_lost(mut self, when_lost: WhenLost) -> ProcessClient {
+        self.when_lost = when_lost;
+        self
     }
 }
 
 impl ClientEndpoint for ProcessClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
         let command = self.command.clone();
-        let connecting = reactor.connect_process_with(command, self.when_lost, factory);
+        let connecting = reactor.connect_process(command, self.when_lost, factory);
         connecting.map(|connection| connection.transport())
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::grammar::{Part, Parts, Seconds, print_limits, print_switches, quote};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort, Sharing};
-use crate::address::{NotAnIp, scoped_ip, split_scope};
+use crate::address::{NotAnIp, host_of, scoped_ip, split_scope};
 use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
 use crate::factory::ErasedFactory;
@@ -69,13 +69,23 @@ pub struct TcpClient {
     pub port: u16,
     /// The connection's options.
     pub options: ConnectOptions,
+    /// The address, with the flow of an IPv6 one, if the endpoint was made from one.
+    address: Option<SocketAddr>,
+}
+
+impl From<SocketAddr> for TcpClient {
+    fn from(address: SocketAddr) -> TcpClient {
+        let (host, port) = (host_of(&address), address.port());
+        TcpClient { host, port, options: ConnectOptions::default(), address: Some(address) }
+    }
 }
 
 impl TcpClient {
     /// Connects to this port of a host.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> TcpClient {
-        TcpClient { host: host.into(), port, options: ConnectOptions::default() }
+        let options = ConnectOptions::default();
+        TcpClient { host: host.into(), port, options, address: None }
     }
 
     /// Sets the connection's options.
@@ -98,8 +108,14 @@ impl ServerEndpoint for TcpServer {
 
 impl ClientEndpoint for TcpClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
-        let (host, options) = (reachable(&self.host), self.options.clone());
-        let connecting = reactor.connect_to_deferred((host, self.port), options, factory);
+        let options = self.options.clone();
+        let connecting = match self.address.filter(|address| !address.ip().is_unspecified()) {
+            Some(address) => reactor.connect_to_deferred(address, options, factory),
+            None => {
+                let target = (reachable(&self.host), self.port);
+                reactor.connect_to_deferred(target, options, factory)
+            }
+        };
         connecting.map(|connection| connection.transport())
     }
 
@@ -201,7 +217,7 @@ fn read_client(
         None => {}
     }
     parts.read_switches(&CLIENT_SWITCHES, &mut options.switches)?;
-    Ok(Arc::new(TcpClient { host, port, options }))
+    Ok(Arc::new(TcpClient { host, port, options, address: None }))
 }
 
 impl Parts {
@@ -318,7 +334,7 @@ impl fmt::Display for TcpServer {
 
 impl fmt::Display for TcpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TcpClient { host, port, options } = self;
+        let TcpClient { host, port, options, address: _ } = self;
         let default = ConnectOptions::default();
         write!(f, "tcp:")?;
         print_peer(f, host, *port)?;

@@ -1,8 +1,8 @@
 //! The part of the grammar for datagrams: `udp:`. Without streams, `udp:` cannot be combined with
 //! other kinds: [`UdpServer`] and [`UdpClient`] are parsed from strings, and passed to
-//! [`Reactor::listen_udp`] and [`connect_udp`](crate::Reactor::connect_udp).
+//! [`Reactor::listen_datagrams`] and [`listen_datagrams`](crate::Reactor::listen_datagrams).
 //!
-//! [`Reactor::listen_udp`]: crate::Reactor::listen_udp
+//! [`Reactor::listen_datagrams`]: crate::Reactor::listen_datagrams
 //!
 //! Contract: 145f.
 

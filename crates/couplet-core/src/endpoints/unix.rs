@@ -28,7 +28,11 @@ const FORM: &str = "PATH, or @NAME for an abstract name";
 /// `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N][:connections=N][:buffered=N][:buffered_by_peer=N]`. PATH may be
 /// `@NAME`, an abstract name.
 ///
-/// Twisted's `UNIXServerEndpoint`.
+/// The path becomes a socket file, which is removed when the port closes. With
+/// [`ListenOptions::lock_file`], which is on by default, the file of a crashed process is replaced, and
+/// the file of a live process is kept: a lock file, `PATH.lock`, distinguishes the two.
+///
+/// Twisted's `UNIXServerEndpoint` and `listenUNIX`.
 #[derive(Clone, Debug)]
 pub struct UnixServer {
     /// The path or the abstract name.

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::fmt;
 use std::panic::Location;
 
-use super::{AnyFactory, Ends, Factory, Newcomer, Seat};
+use super::{AnyFactory, Ends, Factory, IntoFactory, Newcomer, Seat};
 use crate::address::Address;
 use crate::connector::Connector;
 use crate::driver::ListeningSocket;
@@ -20,9 +20,9 @@ use crate::transport::Transport;
 
 /// A factory of any type, in the form that endpoints get: [`ServerEndpoint::listen`] and
 /// [`ClientEndpoint::connect`] pass it to another endpoint, or to a method of the [`Reactor`] such
-/// as [`listen_tcp`](Reactor::listen_tcp), [`adopt_port`](Reactor::adopt_port) or
-/// [`connect_to_deferred`](Reactor::connect_to_deferred). An endpoint that wraps another first
-/// adds its [layer](Self::layered).
+/// as [`listen`](Reactor::listen), [`adopt_port`](Reactor::adopt_port) or
+/// [`connect`](Reactor::connect). An endpoint that wraps another first adds its
+/// [layer](Self::layered).
 ///
 /// [`ServerEndpoint::listen`]: crate::endpoints::ServerEndpoint::listen
 /// [`ClientEndpoint::connect`]: crate::endpoints::ClientEndpoint::connect
@@ -61,10 +61,10 @@ pub(crate) enum Purpose {
 type ChooseSocket = Box<dyn FnOnce(Option<&Address>) -> Option<ListeningSocket>>;
 
 impl ErasedFactory {
-    /// Erases a factory; an `ErasedFactory` is returned unchanged.
+    /// Erases a factory. One that is erased already does not change.
     #[track_caller]
-    pub(crate) fn new<F: Factory + 'static>(factory: F) -> ErasedFactory {
-        let mut slot = Some(factory);
+    pub fn new<K>(factory: impl IntoFactory<K>) -> ErasedFactory {
+        let mut slot = Some(factory.into_factory());
         if let Some(erased) = (&mut slot as &mut dyn Any).downcast_mut::<Option<ErasedFactory>>() {
             return erased.take().expect("put there above");
         }
@@ -109,14 +109,38 @@ impl ErasedFactory {
         chosen
     }
 
-    /// Connects on behalf of the peer of `client`.
-    pub(crate) fn on_behalf_of(mut self, client: &Transport) -> ErasedFactory {
+    /// For a connect on behalf of the peer of another connection, as a proxy makes it: endpoints that
+    /// announce the client's address, such as `haproxy:`, announce that peer's.
+    ///
+    /// ```
+    /// use couplet::factory::{ErasedFactory, IntoFactory};
+    /// use couplet::protocols::Relay;
+    /// use couplet::{Address, Protocol, Transport};
+    ///
+    /// /// Joins each client to a server, which gets the client's address.
+    /// struct Proxy;
+    /// impl Protocol for Proxy {
+    ///     fn connection_made(&mut self, client: &Transport) {
+    ///         let (near, far) = Relay::pair();
+    ///         let mut far = Some(far);
+    ///         let factory = ErasedFactory::new(move |_: &Address| far.take()).on_behalf_of(client);
+    ///         client.reactor().connect("haproxy:localhost:8000", factory).detach();
+    ///         client.upgrade(near);
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    #[must_use]
+    pub fn on_behalf_of(mut self, client: &Transport) -> ErasedFactory {
         self.purpose = Purpose::Client(client.peer().clone(), client.host().clone());
         self
     }
 
-    /// Connects to check the server.
-    pub(crate) fn into_check(self) -> ErasedFactory {
+    /// For a connect that checks whether a server can be reached, as a proxy does from time to time:
+    /// endpoints that announce the client's address, such as `haproxy:`, announce none, so the server
+    /// knows a check from a client.
+    #[must_use]
+    pub fn for_check(self) -> ErasedFactory {
         ErasedFactory { purpose: Purpose::Check, ..self }
     }
 
@@ -124,7 +148,7 @@ impl ErasedFactory {
         &self.purpose
     }
 
-    /// The client on whose behalf [`connect_for`](Reactor::connect_for) makes a connection: its
+    /// The client on whose behalf [`on_behalf_of`](Self::on_behalf_of) makes a connection: its
     /// address, and the address that it connected to.
     pub fn client(&self) -> Option<(&Address, &Address)> {
         match &self.purpose {

@@ -92,7 +92,7 @@ pub struct Opened {
     /// Our address, if it differs from the socket's.
     pub host: Option<Address>,
     /// Other information, by type: a `TlsInfo`, a [`ProxyHeader`]. The protocol reads it with
-    /// [`Transport::layer_info`](crate::Transport::layer_info).
+    /// [`Transport::info`](crate::Transport::info).
     // Bound: one or two for each layer of one connection.
     pub infos: Vec<Rc<dyn Any>>,
 }

@@ -24,7 +24,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use output::{OutputOptions, OutputTooLong, ProcessOutput};
+pub use output::{OutputCommand, OutputOptions, OutputTooLong, ProcessOutput};
 use pipes::{ChildPipe, PipeState};
 use tether::Tether;
 pub use tether::WhenLost;
@@ -40,9 +40,10 @@ use crate::driver::process::{
 use crate::driver::{ChildInput, Interest, Spawned};
 use crate::error::{Plain, Reason};
 use crate::factory::IntoFactory;
+use crate::hooks::Note;
 use crate::internals::{FiredBy, fired_by};
 use crate::panics::{Contained, contain};
-use crate::reactor::{DelayedCall, Note, Reactor, Watch};
+use crate::reactor::{DelayedCall, Reactor, Watch};
 use crate::transport::{Connection, Transport};
 
 /// Callbacks for the events of a child. Twisted's `ProcessProtocol`.
@@ -380,7 +381,7 @@ impl Drop for ProtocolCall<'_> {
 
 impl Process {
     /// The program at the other end of a connection made by
-    /// [`connect_process`](Reactor::connect_process) or the endpoint `process:`. The program may outlive
+    /// [`ProcessClient`](crate::endpoints::ProcessClient) or the endpoint `process:`. The program may outlive
     /// the connection for a while.
     pub fn of(transport: &Transport) -> Option<Process> {
         transport.program::<Tether>().map(|tether| tether.process().clone())

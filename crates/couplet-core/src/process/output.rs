@@ -24,7 +24,7 @@ pub struct ProcessOutput {
     pub stderr: Vec<u8>,
 }
 
-/// A program's input and the limit of its output, for [`Reactor::process_output_with`].
+/// A program's input and the limit of its output, for [`Reactor::process_output`].
 #[derive(Clone, Debug)]
 pub struct OutputOptions {
     // Bound: one input, given by the user.
@@ -54,6 +54,26 @@ impl OutputOptions {
     }
 }
 
+/// A command and its options, for [`Reactor::process_output`]: made from a [`Command`], or from a command
+/// and [`OutputOptions`].
+#[derive(Clone, Debug)]
+pub struct OutputCommand {
+    command: Command,
+    options: OutputOptions,
+}
+
+impl From<Command> for OutputCommand {
+    fn from(command: Command) -> OutputCommand {
+        OutputCommand { command, options: OutputOptions::default() }
+    }
+}
+
+impl From<(Command, OutputOptions)> for OutputCommand {
+    fn from((command, options): (Command, OutputOptions)) -> OutputCommand {
+        OutputCommand { command, options }
+    }
+}
+
 /// A program exceeded its output limit, and was killed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{command} wrote more than {limit} bytes, and was killed")]
@@ -65,8 +85,9 @@ pub struct OutputTooLong {
 }
 
 impl Reactor {
-    /// Runs a program to its end, with an empty standard input, and collects its output. An exit
-    /// code other than 0 is not a failure here: check [`ProcessOutput::end`].
+    /// Runs a program to its end, and collects its output: a [`Command`], whose standard input is empty,
+    /// or a command with [`OutputOptions`]. An exit code other than 0 is not a failure here: check
+    /// [`ProcessOutput::end`].
     ///
     /// The Deferred fails with [`SpawnError`](super::SpawnError) or [`OutputTooLong`]. Cancelling
     /// it, as a timeout does, kills the program and closes its pipes. Only on Unix. Twisted's
@@ -80,31 +101,19 @@ impl Reactor {
     /// })?;
     /// assert!(output.end.is_success());
     /// assert_eq!(output.stdout, b"Rose is a rose\n");
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    #[track_caller]
-    pub fn process_output(&self, command: Command) -> Deferred<ProcessOutput> {
-        self.process_output_with(command, OutputOptions::default())
-    }
-
-    /// [`process_output`](Self::process_output) with options.
     ///
-    /// ```
-    /// use couplet::process::{Command, OutputOptions};
+    /// use couplet::process::OutputOptions;
     ///
     /// let output = couplet::run_until(|reactor| {
     ///     let poem = OutputOptions::default().input("Rose is a rose");
-    ///     reactor.process_output_with(Command::new("wc").arg("-w"), poem)
+    ///     reactor.process_output((Command::new("wc").arg("-w"), poem))
     /// })?;
     /// assert_eq!(output.stdout.trim_ascii(), b"4");
     /// # Ok::<(), couplet::Failure>(())
     /// ```
     #[track_caller]
-    pub fn process_output_with(
-        &self,
-        command: Command,
-        options: OutputOptions,
-    ) -> Deferred<ProcessOutput> {
+    pub fn process_output(&self, command: impl Into<OutputCommand>) -> Deferred<ProcessOutput> {
+        let OutputCommand { command, options } = command.into();
         let running: Rc<RefCell<Option<Process>>> = Rc::default();
         let (cancelled, name) = (running.clone(), command.to_string());
         let (deferred, resolver) = Deferred::with_canceller(move |resolver| {

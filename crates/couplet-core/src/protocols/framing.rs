@@ -9,6 +9,7 @@
 
 use super::error::FramingError;
 use crate::Transport;
+use crate::hooks;
 use crate::layers::PlaintextAfterUpgrade;
 
 /// A user-defined framing: finds the messages in a stream, with the guarantees of
@@ -147,7 +148,7 @@ pub struct FrameBuffer {
 
 impl FrameBuffer {
     /// Moves the held bytes to the end of `unread`. Call it from
-    /// [`upgraded`](crate::Protocol::upgraded), so that the next protocol gets them.
+    /// [`upgraded`](crate::ProtocolExtension::upgraded), so that the next protocol gets them.
     pub fn give_back(&mut self, unread: &mut Vec<u8>) {
         unread.extend_from_slice(self.as_slice());
         *self = FrameBuffer::default();
@@ -239,11 +240,11 @@ fn complete<'a, F: Framer>(
             break;
         }
     }
-    if plain.is_starting_layer() && !held.is_empty() {
+    if hooks::is_starting_layer(plain) && !held.is_empty() {
         plain.fail(PlaintextAfterUpgrade);
     }
     // An empty buffer is freed.
-    plain.set_in_message(!held.is_empty() || !framer.may_move());
+    hooks::set_in_message(plain, !held.is_empty() || !framer.may_move());
     if !held.is_empty() && !plain.is_closing() {
         held.whole = !plain.wants_data();
         *framer.buffer() = held;
@@ -259,11 +260,11 @@ pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[
         *framer.buffer() = FrameBuffer::default();
         return;
     }
-    if plain.is_starting_layer() {
+    if hooks::is_starting_layer(plain) {
         // Plaintext after the message that requested encryption.
         return plain.fail(PlaintextAfterUpgrade);
     }
-    plain.set_in_message(true);
+    hooks::set_in_message(plain, true);
     let limit = framer.limit();
     let buffer = framer.buffer();
     buffer.extend(rest, limit);
@@ -277,12 +278,6 @@ macro_rules! forward_callbacks {
         fn connection_made(&mut self, transport: &Transport) {
             let transport = self.transport(transport);
             self.protocol.connection_made(&transport);
-        }
-
-        #[cfg(unix)]
-        fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
-            let transport = self.transport(transport);
-            self.protocol.descriptor_received(&transport, descriptor);
         }
 
         fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
@@ -305,9 +300,24 @@ macro_rules! forward_callbacks {
             self.protocol.draining(&transport);
         }
 
+        fn extension(&mut self) -> Option<&mut dyn crate::ProtocolExtension> {
+            Some(self)
+        }
+    };
+}
+
+/// The callbacks of the extension of a framer, inside an `impl ProtocolExtension`.
+macro_rules! forward_extension {
+    () => {
         fn handshake_completed(&mut self, transport: &Transport) {
             let transport = self.transport(transport);
             self.protocol.handshake_completed(&transport);
+        }
+
+        #[cfg(unix)]
+        fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
+            let transport = self.transport(transport);
+            self.protocol.descriptor_received(&transport, descriptor);
         }
 
         fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {

@@ -11,7 +11,7 @@ use super::error::{FramingError, StringTooLong};
 use super::framing::{FrameBuffer, Framer};
 use super::string::{Format, StringProtocol, StringTransport, cap_limit, deliver};
 use super::{Decoded, STRING_LIMIT};
-use crate::{Protocol, Reason, Transport};
+use crate::{Protocol, ProtocolExtension, Reason, Transport};
 
 mod sealed {
     pub trait Sealed {}
@@ -182,6 +182,10 @@ impl<N: Prefix, P: StringProtocol> Framer for IntReceiver<N, P> {
 impl<N: Prefix, P: StringProtocol> Protocol for IntReceiver<N, P> {
     forward_callbacks!();
     frame_callbacks!();
+}
+
+impl<N: Prefix, P: StringProtocol> ProtocolExtension for IntReceiver<N, P> {
+    forward_extension!();
 }
 
 impl<N: Prefix, P: fmt::Debug> fmt::Debug for IntReceiver<N, P> {

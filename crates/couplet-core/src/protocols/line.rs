@@ -14,8 +14,7 @@ use super::error::FramingError;
 use super::{LineOnlyReceiver, LineReceiver};
 #[cfg(doc)]
 use crate::Protocol;
-
-use crate::{Connection, HandOver, Reason, Transport};
+use crate::{Connection, HandOver, Reason, Transport, hooks};
 
 /// Appends `line` and `delimiter` to `out`.
 ///
@@ -135,12 +134,12 @@ pub trait LineProtocol: Any {
     fn handshake_completed(&mut self, _transport: &LineTransport) {}
 
     /// Another process can continue the connection: see
-    /// [`Protocol::hand_over`](crate::Protocol::hand_over). The framer adds the bytes that it holds.
+    /// [`ProtocolExtension::hand_over`](crate::ProtocolExtension::hand_over). The framer adds the bytes that it holds.
     fn hand_over(&mut self) -> Option<HandOver> {
         None
     }
 
-    /// A protocol that wraps others exposes them here: see [`Protocol::find`].
+    /// A protocol that wraps others exposes them here: see [`ProtocolExtension::find`](crate::ProtocolExtension::find).
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
     }
@@ -242,7 +241,7 @@ impl LineTransport {
     pub fn set_raw_mode(&self) {
         if self.has_raw_mode() {
             self.shared.switch.mode.set(Mode::Raw);
-            self.set_in_message(true);
+            hooks::set_in_message(self, true);
             self.wake();
         }
     }
@@ -348,17 +347,17 @@ pub(super) fn next_line<P: LineProtocol>(
         }
         NextPiece::TooLong(length) => {
             lines.skipping = true;
-            transport.set_in_message(true);
+            hooks::set_in_message(transport, true);
             protocol.line_length_exceeded(transport, &bytes[..length]);
             Some(length)
         }
         NextPiece::Rest(length) => {
-            transport.set_in_message(true);
+            hooks::set_in_message(transport, true);
             Some(length)
         }
         NextPiece::LastRest(length) => {
             lines.skipping = false;
-            transport.set_in_message(false);
+            hooks::set_in_message(transport, false);
             Some(length)
         }
         NextPiece::Incomplete => None,

@@ -5,7 +5,7 @@ use std::any::{Any, TypeId};
 use super::delimiter::{Delimiter, Lines};
 use super::framing::{FrameBuffer, Framer};
 use super::line::{LineProtocol, LineTransport, next_line};
-use crate::{Protocol, Reason, Transport};
+use crate::{Protocol, ProtocolExtension, Reason, Transport};
 
 /// Delivers lines, like a [`LineReceiver`](super::LineReceiver) without raw mode.
 ///
@@ -107,4 +107,8 @@ impl<P: LineProtocol> Framer for LineOnlyReceiver<P> {
 impl<P: LineProtocol> Protocol for LineOnlyReceiver<P> {
     forward_callbacks!();
     frame_callbacks!();
+}
+
+impl<P: LineProtocol> ProtocolExtension for LineOnlyReceiver<P> {
+    forward_extension!();
 }

@@ -7,7 +7,8 @@ use std::any::{Any, TypeId};
 use super::delimiter::{Delimiter, Lines};
 use super::framing::{FrameBuffer, Framer, hold};
 use super::line::{LineProtocol, LineTransport, next_line};
-use crate::{Protocol, Reason, Transport};
+use crate::hooks;
+use crate::{Protocol, ProtocolExtension, Reason, Transport};
 
 /// Delivers lines, or raw bytes in raw mode.
 ///
@@ -121,7 +122,7 @@ impl<P: LineProtocol> LineReceiver<P> {
         self.lines.skipping = false;
         let protocol = &mut self.protocol;
         let taken = transport.switch().lend(bytes, || protocol.raw_data_received(transport, bytes));
-        transport.set_in_message(transport.switch().is_raw());
+        hooks::set_in_message(transport, transport.switch().is_raw());
         // The protocol consumed nothing and is still in raw mode: it waits for more bytes.
         (taken > 0 || !transport.switch().is_raw()).then_some(taken)
     }
@@ -180,4 +181,8 @@ impl<P: LineProtocol> Protocol for LineReceiver<P> {
         self.protocol.reading_resumed(&transport);
         self.run_receiver(&transport, Framer::frame_held);
     }
+}
+
+impl<P: LineProtocol> ProtocolExtension for LineReceiver<P> {
+    forward_extension!();
 }

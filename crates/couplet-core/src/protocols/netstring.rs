@@ -9,7 +9,7 @@ use super::error::FramingError;
 use super::framing::{FrameBuffer, Framer};
 use super::string::{Format, StringProtocol, StringTransport, cap_limit, deliver};
 use super::{Decoded, STRING_LIMIT};
-use crate::{Protocol, Reason, Transport};
+use crate::{Protocol, ProtocolExtension, Reason, Transport};
 
 /// Appends `string` to `out`, framed as a netstring.
 ///
@@ -187,4 +187,8 @@ impl<P: StringProtocol> Framer for NetstringReceiver<P> {
 impl<P: StringProtocol> Protocol for NetstringReceiver<P> {
     forward_callbacks!();
     frame_callbacks!();
+}
+
+impl<P: StringProtocol> ProtocolExtension for NetstringReceiver<P> {
+    forward_extension!();
 }

@@ -9,7 +9,6 @@
 //! Contract: 50a, 81a.
 
 use std::any::Any;
-use std::any::TypeId;
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,11 +18,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::rate::Bucket;
-use crate::Address;
 use crate::Connector;
 use crate::DelayedCall;
 use crate::Factory;
-use crate::HandOver;
 use crate::IntoFactory;
 use crate::Newcomer;
 use crate::Protocol;
@@ -32,6 +29,7 @@ use crate::Reason;
 use crate::Seat;
 use crate::Transport;
 use crate::layers::Layer;
+use crate::{Address, ProtocolExtension};
 
 /// Decides which connections a factory gets. Clones share their counts, so one policy can guard
 /// several ports.
@@ -187,11 +185,6 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
         self.protocol.data_received(transport, data);
     }
 
-    #[cfg(unix)]
-    fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
-        self.protocol.descriptor_received(transport, descriptor);
-    }
-
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         self.admission = AdmissionState::Released;
         self.protocol.connection_lost(transport, reason);
@@ -213,24 +206,20 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
         self.protocol.reading_resumed(transport);
     }
 
-    fn handshake_completed(&mut self, transport: &Transport) {
-        self.protocol.handshake_completed(transport);
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
     }
+}
 
-    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
-        if wanted == TypeId::of::<P>() {
-            return Some(&mut self.protocol);
-        }
-        self.protocol.find(wanted)
-    }
-
-    fn hand_over(&mut self) -> Option<HandOver> {
-        self.protocol.hand_over()
+impl<P: Protocol, A: Admission> ProtocolExtension for Admitted<P, A> {
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some(&mut self.protocol)
     }
 
     /// The connection keeps its admission.
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
-        let protocol = self.protocol.upgraded(next, unread);
+        let inner: &mut dyn Protocol = &mut self.protocol;
+        let protocol = inner.upgraded(next, unread);
         Box::new(Admitted { protocol, admission: self.admission.take_made() })
     }
 }
@@ -278,7 +267,7 @@ pub struct LimitConnectionRate {
 ///
 /// At the limit, the connection is closed as by `lose_connection`, which flushes its output. If it
 /// is still open after a grace period (30 s by default), because the peer reads too slowly, it is
-/// aborted. For silent peers, use [`Transport::set_idle_timeout`].
+/// aborted. For silent peers, use [`Timeout::Idle`](crate::transport::Timeout::Idle).
 ///
 /// ```
 /// use couplet::protocols::{LimitLifetime, Policy};

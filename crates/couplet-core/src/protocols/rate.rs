@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::line::{LineProtocol, LineTransport};
 use super::string::{StringProtocol, StringTransport};
-use crate::{HandOver, Protocol, Reason, Transport};
+use crate::{HandOver, Protocol, ProtocolExtension, Reason, Transport};
 
 /// The default message rate: `MOST` per `PER`.
 const MOST: u32 = 1000;
@@ -203,15 +203,6 @@ macro_rules! forward {
             $kind::connection_made(&mut self.protocol, transport);
         }
 
-        #[cfg(unix)]
-        fn descriptor_received(
-            &mut self,
-            transport: &$transport,
-            descriptor: std::os::fd::OwnedFd,
-        ) {
-            $kind::descriptor_received(&mut self.protocol, transport, descriptor);
-        }
-
         fn connection_lost(&mut self, transport: &$transport, reason: &Reason) {
             $kind::connection_lost(&mut self.protocol, transport, reason);
         }
@@ -230,6 +221,20 @@ macro_rules! forward {
 
         fn reading_resumed(&mut self, transport: &$transport) {
             $kind::reading_resumed(&mut self.protocol, transport);
+        }
+    };
+}
+
+/// Forwards the callbacks of special connections, which a [`Protocol`] has in its extension.
+macro_rules! forward_special {
+    ($kind:ident, $transport:ty) => {
+        #[cfg(unix)]
+        fn descriptor_received(
+            &mut self,
+            transport: &$transport,
+            descriptor: std::os::fd::OwnedFd,
+        ) {
+            $kind::descriptor_received(&mut self.protocol, transport, descriptor);
         }
 
         fn handshake_completed(&mut self, transport: &$transport) {
@@ -257,15 +262,27 @@ impl<P: Protocol> Protocol for LimitMessages<P> {
         self.protocol.data_received(transport, data);
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl<P: Protocol> ProtocolExtension for LimitMessages<P> {
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some(&mut self.protocol)
+    }
+
     /// The connection keeps its limit.
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
-        let protocol = self.protocol.upgraded(next, unread);
+        let inner: &mut dyn Protocol = &mut self.protocol;
+        let protocol = inner.upgraded(next, unread);
         Box::new(LimitMessages { protocol, rate: std::mem::take(&mut self.rate) })
     }
 }
 
 impl<P: LineProtocol> LineProtocol for LimitMessages<P> {
     forward!(LineProtocol, LineTransport);
+    forward_special!(LineProtocol, LineTransport);
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
         self.rate.count(transport);
@@ -284,6 +301,7 @@ impl<P: LineProtocol> LineProtocol for LimitMessages<P> {
 
 impl<P: StringProtocol> StringProtocol for LimitMessages<P> {
     forward!(StringProtocol, StringTransport);
+    forward_special!(StringProtocol, StringTransport);
 
     fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
         self.rate.count(transport);

@@ -17,6 +17,7 @@ use crate::Newcomer;
 use crate::Reactor;
 use crate::Reason;
 use crate::Seat;
+use crate::hooks;
 use crate::layers::Layer;
 
 /// Reconnects with exponential backoff until it is stopped.
@@ -254,7 +255,7 @@ impl ReconnectState {
 fn normal(reactor: &Reactor) -> f64 {
     let mut sum = 0.0;
     for _ in 0..3 {
-        let bits = reactor.random();
+        let bits = hooks::random(reactor);
         for lane in 0..4 {
             let uniform = (bits >> (16 * lane)) as u16;
             sum += (f64::from(uniform) + 0.5) / 65_536.0;

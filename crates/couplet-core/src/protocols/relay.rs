@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use crate::{Protocol, Reason, Transport};
+use crate::{Protocol, Reason, Transport, hooks};
 
 /// One of two protocols that forward everything to each other. Created by [`Relay::pair`].
 ///
@@ -27,14 +27,14 @@ use crate::{Protocol, Reason, Transport};
 ///   unclean end aborts the other connection, so that no peer mistakes a truncated stream for a
 ///   complete one. But a peer that is lost after the end of its stream, such as a server that
 ///   answers without reading the whole request, does not cost the other peer the rest of that
-///   stream: while any of it is [unacknowledged](Transport::unacknowledged), the other connection is
+///   stream: while any of it is [unacknowledged](crate::hooks::unacknowledged), the other connection is
 ///   flushed and closed;
 /// - if our side closes one connection with [`lose_connection`](Transport::lose_connection), the
 ///   other is flushed and closed too.
 ///
 /// Once a peer has ended its stream, both connections are aborted when neither moves a byte for the
-/// [half-close timeout](Transport::set_half_close_timeout). A relay has no other timeouts; set them
-/// with [`Transport::set_idle_timeout`].
+/// [half-close timeout](crate::transport::Timeout::HalfClose). A relay has no other timeouts; set them
+/// with [`Timeout::Idle`](crate::transport::Timeout::Idle).
 ///
 /// ```
 /// use couplet::protocols::Relay;
@@ -62,7 +62,7 @@ use crate::{Protocol, Reason, Transport};
 /// ```
 ///
 /// A protocol that relays after its own handshake (SOCKS, CONNECT) is
-/// [upgraded](Transport::upgrade_with) to a `Relay`, with the bytes after the handshake.
+/// [upgraded](crate::transport::Upgrade::with_unread) to a `Relay`, with the bytes after the handshake.
 pub struct Relay {
     joint: Rc<Joint>,
     side: Side,
@@ -164,7 +164,7 @@ impl Protocol for Relay {
             transport.write(early);
         }
         if let Some(other) = self.other() {
-            transport.share_progress(&other);
+            hooks::share_progress(transport, &other);
             return other.resume_producing();
         }
         match &*self.joint.end(self.side.other()).borrow() {
@@ -204,7 +204,7 @@ impl Protocol for Relay {
             Reason::Shutdown if transport.reactor().is_stopping() => {}
             _ if clean => other.lose_connection(),
             // A reset would drop the rest of a whole stream.
-            Reason::Lost(_) if self.is_complete && other.unacknowledged() > 0 => {
+            Reason::Lost(_) if self.is_complete && hooks::unacknowledged(&other) > 0 => {
                 other.lose_connection();
             }
             _ => other.abort_connection(),

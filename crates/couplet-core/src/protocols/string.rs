@@ -104,13 +104,13 @@ pub trait StringProtocol: Any {
     fn handshake_completed(&mut self, _transport: &StringTransport) {}
 
     /// Another process can continue the connection: see
-    /// [`Protocol::hand_over`](crate::Protocol::hand_over). The framer adds the bytes that it holds.
+    /// [`ProtocolExtension::hand_over`](crate::ProtocolExtension::hand_over). The framer adds the bytes that it holds.
     fn hand_over(&mut self) -> Option<HandOver> {
         None
     }
 
     /// A protocol that wraps others exposes them here: see
-    /// [`Protocol::find`](crate::Protocol::find).
+    /// [`ProtocolExtension::find`](crate::ProtocolExtension::find).
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
     }

@@ -1,4 +1,4 @@
-//! [`Reactor::connect_tcp`] and related methods, and the requests of a [`Connector`].
+//! Connects to addresses and hosts, and the requests of a [`Connector`].
 //!
 //! Contract: 35, 36, 51.
 
@@ -19,41 +19,9 @@ use crate::timers::after;
 use crate::transport::Connection;
 
 impl Reactor {
-    /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
-    /// made. The driver looks names up; the addresses are tried as in RFC 8305.
-    ///
-    /// Success, failure and loss are reported to the factory;
-    /// [`connect_to`](Self::connect_to) sets options. Twisted's
-    /// `connectTCP`.
+    /// See [`hooks::connector`](crate::hooks::connector).
     #[track_caller]
-    pub fn connect_tcp<K>(&self, host: &str, port: u16, factory: impl IntoFactory<K>) -> Connector {
-        self.connect_to((host, port), ConnectOptions::default(), factory)
-    }
-
-    /// Connects with options, and builds a protocol when the connection is made. The target is a
-    /// host and a port, as for [`connect_tcp`](Self::connect_tcp), or an address, such as a
-    /// [`Port::host`](super::Port::host), without a lookup: a TCP address, including the scope and
-    /// flow of an IPv6 one, or a UNIX socket.
-    ///
-    /// Success, failure and loss are reported to the factory.
-    ///
-    /// ```
-    /// # struct Echo;
-    /// # impl couplet::Protocol for Echo {
-    /// #     fn connection_made(&mut self, transport: &couplet::Transport) {
-    /// #         transport.reactor().stop();
-    /// #     }
-    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
-    /// # }
-    /// # use couplet::ConnectOptions;
-    /// # couplet::run(|reactor| {
-    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, || Echo)?;
-    /// reactor.connect_to(port.host(), ConnectOptions::default(), || Echo);
-    /// # Ok(()) })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    #[track_caller]
-    pub fn connect_to<K>(
+    pub(crate) fn connect_to<K>(
         &self,
         target: impl Into<ConnectTarget>,
         options: ConnectOptions,
@@ -67,7 +35,7 @@ impl Reactor {
     /// `connection_made` was called, or fails with [`ConnectError`](crate::ConnectError). Cancelling
     /// it stops the attempt.
     #[track_caller]
-    pub fn connect_to_deferred<K, F: IntoFactory<K>>(
+    pub(crate) fn connect_to_deferred<K, F: IntoFactory<K>>(
         &self,
         target: impl Into<ConnectTarget>,
         options: ConnectOptions,

@@ -88,21 +88,13 @@ impl Reactor {
         self.records().run.is_stopping()
     }
 
-    /// Makes [`Loop::turn_until`](crate::Loop::turn_until) return at the end of this turn, or
-    /// outside a turn, of the next one, which does not wait. Does not end a run.
-    pub fn interrupt(&self) {
+    /// See [`hooks::interrupt`](crate::hooks::interrupt).
+    pub(crate) fn interrupt(&self) {
         self.records().interrupt();
     }
 
-    /// Suspends the turn, for callbacks that need the [`Loop`](crate::Loop) itself, for example to
-    /// turn it: a protocol queues such a call and suspends the turn, and the owner of the loop makes
-    /// the call. [`Loop::turn`](crate::Loop::turn) returns as soon as the present event is handled.
-    /// The next call continues the turn: it sends the output of this event's connection, and takes
-    /// the next event.
-    ///
-    /// In a turn without further events this does nothing, because the turn is about to return.
-    /// Outside a turn, the next one does not wait.
-    pub fn suspend_turn(&self) {
+    /// See [`hooks::suspend_turn`](crate::hooks::suspend_turn).
+    pub(crate) fn suspend_turn(&self) {
         self.records().add_pending(pending::SUSPEND);
     }
 }

@@ -1,6 +1,5 @@
-//! Datagram ports: [`Reactor::listen_udp`] and related methods, and the turn's work for them.
+//! Datagram ports: [`Reactor::listen_datagrams`], and its endpoints.
 
-use std::io;
 use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
@@ -9,24 +8,112 @@ use super::records::Start;
 use crate::address::{Address, UnixAddress};
 use crate::datagrams::{DatagramCell, DatagramPort, DatagramProtocol, DatagramTransport};
 use crate::driver::{Bound, DatagramOptions, DatagramSocket};
+use crate::endpoints::UdpServer;
 use crate::error::ListenError;
 use crate::panics::Contained;
 use crate::recorder::Reactor;
 
+/// The place of a datagram port, for [`Reactor::listen_datagrams`]. Made from
+///
+/// - a UDP address; port 0 picks a free port, and [`DatagramTransport::host`] returns its number;
+/// - a [`UdpServer`], such as `"udp:9000".parse()?`;
+/// - a [`UnixAddress`], on Linux. A path becomes a socket file, which is removed when the port closes; a
+///   name that begins with a NUL is abstract; for an empty name the system chooses an abstract one. With
+///   [`DatagramOptions::lock_file`] the file of a crashed process is replaced;
+/// - a socket: a [duplicate](DatagramTransport::duplicate) from another process, or a
+///   [`std::net::UdpSocket`]. The peer, the families and the kernel's coalescing stay; the options that
+///   apply before a socket is bound are ignored, and `broadcast` is set. Joining a group that already
+///   contains the socket is no error;
+/// - any of these with options: `(address, DatagramOptions::default().size(1400))`;
+/// - a peer: [`DatagramEndpoint::to`].
+#[derive(Debug)]
+pub struct DatagramEndpoint {
+    place: DatagramPlace,
+    options: DatagramOptions,
+}
+
+#[derive(Debug)]
+enum DatagramPlace {
+    Address(Address),
+    Socket(DatagramSocket),
+}
+
+impl DatagramEndpoint {
+    /// A UDP port that exchanges datagrams only with `peer`, on an address chosen by the system.
+    /// Refusals are reported by [`connection_refused`](DatagramProtocol::connection_refused). Twisted's
+    /// `transport.connect`.
+    pub fn to(peer: SocketAddr) -> DatagramEndpoint {
+        let any: SocketAddr = match peer {
+            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+            SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+        };
+        DatagramEndpoint::from((any, DatagramOptions::default().peer(Address::udp(peer))))
+    }
+}
+
+impl From<SocketAddr> for DatagramEndpoint {
+    fn from(address: SocketAddr) -> DatagramEndpoint {
+        DatagramEndpoint::from(Address::udp(address))
+    }
+}
+
+impl From<UnixAddress> for DatagramEndpoint {
+    fn from(name: UnixAddress) -> DatagramEndpoint {
+        DatagramEndpoint::from(Address::Unix(name))
+    }
+}
+
+/// A TCP address is used as a UDP address.
+impl From<Address> for DatagramEndpoint {
+    fn from(address: Address) -> DatagramEndpoint {
+        let address = address.socket_addr().map_or(address, Address::udp);
+        let place = DatagramPlace::Address(address);
+        DatagramEndpoint { place, options: DatagramOptions::default() }
+    }
+}
+
+impl From<&UdpServer> for DatagramEndpoint {
+    fn from(server: &UdpServer) -> DatagramEndpoint {
+        DatagramEndpoint::from(server.address)
+    }
+}
+
+impl From<DatagramSocket> for DatagramEndpoint {
+    fn from(socket: DatagramSocket) -> DatagramEndpoint {
+        let place = DatagramPlace::Socket(socket);
+        DatagramEndpoint { place, options: DatagramOptions::default() }
+    }
+}
+
+impl From<std::net::UdpSocket> for DatagramEndpoint {
+    fn from(socket: std::net::UdpSocket) -> DatagramEndpoint {
+        DatagramEndpoint::from(DatagramSocket::from(socket))
+    }
+}
+
+impl<E: Into<DatagramEndpoint>> From<(E, DatagramOptions)> for DatagramEndpoint {
+    fn from((endpoint, options): (E, DatagramOptions)) -> DatagramEndpoint {
+        DatagramEndpoint { options, ..endpoint.into() }
+    }
+}
+
 impl Reactor {
-    /// Opens a UDP port, and passes its datagrams to `protocol`: a [`DatagramProtocol`], or a
-    /// closure. Port 0 picks a free port; [`DatagramTransport::host`] returns its number.
+    /// Opens a datagram port, and passes its datagrams to `protocol`: a [`DatagramProtocol`], or a
+    /// closure. The [endpoint](DatagramEndpoint) is an address, also with options, a socket, or a peer.
     ///
-    /// The system queues datagrams from now on; the turn delivers them. Twisted's `listenUDP`.
+    /// The system queues datagrams from now on; the turn delivers them. Twisted's `listenUDP`,
+    /// `listenUNIXDatagram` and `adoptDatagramPort`.
     ///
     /// ```
+    /// use std::net::SocketAddr;
+    ///
     /// use couplet::{Datagram, DatagramTransport};
     ///
     /// couplet::run(|reactor| {
     ///     let echo = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
     ///         transport.answer(datagram, datagram.data).ok();
     ///     };
-    ///     let port = reactor.listen_udp("127.0.0.1:0".parse()?, echo)?;
+    ///     let port = reactor.listen_datagrams(SocketAddr::from(([127, 0, 0, 1], 0)), echo)?;
     ///     println!("listening on {}", port.host());
     /// #   reactor.stop();
     ///     Ok(())
@@ -36,118 +123,29 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`ListenError`] with the address and the system's error.
+    /// [`ListenError`] with the address and the system's error, for example when no route to the peer
+    /// exists; [`Unsupported`](std::io::ErrorKind::Unsupported) for a socket on a driver without
+    /// sockets.
     #[track_caller]
-    pub fn listen_udp<P: DatagramProtocol>(
+    pub fn listen_datagrams<P: DatagramProtocol>(
         &self,
-        address: SocketAddr,
+        endpoint: impl Into<DatagramEndpoint>,
         protocol: P,
     ) -> Result<DatagramPort<P>, ListenError> {
-        self.listen_udp_with(address, DatagramOptions::default(), protocol)
-    }
-
-    /// [`listen_udp`](Self::listen_udp) with options.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`] with the address and the system's error.
-    #[track_caller]
-    pub fn listen_udp_with<P: DatagramProtocol>(
-        &self,
-        address: SocketAddr,
-        options: DatagramOptions,
-        protocol: P,
-    ) -> Result<DatagramPort<P>, ListenError> {
-        self.open_datagrams(Address::udp(address), options, protocol)
-    }
-
-    /// Opens a UDP port that exchanges datagrams only with `peer`, on an address chosen by the
-    /// system. Refusals are reported by
-    /// [`connection_refused`](DatagramProtocol::connection_refused). Twisted's `transport.connect`.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`] with the peer's address and the system's error, for example when no route
-    /// exists.
-    #[track_caller]
-    pub fn connect_udp<P: DatagramProtocol>(
-        &self,
-        peer: SocketAddr,
-        protocol: P,
-    ) -> Result<DatagramPort<P>, ListenError> {
-        let any: SocketAddr = match peer {
-            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-            SocketAddr::V6(_) => ([0u16; 8], 0).into(),
-        };
-        let options = DatagramOptions::default().peer(Address::udp(peer));
-        self.open_datagrams(Address::udp(any), options, protocol)
-    }
-
-    /// Opens a UNIX datagram socket. A path becomes a socket file, which is removed when the port
-    /// closes; a name that begins with a NUL is abstract; for an empty name the system chooses an
-    /// abstract one. With [`DatagramOptions::lock_file`] the file of a crashed process is replaced.
-    /// On Linux. Twisted's `listenUNIXDatagram`.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`] with the address and the system's error.
-    #[track_caller]
-    pub fn listen_unix_datagrams<P: DatagramProtocol>(
-        &self,
-        path: impl Into<UnixAddress>,
-        options: DatagramOptions,
-        protocol: P,
-    ) -> Result<DatagramPort<P>, ListenError> {
-        self.open_datagrams(path.into().into(), options, protocol)
-    }
-
-    /// Takes over a UDP socket: a [duplicate](DatagramTransport::duplicate) from another process, or a
-    /// [`std::net::UdpSocket`]. The peer, the families and the kernel's coalescing stay; the options
-    /// that apply before a socket is bound are ignored, and `broadcast` is set. Joining a group that
-    /// already contains the socket is no error. Twisted's `adoptDatagramPort`.
-    ///
-    /// # Errors
-    ///
-    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
-    ///
-    /// ```
-    /// use couplet::{Datagram, DatagramOptions, DatagramTransport};
-    ///
-    /// couplet::run(|reactor| {
-    ///     let echo = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
-    ///         transport.answer(datagram, datagram.data).ok();
-    ///     };
-    ///     let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
-    ///     let port = reactor.adopt_datagrams(socket, DatagramOptions::default(), echo)?;
-    ///     println!("listening on {}", port.host());
-    /// #   reactor.stop();
-    ///     Ok(())
-    /// })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    #[track_caller]
-    pub fn adopt_datagrams<P: DatagramProtocol>(
-        &self,
-        socket: impl Into<DatagramSocket>,
-        options: DatagramOptions,
-        protocol: P,
-    ) -> io::Result<DatagramPort<P>> {
-        let (socket, protocol) = (socket.into(), Contained::new(Box::new(protocol) as Box<_>));
-        let options = socket.complete(options);
-        let bound = self.world().adopt_datagrams(socket, &options)?;
-        Ok(self.serve_datagrams(bound, options, protocol))
-    }
-
-    #[track_caller]
-    fn open_datagrams<P: DatagramProtocol>(
-        &self,
-        address: Address,
-        options: DatagramOptions,
-        protocol: P,
-    ) -> Result<DatagramPort<P>, ListenError> {
+        let DatagramEndpoint { place, options } = endpoint.into();
         let protocol = Contained::new(Box::new(protocol) as Box<_>);
-        let bound = self.world().bind_datagrams(&address, &options);
-        let bound = bound.map_err(|error| ListenError::new(address, error))?;
+        let (bound, options) = match place {
+            DatagramPlace::Address(address) => {
+                let bound = self.world().bind_datagrams(&address, &options);
+                (bound.map_err(|error| ListenError::new(address, error))?, options)
+            }
+            DatagramPlace::Socket(socket) => {
+                let options = socket.complete(options);
+                let address = socket.address().unwrap_or_else(|_| UnixAddress::Unnamed.into());
+                let bound = self.world().adopt_datagrams(socket, &options);
+                (bound.map_err(|error| ListenError::new(address, error))?, options)
+            }
+        };
         Ok(self.serve_datagrams(bound, options, protocol))
     }
 

@@ -25,7 +25,7 @@ pub struct Drained {
     /// Connections that were closed and flushed their written bytes.
     pub closed: usize,
     /// Connections that were reset: they did not flush in time, or asked to be
-    /// [reset unless closed](crate::Transport::set_reset_unless_closed).
+    /// [reset unless closed](crate::SocketOption::ResetUnlessClosed).
     pub aborted: usize,
 }
 

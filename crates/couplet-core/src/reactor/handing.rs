@@ -20,7 +20,7 @@ use crate::panics::Contained;
 use crate::protocol::HandOver;
 use crate::protocol::Protocol;
 use crate::recorder::Reactor;
-use crate::transport::{ConnectionId, Transport, TransportSettings};
+use crate::transport::{ConnectionId, Transport, TransportSettings, Upgrade};
 
 /// Most unsent bytes of a connection that moves.
 pub(super) const MOST_BYTES: usize = 1024 * 1024;
@@ -55,7 +55,7 @@ pub(super) struct HandOverRequest {
 }
 
 impl Reactor {
-    /// Asks the protocol of a connection to [hand it over](Protocol::hand_over) to another process,
+    /// Asks the protocol of a connection to [hand it over](crate::ProtocolExtension::hand_over) to another process,
     /// between two of its callbacks. If it does, the connection has left this loop: for handles it has
     /// ended with [`Reason::HandedOver`](crate::Reason::HandedOver), and the peer notices nothing.
     ///
@@ -67,7 +67,7 @@ impl Reactor {
     ///
     /// ```
     /// use couplet::reactor::HandedOver;
-    /// use couplet::{HandOver, Protocol, Transport};
+    /// use couplet::{HandOver, Protocol, ProtocolExtension, Transport};
     ///
     /// struct Counter(u8);
     /// impl Protocol for Counter {
@@ -75,6 +75,12 @@ impl Reactor {
     ///         self.0 += data.len() as u8;
     ///         transport.write(format!("{}\n", self.0));
     ///     }
+    ///     fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+    ///         Some(self)
+    ///     }
+    /// }
+    ///
+    /// impl ProtocolExtension for Counter {
     ///     fn hand_over(&mut self) -> Option<HandOver> {
     ///         HandOver::new("counter", [self.0])
     ///     }
@@ -169,7 +175,7 @@ impl Protocol for Continued {
         settings.restore(transport, unsent.len());
         transport.write(unsent);
         if let Some(next) = self.next.take() {
-            transport.upgrade_with(next.take(), unread);
+            transport.upgrade(Upgrade::with_unread(next.take(), unread));
         }
     }
 

@@ -21,7 +21,7 @@ mod keeping;
 mod leaks;
 mod monitor;
 mod names;
-mod notes;
+pub(crate) mod notes;
 mod options;
 mod port;
 mod records;
@@ -39,11 +39,12 @@ mod watch;
 #[cfg(unix)]
 mod watches;
 
-pub use crate::connector::{ConnectTarget, Connector, ConnectorState, NotDisconnected};
+pub use crate::connector::{Connector, ConnectorState, NotDisconnected};
 pub use crate::recorder::{DelayedCall, Reactor};
 pub use crate::why::{Why, WhyPart};
 pub use call_times::CallTimes;
 pub use control::LoopResult;
+pub use datagrams::DatagramEndpoint;
 #[cfg(unix)]
 pub(crate) use dependents::{Dependent, DependentId};
 pub use drain::Drained;
@@ -51,7 +52,6 @@ pub use handing::HandedOver;
 pub use keeping::Keeper;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
-pub use notes::{Note, NoteRow};
 pub use options::{Answers, Drain, DriverChoice, LoadLimits, LoopOptions, Tuning};
 pub use port::Port;
 pub use remote::{ForThread, LoopGone, Remote, WouldWaitForItself};

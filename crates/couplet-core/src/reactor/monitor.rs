@@ -4,7 +4,7 @@
 //!
 //! Contract: 97a.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
@@ -17,6 +17,7 @@ use super::call_times::CallTimes;
 use super::options::LoopOptions;
 use super::records::Records;
 use super::tasks::Task;
+use crate::ProtocolExtension;
 use crate::address::Address;
 use crate::connector::Connector;
 use crate::driver::recorded::RingWriter;
@@ -237,7 +238,7 @@ pub(super) fn monitor_task(
 /// Wraps a protocol, in a loop with observers.
 pub(super) fn monitor_protocol(
     monitor: &CallMonitor,
-    inner: Box<dyn Protocol>,
+    mut inner: Box<dyn Protocol>,
 ) -> Box<dyn Protocol> {
     let doing = UserCall::by("protocol", inner.type_name());
     Box::new(Monitored { inner, monitor: monitor.clone(), doing })
@@ -355,11 +356,6 @@ impl Protocol for Monitored<dyn Protocol> {
         self.call("data_received", |inner| inner.data_received(transport, data));
     }
 
-    #[cfg(unix)]
-    fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
-        self.call("descriptor_received", |inner| inner.descriptor_received(transport, descriptor));
-    }
-
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         self.call("connection_lost", |inner| inner.connection_lost(transport, reason));
     }
@@ -380,18 +376,26 @@ impl Protocol for Monitored<dyn Protocol> {
         self.call("reading_resumed", |inner| inner.reading_resumed(transport));
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Monitored<dyn Protocol> {
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some(&mut *self.inner)
+    }
+
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
+        self.call("descriptor_received", |inner| inner.descriptor_received(transport, descriptor));
+    }
+
     fn handshake_completed(&mut self, transport: &Transport) {
         self.call("handshake_completed", |inner| inner.handshake_completed(transport));
     }
 
-    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
-        if (*self.inner).type_id() == wanted {
-            return Some(&mut *self.inner as &mut dyn Any);
-        }
-        self.inner.find(wanted)
-    }
-
-    fn type_name(&self) -> &'static str {
+    fn type_name(&mut self) -> &'static str {
         self.inner.type_name()
     }
 

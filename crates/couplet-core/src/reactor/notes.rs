@@ -32,7 +32,7 @@ type Revise = Rc<dyn Fn(&mut Snapshot)>;
 /// Makes the present rows. User code.
 type MakeRows = Rc<dyn Fn() -> Vec<NoteRow>>;
 
-/// A row of a program's own in a [`Snapshot`](super::Snapshot): see [`Reactor::note_rows`].
+/// A row of a program's own in a [`Snapshot`](super::Snapshot): see [`hooks::note_rows`](crate::hooks::note_rows).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NoteRow {
@@ -111,45 +111,14 @@ impl Reactor {
         discard("drop of the revision of a snapshot", before);
     }
 
-    /// Adds a line to the [snapshots](Self::snapshot) of this loop, such as the number of members of
-    /// a chat. The line is empty, and not shown, until it is [set](Note::set).
-    ///
-    /// ```
-    /// # couplet::run_until(|reactor| {
-    /// let members = reactor.note();
-    /// members.set("members     12");
-    /// # reactor.snapshot().map(move |snapshot| {
-    /// #     assert_eq!(snapshot.notes, ["members     12"]);
-    /// #     drop(members);
-    /// # })
-    /// # })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    pub fn note(&self) -> Note {
+    /// See [`hooks::note`](crate::hooks::note).
+    pub(crate) fn note(&self) -> Note {
         let notes = self.records().notes.clone();
         Note { number: notes.number(), notes }
     }
 
-    /// Adds rows to the [snapshots](Self::snapshot) of this loop, and so to the page of its
-    /// inspector, until the note is dropped: `rows` is called for each snapshot. Rows of a view
-    /// that the inspector knows, such as `services`, are added to that view; other names make new views.
-    ///
-    /// ```
-    /// use couplet::reactor::NoteRow;
-    ///
-    /// # couplet::run_until(|reactor| {
-    /// let rooms = reactor.note_rows(|| {
-    ///     vec![NoteRow::new("rooms", [("room", "lounge".into()), ("members", "12".into())])]
-    /// });
-    /// # reactor.snapshot().map(move |snapshot| {
-    /// #     assert_eq!(snapshot.rows[0].view, "rooms");
-    /// #     assert_eq!(snapshot.rows[0].fields[1], ("members", "12".to_owned()));
-    /// #     drop(rooms);
-    /// # })
-    /// # })?;
-    /// # Ok::<(), couplet::Failure>(())
-    /// ```
-    pub fn note_rows(&self, rows: impl Fn() -> Vec<NoteRow> + 'static) -> Note {
+    /// See [`hooks::note_rows`](crate::hooks::note_rows).
+    pub(crate) fn note_rows(&self, rows: impl Fn() -> Vec<NoteRow> + 'static) -> Note {
         let note = self.note();
         if !self.is_dropped() {
             note.notes.rows.borrow_mut().insert(note.number, Rc::new(rows));

@@ -1,4 +1,4 @@
-//! [`Reactor::listen_tcp`] and related methods, and [`Port`]: a listening socket and its factory.
+//! Listening on addresses and on inherited sockets, and [`Port`]: a listening socket and its factory.
 //!
 //! Contract: 21–22b, 34, 48a, 51a, 71c.
 
@@ -85,35 +85,13 @@ pub(super) enum PortState {
 }
 
 impl Reactor {
-    /// Listens on a TCP address and builds a protocol for each connection. Port 0 picks a free
-    /// port; [`Port::host`] returns its number.
-    ///
-    /// The system queues connections from now on; the turn accepts them.
+    /// Listens on a TCP address or a UNIX socket.
     ///
     /// # Errors
     ///
     /// [`ListenError`] with the address and the system's error.
     #[track_caller]
-    pub fn listen_tcp<K>(
-        &self,
-        address: SocketAddr,
-        factory: impl IntoFactory<K>,
-    ) -> Result<Port, ListenError> {
-        self.listen_at(address, ListenOptions::default(), factory)
-    }
-
-    /// Listens on a TCP address or a UNIX socket with options, like [`listen_tcp`](Self::listen_tcp).
-    ///
-    /// The path of a UNIX socket becomes a socket file, which is removed when the port closes; a name
-    /// that begins with a NUL is abstract. With [`ListenOptions::lock_file`], which is on by default, the
-    /// file of a crashed process is replaced, and the file of a live process is kept: a lock file,
-    /// `PATH.lock`, distinguishes the two. Twisted's `listenUNIX`.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`] with the address and the system's error.
-    #[track_caller]
-    pub fn listen_at<K>(
+    pub(crate) fn listen_at<K>(
         &self,
         address: impl Into<Address>,
         options: ListenOptions,
@@ -243,7 +221,7 @@ impl Port {
     ///
     /// # Errors
     ///
-    /// See [`Reactor::listen_tcp`].
+    /// See [`Reactor::listen`].
     #[track_caller]
     pub fn start_listening(&self) -> Result<(), ListenError> {
         if matches!(self.cell.state.get(), PortState::Starting | PortState::Listening) {

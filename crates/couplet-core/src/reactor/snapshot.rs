@@ -63,10 +63,10 @@ pub struct Snapshot {
     /// Locks and semaphores that are held; only of a loop with an inspector.
     // Bound: one for each lock that is held.
     pub locks: Vec<LockSnapshot>,
-    /// The program's own lines: see [`Reactor::note`](crate::Reactor::note).
+    /// The program's own lines: see [`hooks::note`](crate::hooks::note).
     // Bound: one for each `Note`; owned by the user.
     pub notes: Vec<String>,
-    /// The program's own rows: see [`Reactor::note_rows`](crate::Reactor::note_rows).
+    /// The program's own rows: see [`hooks::note_rows`](crate::hooks::note_rows).
     // Bound: one for each `Note`; owned by the user.
     pub rows: Vec<NoteRow>,
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::service::{Health, Service};
 use super::supervisor::Supervisor;
 use crate::defer::{Deferred, Failure};
-use crate::reactor::{Note, NoteRow};
+use crate::hooks::{self, Note, NoteRow};
 use crate::{DelayedCall, Reactor, Result};
 
 /// When a [`Supervisor`] restarts a child that ends without having been stopped. Erlang's restart
@@ -273,7 +273,7 @@ impl ChildCell {
         }
         let path = format!("{supervisor}/{}", self.name);
         let cell = Rc::downgrade(self);
-        let row = reactor.note_rows(move || {
+        let row = hooks::note_rows(reactor, move || {
             cell.upgrade().map(|cell| cell.status().row(&path)).into_iter().collect()
         });
         *self.row.borrow_mut() = Some(row);

@@ -25,6 +25,7 @@ use crate::Shared;
 use crate::Transport;
 use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver};
 use crate::endpoints::{ClientEndpoint, EndpointError, IntoEndpoint};
+use crate::hooks;
 use crate::layers::Layer;
 
 use super::service::{Health, Service};
@@ -186,7 +187,7 @@ impl<P: 'static> ClientService<P> {
     }
 
     /// Sets the delay after a number of consecutive failures, 1 or more. Take randomness from
-    /// [`Reactor::random`], so that a simulation can be repeated. Twisted's `retryPolicy`.
+    /// [`hooks::random`](crate::hooks::random), so that a simulation can be repeated. Twisted's `retryPolicy`.
     ///
     /// ```
     /// # use couplet::services::ClientService;
@@ -492,7 +493,7 @@ fn back_off(failures: u32, reactor: &Reactor) -> Duration {
     for _ in 0..failures.min(16) {
         seconds = f64::min(seconds * 1.5, MOST);
     }
-    let jitter = (reactor.random() >> 32) as f64 / 4_294_967_296.0;
+    let jitter = (hooks::random(reactor) >> 32) as f64 / 4_294_967_296.0;
     Duration::from_secs_f64(seconds + jitter)
 }
 

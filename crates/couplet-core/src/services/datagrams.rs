@@ -21,7 +21,7 @@ use crate::{DatagramPort, DatagramProtocol, DatagramTransport, Reactor, Result};
 /// }
 ///
 /// let address = "127.0.0.1:0".parse()?;
-/// let echo = DatagramService::opening("echo", move |reactor| Ok(reactor.listen_udp(address, echo)?))
+/// let echo = DatagramService::opening("echo", move |reactor| Ok(reactor.listen_datagrams(address, echo)?))
 ///     .on_listening(|port| println!("listening on {}", port.host()));
 /// # drop(echo);
 /// # Ok::<(), std::net::AddrParseError>(())

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::Reactor;
+use crate::hooks;
 
 /// Restarts within a period: more of them than `most` mean that a restart does not help.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl BackOff {
     pub(super) fn delay(self, streak: u32, reactor: &Reactor) -> Duration {
         let factor = 1_u32.checked_shl(streak).unwrap_or(u32::MAX);
         let full = self.first.saturating_mul(factor).min(self.most);
-        let share = (reactor.random() >> 32) as u32;
+        let share = (hooks::random(reactor) >> 32) as u32;
         let nanos = u64::try_from(full.as_nanos()).unwrap_or(u64::MAX);
         let less = (u128::from(nanos / 2) * u128::from(share)) >> 32;
         full - Duration::from_nanos(less as u64)

@@ -148,7 +148,7 @@ impl Stream {
     /// The parameters negotiated by the TLS handshake, if the connection uses TLS.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub fn tls(&self) -> Option<Rc<crate::layers::tls::TlsInfo>> {
-        self.transport().tls()
+        self.transport().info()
     }
 
     /// Passes the connection to a protocol, with the unread bytes: an

@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker, ready};
 use couplet_os::lend::Lent;
 
 use super::Stream;
-use crate::ConnectionId;
 use crate::ConnectionLost;
 use crate::Deferred;
 use crate::HandOver;
@@ -23,6 +22,7 @@ use crate::Transport;
 use crate::defer::DeferredEvent;
 use crate::reactor::{Executor, ReaderOf, TaskId, TaskRef};
 use crate::unread::Unread;
+use crate::{ConnectionId, ProtocolExtension};
 
 /// The connection of a stream. Neither user code nor a foreign waker is called while `state` is
 /// borrowed.
@@ -721,7 +721,7 @@ impl Protocol for StreamProtocol {
     #[inline]
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         // The program may read the bytes at any time, and no state accounts for them.
-        transport.set_in_message(true);
+        transport.cell.set_in_message(true);
         let Some(shared) = &self.shared else { return };
         match &self.task {
             Some(task) if shared.usual.waits.take() => shared.lend(task, data),
@@ -754,6 +754,16 @@ impl Protocol for StreamProtocol {
         }
     }
 
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.apply_and_wake(|state| state.lost = Some(reason.clone()));
+    }
+
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for StreamProtocol {
     fn handshake_completed(&mut self, _: &Transport) {
         self.apply_and_wake(|state| state.handshakes += 1);
     }
@@ -768,10 +778,6 @@ impl Protocol for StreamProtocol {
 
     fn hand_over(&mut self) -> Option<HandOver> {
         self.shared.as_ref()?.hand_over()
-    }
-
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        self.apply_and_wake(|state| state.lost = Some(reason.clone()));
     }
 }
 

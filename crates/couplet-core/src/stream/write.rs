@@ -153,9 +153,11 @@ impl Stream {
         self.transport().abort_connection();
     }
 
-    /// Encrypts the connection as a server, from this call on. Earlier output is sent in plaintext,
-    /// and plaintext that arrives after the bytes already read ends the connection. Ready when the
-    /// handshake is complete.
+    /// Encrypts the connection from this call on: as a server, with a
+    /// [`ServerTls`](crate::layers::tls::ServerTls), or as a client, with a
+    /// [`ClientTls`](crate::layers::tls::ClientTls) and the host that the server has to be:
+    /// `start_tls((&tls, "example.com"))`. Earlier output is sent in plaintext, and plaintext that
+    /// arrives after the bytes already read ends the connection. Ready when the handshake is complete.
     ///
     /// A client starts the handshake once it has read your answer, so call this right before or
     /// after the answer. To encrypt a connection from its beginning, use a `tls:` endpoint instead.
@@ -164,30 +166,15 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// If the handshake fails; the source is the reason of the loss.
+    /// If the handshake fails, where the source is the reason of the loss, or if the host is not valid.
     /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) after a [`shutdown`](Self::shutdown).
     #[cfg(any(feature = "tls", feature = "ring"))]
-    pub async fn start_tls(&mut self, tls: &crate::layers::tls::ServerTls) -> io::Result<()> {
-        let before = self.begin_tls()?;
-        self.transport().start_tls(tls).map_err(not_started)?;
-        poll_fn(|cx| self.shared().poll_handshake(cx, before)).await
-    }
-
-    /// Like [`start_tls`](Self::start_tls), as a client, which verifies that the server is `name`.
-    ///
-    /// Cancel-safe: once polled, the handshake continues even if the future is dropped.
-    ///
-    /// # Errors
-    ///
-    /// If `name` is not a valid host name; otherwise like [`start_tls`](Self::start_tls).
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    pub async fn start_tls_client(
+    pub async fn start_tls<'a>(
         &mut self,
-        tls: &crate::layers::tls::ClientTls,
-        name: &str,
+        side: impl Into<crate::layers::tls::TlsSide<'a>>,
     ) -> io::Result<()> {
         let before = self.begin_tls()?;
-        self.transport().start_tls_client(tls, name).map_err(not_started)?;
+        self.transport().start_tls(side).map_err(not_started)?;
         poll_fn(|cx| self.shared().poll_handshake(cx, before)).await
     }
 

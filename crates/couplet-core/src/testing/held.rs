@@ -76,7 +76,8 @@ pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let port = memory.network.listen(any, 1).expect("a port in memory is free");
     let (client, made) = capture(protocol);
-    memory.l.reactor().connect_tcp("127.0.0.1", port.port().expect("TCP"), client);
+    let to = ("127.0.0.1", port.port().expect("TCP"));
+    memory.l.reactor().connect(to, client).detach();
     let connection = memory.turn_until_made(&made);
     let wire = memory.network.accept(&port).expect("the connect completed");
     let mut held = Held { wire, connection, memory };

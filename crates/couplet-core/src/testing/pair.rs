@@ -1,5 +1,6 @@
 //! [`pair`]: two protocols connected in memory.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::memory_loop::{MemoryLoop, capture};
@@ -67,11 +68,12 @@ pub fn pair_on<A: Protocol, B: Protocol>(
     memory.network.set_cut(cut);
     let reactor = memory.l.reactor();
     let (server, b_made) = capture(b);
-    let port =
-        reactor.listen_tcp(([127, 0, 0, 1], 0).into(), server).expect("a port in memory is free");
+    let port = reactor
+        .listen(SocketAddr::from(([127, 0, 0, 1], 0)), server)
+        .expect("a port in memory is free");
     let to = port.host().port().unwrap_or(0);
     let (client, a_made) = capture(a);
-    reactor.connect_tcp("127.0.0.1", to, client);
+    reactor.connect(("127.0.0.1", to), client).detach();
     let a = memory.turn_until_made(&a_made);
     let b = memory.turn_until_made(&b_made);
     if let Some(stopped) = port.stop_listening() {

@@ -437,7 +437,7 @@ impl ConnectionCell {
 
     /// The socket's descriptor number, while the socket is open.
     #[cfg(unix)]
-    pub(super) fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+    pub(crate) fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         self.socket.as_ref().filter(|_| self.phase.get() != ConnectionPhase::Lost)?.number()
     }
 
@@ -752,7 +752,7 @@ impl ConnectionCell {
     }
 
     /// Replaces the state that is kept, or requests that nothing is kept.
-    pub(super) fn keep(&self, state: Option<HandOver>) {
+    pub(crate) fn keep(&self, state: Option<HandOver>) {
         if self.phase.get() != ConnectionPhase::Open || !self.reactor.keeps_connections() {
             return;
         }
@@ -782,7 +782,7 @@ impl ConnectionCell {
     }
 
     /// The number of bytes in the system's send queue.
-    pub(super) fn unacknowledged(&self) -> Option<usize> {
+    pub(crate) fn unacknowledged(&self) -> Option<usize> {
         self.socket.as_ref()?.ask(|socket| couplet_os::unsent::unsent(&*socket))?
     }
 
@@ -877,6 +877,18 @@ impl ConnectionCell {
         self.modes.get() & which != 0
     }
 
+    /// See [`hooks::set_in_message`](crate::hooks::set_in_message).
+    pub(crate) fn set_in_message(&self, is_inside: bool) {
+        self.set_mode(mode::IN_MESSAGE, is_inside);
+    }
+
+    /// See [`hooks::set_write_until_end`](crate::hooks::set_write_until_end).
+    pub(crate) fn set_write_until_end(&self, on: bool) {
+        if self.phase() == ConnectionPhase::Open {
+            self.set_mode(mode::WRITES_UNTIL_END, on);
+        }
+    }
+
     pub(crate) fn set_mode(&self, which: u8, on: bool) {
         let others = self.modes.get() & !which;
         self.modes.set(if on { others | which } else { others });
@@ -958,7 +970,7 @@ impl ConnectionCell {
     }
 
     /// Bytes that move on `other` are progress of this connection.
-    pub(super) fn set_companion(&self, other: &Rc<ConnectionCell>) {
+    pub(crate) fn set_companion(&self, other: &Rc<ConnectionCell>) {
         self.rare_mut().companion = Rc::downgrade(other);
     }
 
@@ -1033,7 +1045,7 @@ impl ConnectionCell {
         self.paused.get() & paused::BY_USER != 0
     }
 
-    pub(super) fn is_starting(&self) -> bool {
+    pub(crate) fn is_starting(&self) -> bool {
         self.paused.get() & paused::BY_LAYER != 0
     }
 

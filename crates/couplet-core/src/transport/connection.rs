@@ -28,7 +28,7 @@
 //!
 //! An upgrade pauses reading until the next protocol is in place.
 //!
-//! With [`reset_unless_closed`](Transport::set_reset_unless_closed), a stop and a panic before our
+//! With [`reset_unless_closed`](crate::SocketOption::ResetUnlessClosed), a stop and a panic before our
 //! FIN end the connection with RST.
 //!
 //! Contract: 1, 3–5b, 11–15b, 17, 17a, 19–20b, 23–27, 29–31, 44, 45, 50, 50a, 51d–54, 55a–56, 58,
@@ -1518,7 +1518,7 @@ impl Life {
     }
 
     /// The name of the protocol's type; none while the layers are opening.
-    pub(crate) fn protocol_name(&self) -> &'static str {
+    pub(crate) fn protocol_name(&mut self) -> &'static str {
         if self.is_opening() { "" } else { self.protocol.type_name() }
     }
 

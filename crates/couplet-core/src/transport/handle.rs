@@ -222,12 +222,7 @@ impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell fo
 
 /// `protocol` as a `P`, or the `P` that it wraps.
 fn find<P: 'static>(protocol: &mut dyn Protocol) -> Option<&mut P> {
-    // Checked first, then downcast: a borrow returned from one arm would be held in the other.
-    if (protocol as &dyn std::any::Any).is::<P>() {
-        (protocol as &mut dyn std::any::Any).downcast_mut()
-    } else {
-        protocol.find(TypeId::of::<P>())?.downcast_mut()
-    }
+    protocol.find_or_self(TypeId::of::<P>())?.downcast_mut()
 }
 
 /// A call through a [`Connection`] whose protocol is of another type.
@@ -244,7 +239,7 @@ pub struct WrongProtocol {
 }
 
 impl WrongProtocol {
-    fn new<P>(protocol: &dyn Protocol, place: &'static Location<'static>) -> WrongProtocol {
+    fn new<P>(protocol: &mut dyn Protocol, place: &'static Location<'static>) -> WrongProtocol {
         let (wanted, found) = (std::any::type_name::<P>(), protocol.type_name());
         WrongProtocol { wanted, found, place }
     }

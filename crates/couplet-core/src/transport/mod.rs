@@ -12,24 +12,24 @@ mod handle;
 pub(crate) mod report;
 mod settings;
 
-use std::any::type_name_of_val;
+use std::any::{Any, type_name_of_val};
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::address::Address;
 use crate::defer::{Deferred, Failure};
-use crate::driver::{FilePart, Key, PeerCredentials, SharedFile, SockRef, SocketOption};
+use crate::driver::{FilePart, Key, SharedFile, SockRef, SocketOption, SocketOptionKind};
 use crate::error::{ConnectionLost, Reason};
 use crate::internals::new_quiet;
 use crate::layers::{Layer, StartLayerError};
 use crate::panics::Contained;
-use crate::protocol::{HandOver, Protocol};
+use crate::protocol::Protocol;
 use crate::recorder::Reactor;
 use cell::{
     ConnectionCell, ConnectionPhase, Level, RegisteredProducer, Watermarks, mode, paused, request,
@@ -50,6 +50,141 @@ pub struct ConnectionId {
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.reactor, self.key.slot, self.key.generation)
+    }
+}
+
+/// A limit on how long a connection waits, for [`Transport::set_timeout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Timeout {
+    /// How long an open connection may receive nothing; then it ends with [`Reason::Timeout`]. Sending does not count, nor does time while reading is paused. No limit
+    /// by default.
+    ///
+    /// Costs a timestamp per message and one timer per connection. Twisted's `TimeoutMixin`.
+    Idle,
+
+    /// How long the remaining output of a close may make no progress, after
+    /// [`lose_connection`](Transport::lose_connection) or
+    /// [`lose_write_connection`](Transport::lose_write_connection): 30 s by default. Then the connection is
+    /// reset, with [`Reason::CloseTimedOut`]. Counted in whole milliseconds.
+    ///
+    /// The wait for the peer's FIN afterwards has [its own limit](Self::Fin).
+    Close,
+
+    /// How long a closed connection waits for the peer's FIN after its own: 30 s by default.
+    /// Input that arrives before is read and discarded, however much it is: a close with unread input
+    /// would be a reset, which destroys output that the peer has not read yet. Then the socket is
+    /// closed, and the reason of the close stays. Counted in whole
+    /// milliseconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use couplet::{Protocol, Transport, testing::hold, transport::Timeout};
+    ///
+    /// struct Refuses;
+    /// impl Protocol for Refuses {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.set_timeout(Timeout::Fin, Some(Duration::from_secs(5)));
+    ///         transport.write("not today");
+    ///         transport.lose_connection();
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    ///
+    /// let mut held = hold(Refuses);
+    /// held.push(b"a long upload");
+    /// assert_eq!(held.wire.take(), b"not today");
+    /// held.advance(Duration::from_secs(5));
+    /// assert!(held.wire.is_closed());
+    /// ```
+    Fin,
+
+    /// How long a connection may move no byte once its peer has ended its stream, while our side
+    /// is open: 60 s by default. Then it is reset, with [`Reason::Timeout`]. Most clients leave by
+    /// closing their socket, which looks like the end of one direction until something is sent to
+    /// them.
+    ///
+    /// Progress is a byte that is received, sent, or acknowledged by the peer (TCP) or read by it
+    /// (UNIX sockets). Time counts in quarters of this one, from the arrival of the peer's end, even
+    /// behind unread bytes, or from the last check that found progress.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use couplet::{Protocol, Transport, testing::hold, transport::Timeout};
+    ///
+    /// struct Patient;
+    /// impl Protocol for Patient {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.set_timeout(Timeout::HalfClose, Some(Duration::from_secs(8)));
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    ///     fn read_closed(&mut self, _: &Transport) {} // an answer may follow
+    /// }
+    ///
+    /// let mut held = hold(Patient);
+    /// held.wire.fin();
+    /// held.advance(Duration::from_secs(7));
+    /// assert!(!held.wire.saw_reset());
+    /// held.advance(Duration::from_secs(1));
+    /// assert!(held.wire.saw_reset());
+    /// ```
+    HalfClose,
+
+    /// How long the output of an open connection may wait for a peer that takes none of it: two
+    /// hours by default. Then the connection is reset, with [`Reason::Timeout`]. Time counts in quarters of this one, as for
+    /// [`HalfClose`](Self::HalfClose). Once the connection closes,
+    /// [`Close`](Self::Close) takes the place of this limit.
+    Write,
+}
+
+/// The next protocol of a connection, for [`Transport::upgrade`]: any protocol is one.
+pub struct Upgrade {
+    protocol: Box<dyn Protocol>,
+    unread: Vec<u8>,
+}
+
+impl<P: Protocol> From<P> for Upgrade {
+    fn from(protocol: P) -> Upgrade {
+        Upgrade { protocol: Box::new(protocol), unread: Vec::new() }
+    }
+}
+
+impl Upgrade {
+    /// A protocol that first gets bytes which the old one received but did not consume.
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport, testing::hold, transport::Upgrade};
+    ///
+    /// /// Reads one byte, which tells the protocol.
+    /// struct Choose;
+    /// impl Protocol for Choose {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         match data[0] {
+    ///             b'e' => transport.upgrade(Upgrade::with_unread(Echo, &data[1..])),
+    ///             _ => transport.lose_connection(),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Choose);
+    /// held.push(b"ehello");
+    /// assert_eq!(held.wire.take(), b"hello");
+    /// ```
+    pub fn with_unread(protocol: impl Protocol, unread: impl AsRef<[u8]>) -> Upgrade {
+        Upgrade { protocol: Box::new(protocol), unread: unread.as_ref().to_vec() }
+    }
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade").field("unread", &self.unread.len()).finish_non_exhaustive()
     }
 }
 
@@ -140,7 +275,7 @@ impl Transport {
     /// Bytes written after [`lose_connection`](Self::lose_connection) or
     /// [`lose_write_connection`](Self::lose_write_connection) are dropped, unless a producer is
     /// registered: then they are accepted until it unregisters. With
-    /// [`set_write_until_end`](Self::set_write_until_end) they are sent.
+    /// [`set_write_until_end`](crate::hooks::set_write_until_end) they are sent.
     #[inline]
     pub fn write(&self, data: impl AsRef<[u8]>) {
         self.cell.write(data.as_ref());
@@ -192,7 +327,7 @@ impl Transport {
     /// ```
     /// use std::os::fd::OwnedFd;
     ///
-    /// use couplet::{Protocol, Transport};
+    /// use couplet::{Protocol, ProtocolExtension, Transport};
     ///
     /// /// Gives an open file to whoever connects.
     /// struct Gives(Option<std::fs::File>);
@@ -211,11 +346,17 @@ impl Transport {
     ///
     /// struct Takes;
     /// impl Protocol for Takes {
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    ///     fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+    ///         Some(self)
+    ///     }
+    /// }
+    ///
+    /// impl ProtocolExtension for Takes {
     ///     fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
     ///         let file = std::fs::File::from(descriptor);
     ///         println!("{:?}", file.metadata());
     ///     }
-    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
     /// }
     /// ```
     #[cfg(unix)]
@@ -232,8 +373,8 @@ impl Transport {
     /// close_notify counts as its FIN.
     ///
     /// Reading stops immediately. A registered producer delays the close until it unregisters.
-    /// [`set_close_deadline`](Self::set_close_deadline) limits how long the output may make no
-    /// progress, [`set_fin_timeout`](Self::set_fin_timeout) the wait for the peer's FIN.
+    /// [`Timeout::Close`] limits how long the output may make no progress, [`Timeout::Fin`] the wait for
+    /// the peer's FIN.
     pub fn lose_connection(&self) {
         if self.cell.phase() < ConnectionPhase::Closing {
             self.cell.advance_phase(ConnectionPhase::Closing);
@@ -247,18 +388,6 @@ impl Transport {
     /// default loses nothing.
     pub fn set_close_at_once(&self, on: bool) {
         self.cell.set_mode(mode::CLOSES_AT_ONCE, on);
-    }
-
-    /// With `on`, output is accepted after [`lose_connection`](Self::lose_connection) and
-    /// [`lose_write_connection`](Self::lose_write_connection) until our end of stream has been written, as in
-    /// Twisted: the close takes effect once nothing is unsent and no producer is registered. A protocol that keeps
-    /// writing keeps its connection open, as long as the peer reads. By default such output is dropped.
-    ///
-    /// Our end of stream is the FIN; with TLS, the close_notify. Once a close was requested, this has no effect.
-    pub fn set_write_until_end(&self, on: bool) {
-        if self.cell.phase() == ConnectionPhase::Open {
-            self.cell.set_mode(mode::WRITES_UNTIL_END, on);
-        }
     }
 
     /// [`lose_connection`](Self::lose_connection) with `error` as the reason
@@ -422,12 +551,6 @@ impl Transport {
         self.cell.buffered()
     }
 
-    /// Returns the number of bytes, written or in the system's send queue, that the peer has not
-    /// acknowledged, as far as the system reports it: on Linux and macOS.
-    pub fn unacknowledged(&self) -> usize {
-        self.buffered() + self.cell.unacknowledged().unwrap_or_default()
-    }
-
     /// Fires when at most the low mark is buffered; fails with [`ConnectionLost`] if the
     /// connection is lost first. That failure may be dropped: `connection_lost` reports the loss.
     pub fn writable(&self) -> Deferred<()> {
@@ -547,6 +670,19 @@ impl Transport {
         deferred
     }
 
+    /// Sets one of the [limits](Timeout) on waiting. `None` waits forever, and so does a time above 49
+    /// days.
+    pub fn set_timeout(&self, which: Timeout, time: Option<Duration>) {
+        match which {
+            Timeout::Idle => self.cell.set_idle_timeout(time),
+            Timeout::Close => self.cell.set_close_deadline(time),
+            Timeout::Fin => self.cell.set_fin_timeout(time),
+            Timeout::HalfClose => self.cell.set_half_close_timeout(time),
+            Timeout::Write => self.cell.set_write_timeout(time),
+        }
+        self.cell.record(request::DEADLINES);
+    }
+
     /// Sets the marks in bytes: the buffer is full above `high` (default 64 KiB) and drained at or
     /// below `low` (default 16 KiB). Marks above 4 GiB count as 4 GiB.
     pub fn set_write_marks(&self, low: usize, high: usize) {
@@ -559,218 +695,20 @@ impl Transport {
         self.cell.cap.set(cap.unwrap_or(usize::MAX));
     }
 
-    /// Ends the connection with [`Reason::Timeout`] when nothing was received for `timeout` while
-    /// it is open. Sending does not count, nor does time while reading is paused. `None`, the
-    /// default, disables the timeout.
-    ///
-    /// Costs a timestamp per message and one timer per connection. Twisted's `TimeoutMixin`.
-    pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
-        self.cell.set_idle_timeout(timeout);
-        self.cell.record(request::DEADLINES);
-    }
-
-    /// Sets how long the remaining output of a close may make no progress, after
-    /// [`lose_connection`](Self::lose_connection) or
-    /// [`lose_write_connection`](Self::lose_write_connection): 30 s by default. Then the connection is
-    /// reset, with [`Reason::CloseTimedOut`]. `None` waits forever for a peer that does not read, and
-    /// so does a time above 49 days. Counted in whole milliseconds.
-    ///
-    /// The wait for the peer's FIN afterwards has [its own limit](Self::set_fin_timeout).
-    pub fn set_close_deadline(&self, deadline: Option<Duration>) {
-        self.cell.set_close_deadline(deadline);
-        self.cell.record(request::DEADLINES);
-    }
-
-    /// Sets how long a closed connection waits for the peer's FIN after its own: 30 s by default.
-    /// Input that arrives before is read and discarded, however much it is: a close with unread input
-    /// would be a reset, which destroys output that the peer has not read yet. Then the socket is
-    /// closed, and the reason of the close stays. `None` waits forever, and so does a time
-    /// above 49 days. Counted in whole milliseconds.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use couplet::{Protocol, Transport, testing::hold};
-    ///
-    /// struct Refuses;
-    /// impl Protocol for Refuses {
-    ///     fn connection_made(&mut self, transport: &Transport) {
-    ///         transport.set_fin_timeout(Some(Duration::from_secs(5)));
-    ///         transport.write("not today");
-    ///         transport.lose_connection();
-    ///     }
-    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    /// }
-    ///
-    /// let mut held = hold(Refuses);
-    /// held.push(b"a long upload");
-    /// assert_eq!(held.wire.take(), b"not today");
-    /// held.advance(Duration::from_secs(5));
-    /// assert!(held.wire.is_closed());
-    /// ```
-    pub fn set_fin_timeout(&self, timeout: Option<Duration>) {
-        self.cell.set_fin_timeout(timeout);
-        self.cell.record(request::DEADLINES);
-    }
-
-    /// Sets how long a connection may move no byte once its peer has ended its stream, while our side
-    /// is open: 60 s by default. Then it is reset, with [`Reason::Timeout`]. Most clients leave by
-    /// closing their socket, which looks like the end of one direction until something is sent to
-    /// them. `None` waits forever, and so does a time above 49 days.
-    ///
-    /// Progress is a byte that is received, sent, or acknowledged by the peer (TCP) or read by it
-    /// (UNIX sockets). Time counts in quarters of this one, from the arrival of the peer's end, even
-    /// behind unread bytes, or from the last check that found progress.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use couplet::{Protocol, Transport, testing::hold};
-    ///
-    /// struct Patient;
-    /// impl Protocol for Patient {
-    ///     fn connection_made(&mut self, transport: &Transport) {
-    ///         transport.set_half_close_timeout(Some(Duration::from_secs(8)));
-    ///     }
-    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    ///     fn read_closed(&mut self, _: &Transport) {} // an answer may follow
-    /// }
-    ///
-    /// let mut held = hold(Patient);
-    /// held.wire.fin();
-    /// held.advance(Duration::from_secs(7));
-    /// assert!(!held.wire.saw_reset());
-    /// held.advance(Duration::from_secs(1));
-    /// assert!(held.wire.saw_reset());
-    /// ```
-    pub fn set_half_close_timeout(&self, timeout: Option<Duration>) {
-        self.cell.set_half_close_timeout(timeout);
-        self.cell.record(request::DEADLINES);
-    }
-
-    /// Sets how long the output of an open connection may wait for a peer that takes none of it: two
-    /// hours by default. Then the connection is reset, with [`Reason::Timeout`]. `None` waits
-    /// forever, and so does a time above 49 days. Time counts in quarters of this one, as for
-    /// [`set_half_close_timeout`](Self::set_half_close_timeout). Once the connection closes,
-    /// [`set_close_deadline`](Self::set_close_deadline) takes the place of this limit.
-    pub fn set_write_timeout(&self, timeout: Option<Duration>) {
-        self.cell.set_write_timeout(timeout);
-        self.cell.record(request::DEADLINES);
-    }
-
-    /// Counts each byte that moves on one of the two connections as progress of the other, for the
-    /// [half-close timeout](Self::set_half_close_timeout). For protocols that pass bytes from one to
-    /// the other, as [`Relay`](crate::protocols::Relay) does. A connection has at most one partner.
-    pub fn share_progress(&self, other: &Transport) {
-        self.cell.set_companion(&other.cell);
-        other.cell.set_companion(&self.cell);
-    }
-
-    /// Whether `TCP_NODELAY` is on: the value set last, otherwise the system's, also for an
-    /// [adopted](Reactor::adopt) socket. `None` on drivers without sockets, on a UNIX socket, and
-    /// after the connection is lost.
-    ///
-    /// Twisted's `getTcpNoDelay`. Any other option is read in [`with_socket`](Self::with_socket).
-    pub fn tcp_no_delay(&self) -> Option<bool> {
-        let requested = |option: &SocketOption| match option {
-            SocketOption::NoDelay(on) => Some(*on),
-            _ => None,
-        };
-        self.cell.option(requested, |socket| socket.tcp_nodelay())
-    }
-
-    /// Whether `SO_KEEPALIVE` is on; `None` as for [`tcp_no_delay`](Self::tcp_no_delay). Twisted's
-    /// `getTcpKeepAlive`.
-    pub fn tcp_keep_alive(&self) -> Option<bool> {
-        let requested = |option: &SocketOption| match option {
-            SocketOption::KeepAlive(idle) => Some(idle.is_some()),
-            _ => None,
-        };
-        self.cell.option(requested, |socket| socket.keepalive())
-    }
-
-    /// Keeps the state with which another process can continue this connection if this one dies: the
-    /// protocol calls it in [`connection_made`](Protocol::connection_made), and whenever the state
-    /// changes. The state is that after all bytes that were received; it may contain
-    /// [unread](HandOver::with_unread) ones. `None`, also from [`HandOver::new`], keeps nothing.
-    ///
-    /// At the end of each turn in which the state changed or bytes were received or written, the loop's
-    /// [`Keeper`](crate::reactor::Keeper) gets a record for
-    /// [`HandedOver::kept`](crate::reactor::HandedOver::kept). If this process dies in the middle of a
-    /// turn, with unsent output, or [inside a message](Self::set_in_message), the record does not match
-    /// the socket, and the next process resets the connection. An upgrade ends the keeping: the next
-    /// protocol calls this again.
-    ///
-    /// Does nothing in a loop without a keeper, on sockets other than TCP, on a connection that was made
-    /// by a connect, and after layers were added or a close was requested.
-    ///
-    /// ```
-    /// use couplet::{HandOver, Protocol, Transport};
-    ///
-    /// struct Counter(u8);
-    /// impl Protocol for Counter {
-    ///     fn connection_made(&mut self, transport: &Transport) {
-    ///         transport.keep(self.hand_over());
-    ///     }
-    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-    ///         self.0 += data.len() as u8;
-    ///         transport.keep(self.hand_over());
-    ///         transport.write(format!("{}\n", self.0));
-    ///     }
-    ///     fn hand_over(&mut self) -> Option<HandOver> {
-    ///         HandOver::new("counter", [self.0])
-    ///     }
-    /// }
-    /// ```
-    pub fn keep(&self, state: Option<HandOver>) {
-        self.cell.keep(state);
-    }
-
-    /// Sets whether the protocol has received only a part of a message: the [kept](Self::keep) state then
-    /// does not describe the connection. Framers call it; so does a protocol that buffers bytes itself
-    /// and does not keep them with its state. False for a new protocol.
-    pub fn set_in_message(&self, is_inside: bool) {
-        self.cell.set_mode(mode::IN_MESSAGE, is_inside);
-    }
-
-    /// With `on`, this connection ends with a reset rather than a FIN unless the protocol requested
-    /// the end: when the process dies, even by SIGKILL, when the loop is dropped, when a callback
-    /// panics, when the reactor stops. Off by default.
-    ///
-    /// For protocols in which the end of the stream ends a message, as in HTTP/1.0: the system
-    /// sends a FIN when it closes the sockets of a killed process, so a truncated message would
-    /// look complete. Set it in [`connection_made`](Protocol::connection_made).
-    /// [`lose_connection`](Self::lose_connection),
-    /// [`lose_write_connection`](Self::lose_write_connection) and [`fail`](Self::fail) flush and
-    /// send a FIN as usual; after one of them this has no effect.
-    ///
-    /// ```
-    /// use couplet::{Protocol, Transport};
-    /// use std::time::Duration;
-    ///
-    /// struct Poet;
-    /// impl Protocol for Poet {
-    ///     fn connection_made(&mut self, transport: &Transport) {
-    ///         transport.set_reset_unless_closed(true);
-    ///         transport.write("Shall I compare thee");
-    ///         transport.connection::<Poet>().call_later(Duration::from_secs(1), |_, transport| {
-    ///             transport.write(" to a summer's day?");
-    ///             transport.lose_connection(); // only now does the stream end
-    ///         });
-    ///     }
-    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    /// }
-    /// ```
-    ///
-    /// Sets `SO_LINGER` with a timeout of 0, and clears it before the FIN. Does nothing on a UNIX
-    /// socket.
-    pub fn set_reset_unless_closed(&self, on: bool) {
-        self.cell.add_option(SocketOption::ResetUnlessClosed(on));
-    }
-
     /// Sets a socket option. An error is logged. `TCP_NODELAY` is on by default, and a connection begins
     /// with the probes of its [listen](crate::ListenOptions::keep_alive) or
     /// [connect](crate::ConnectOptions::keep_alive) options.
     pub fn set_option(&self, option: SocketOption) {
         self.cell.add_option(option);
+    }
+
+    /// A socket option: the value set last, otherwise the system's, also for an
+    /// [adopted](Reactor::adopt) socket. `None` on drivers without sockets, on a UNIX socket, and
+    /// after the connection is lost. [`with_socket`](Self::with_socket) reads any other option.
+    /// Twisted's `getTcpNoDelay` and `getTcpKeepAlive`.
+    pub fn option(&self, kind: SocketOptionKind) -> Option<SocketOption> {
+        let requested = |option: &SocketOption| (option.kind() == Some(kind)).then_some(*option);
+        self.cell.option(requested, |socket| kind.read(&socket))
     }
 
     /// Runs `f` on the socket in the turn, before more bytes are delivered, to set any option that
@@ -800,18 +738,6 @@ impl Transport {
         self.cell.add_socket_call(Box::new(f));
     }
 
-    /// The socket's descriptor number, for system queries by number; `None` on drivers without
-    /// sockets and after the connection is lost. The loop reads, writes and closes the descriptor.
-    #[cfg(unix)]
-    pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
-        self.cell.descriptor()
-    }
-
-    /// When the connection was made: the time of that turn, as [`Reactor::now`] returns it.
-    pub fn made_at(&self) -> Instant {
-        self.cell.made_at.get()
-    }
-
     /// The address of the other end, also available after the connection is lost.
     pub fn peer(&self) -> &Address {
         &self.cell.peer
@@ -820,16 +746,6 @@ impl Transport {
     /// The address of our end, also available after the connection is lost.
     pub fn host(&self) -> &Address {
         self.cell.host()
-    }
-
-    /// The process at the other end of a UNIX socket: the one that connected to our port, or whose
-    /// port we connected to. `None` on other connections and on systems that do not report it; also
-    /// available after the connection is lost.
-    ///
-    /// The process may have passed its end on, or ended. For access control, rely on the mode and
-    /// the owner of the socket's path.
-    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
-        self.cell.credentials()
     }
 
     /// The error that ended our direction before the connection, if any: reading continues to the end
@@ -852,13 +768,7 @@ impl Transport {
         &self.cell.reactor
     }
 
-    /// The number of bytes dropped because they were written after a close, or because a write failed
-    /// ([`write_error`](Self::write_error)).
-    pub fn dropped(&self) -> u64 {
-        self.cell.dropped()
-    }
-
-    /// Replaces the protocol of this connection with `protocol`, as STARTTLS, the `Upgrade` of HTTP
+    /// Replaces the protocol of this connection with the next one, as STARTTLS, the `Upgrade` of HTTP
     /// and CONNECT do.
     ///
     /// Takes effect when the callback in which you call it returns, otherwise in the turn, and
@@ -870,7 +780,7 @@ impl Transport {
     ///
     /// Unread bytes are those that a framer holds: in a `line_received`, the bytes after that line.
     /// A protocol that consumes raw bytes passes the remainder to
-    /// [`upgrade_with`](Self::upgrade_with).
+    /// [`Upgrade::with_unread`].
     ///
     /// Settings of the transport stay: a pause, a producer, timeouts, options; so does an outside
     /// wrapper of the protocol, such as a [`Policy`](crate::protocols::Policy). Pending calls to
@@ -878,7 +788,7 @@ impl Transport {
     /// [`ask`](Connection::ask) fails with [`WrongProtocol`], unless the next one has its type.
     ///
     /// A close takes precedence: on a connection that is closing, or that closes before the upgrade
-    /// takes effect, `protocol` is dropped unused, and the old one gets `connection_lost`.
+    /// takes effect, the next protocol is dropped unused, and the old one gets `connection_lost`.
     ///
     /// ```
     /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -908,40 +818,9 @@ impl Transport {
     /// ```
     ///
     /// Twisted: `transport.protocol = new; new.makeConnection(transport)`.
-    pub fn upgrade(&self, protocol: impl Protocol) {
-        self.upgrade_with(protocol, []);
-    }
-
-    /// [`upgrade`](Self::upgrade) with bytes that the old protocol received but did not consume:
-    /// they are delivered to the next one first.
-    ///
-    /// ```
-    /// use couplet::{Protocol, Transport, testing::hold};
-    ///
-    /// /// Reads one byte, which tells the protocol.
-    /// struct Choose;
-    /// impl Protocol for Choose {
-    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-    ///         match data[0] {
-    ///             b'e' => transport.upgrade_with(Echo, &data[1..]),
-    ///             _ => transport.lose_connection(),
-    ///         }
-    ///     }
-    /// }
-    ///
-    /// struct Echo;
-    /// impl Protocol for Echo {
-    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-    ///         transport.write(data);
-    ///     }
-    /// }
-    ///
-    /// let mut held = hold(Choose);
-    /// held.push(b"ehello");
-    /// assert_eq!(held.wire.take(), b"hello");
-    /// ```
-    pub fn upgrade_with(&self, protocol: impl Protocol, unread: impl AsRef<[u8]>) {
-        self.cell.upgrade(Box::new(protocol), unread.as_ref());
+    pub fn upgrade(&self, next: impl Into<Upgrade>) {
+        let Upgrade { protocol, unread } = next.into();
+        self.cell.upgrade(protocol, &unread);
     }
 
     /// Puts a layer under the protocol of this live connection, as STARTTLS does.
@@ -949,7 +828,7 @@ impl Transport {
     /// Bytes written before this call pass below the layer, bytes written afterwards through it,
     /// even within one callback. The protocol receives no data until the layer is open:
     /// [`wants_data`](Self::wants_data) is false until right before
-    /// [`handshake_completed`](Protocol::handshake_completed), which precedes the first bytes from
+    /// [`handshake_completed`](crate::ProtocolExtension::handshake_completed), which precedes the first bytes from
     /// the layer.
     ///
     /// Plaintext that arrived before the layer, and that no protocol has consumed, is never passed
@@ -967,56 +846,40 @@ impl Transport {
         self.cell.start_layer(Box::new(layer))
     }
 
-    /// [`start_layer`](Self::start_layer) with TLS, as the side that waits for a ClientHello: in
-    /// STARTTLS, the server. Twisted's `startTLS`.
+    /// [`start_layer`](Self::start_layer) with TLS: as the side that waits for a ClientHello, with a
+    /// [`ServerTls`](crate::layers::tls::ServerTls), or as the client, with a
+    /// [`ClientTls`](crate::layers::tls::ClientTls) and the host that its peer has to be:
+    /// `start_tls((&tls, "example.com"))`. In STARTTLS, the sides are server and client. Twisted's
+    /// `startTLS`.
     ///
     /// # Errors
     ///
-    /// See [`start_layer`](Self::start_layer).
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    pub fn start_tls(&self, tls: &crate::layers::tls::ServerTls) -> Result<(), StartLayerError> {
-        self.start_layer(tls.layer(self.reactor().now()))
-    }
-
-    /// [`start_tls`](Self::start_tls) as the TLS client, which verifies that its peer is `host`.
-    ///
-    /// # Errors
-    ///
-    /// When `host` is neither a DNS name nor an IP address; see also
+    /// When the host is neither a DNS name nor an IP address; see also
     /// [`start_layer`](Self::start_layer).
     #[cfg(any(feature = "tls", feature = "ring"))]
-    pub fn start_tls_client(
+    pub fn start_tls<'a>(
         &self,
-        tls: &crate::layers::tls::ClientTls,
-        host: &str,
+        side: impl Into<crate::layers::tls::TlsSide<'a>>,
     ) -> Result<(), StartLayerError> {
-        self.start_layer(tls.layer(host, self.reactor().now())?)
+        self.start_layer(side.into().layer(self.reactor().now())?)
     }
 
-    /// The parameters that the TLS handshake negotiated, with the peer's certificates; `None`
-    /// without TLS, and before the handshake is complete.
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    pub fn tls(&self) -> Option<Rc<crate::layers::tls::TlsInfo>> {
-        self.layer_info()
-    }
-
-    /// The info of type `T` that a layer reported when it opened: a `TlsInfo`, a
-    /// [`ProxyHeader`](crate::layers::ProxyHeader), or your own layer's
-    /// [infos](crate::layers::Opened::infos).
-    pub fn layer_info<T: 'static>(&self) -> Option<Rc<T>> {
-        self.cell.layer_info()
+    /// The info of type `T` about this connection: a `TlsInfo`, with the parameters of the handshake
+    /// and the peer's certificates, a [`ProxyHeader`](crate::layers::ProxyHeader), another layer's
+    /// [infos](crate::layers::Opened::infos), or on a UNIX socket the peer's
+    /// [`PeerCredentials`](crate::PeerCredentials). `None` if nothing reported one yet; also available after the connection
+    /// is lost.
+    pub fn info<T: 'static>(&self) -> Option<Rc<T>> {
+        self.cell.layer_info().or_else(|| {
+            let credentials: Rc<dyn Any> = Rc::new(self.cell.credentials()?);
+            credentials.downcast().ok()
+        })
     }
 
     /// The program at the other end, as a `T`.
     #[cfg(unix)]
     pub(crate) fn program<T: 'static>(&self) -> Option<Rc<T>> {
         self.cell.program()
-    }
-
-    /// True from [`start_layer`](Self::start_layer) until the layer is open. A custom framer that
-    /// still holds plaintext at that point must fail the connection.
-    pub fn is_starting_layer(&self) -> bool {
-        self.cell.is_starting()
     }
 
     /// A handle for calling back into the protocol's `&mut self` later: from a timer, an answer,

@@ -2,6 +2,7 @@
 //!
 //! Contract: 51d.
 
+use crate::transport::Timeout;
 use std::time::{Duration, Instant};
 
 use super::Transport;
@@ -66,11 +67,11 @@ impl TransportSettings {
         let time = |micros| (micros != NEVER).then(|| Duration::from_micros(micros));
         let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         let ago = |micros| now.checked_sub(Duration::from_micros(micros)).unwrap_or(now);
-        transport.set_idle_timeout(time(idle));
-        transport.set_close_deadline(time(close));
-        transport.set_fin_timeout(time(fin));
-        transport.set_half_close_timeout(time(half_close));
-        transport.set_write_timeout(time(write));
+        transport.set_timeout(Timeout::Idle, time(idle));
+        transport.set_timeout(Timeout::Close, time(close));
+        transport.set_timeout(Timeout::Fin, time(fin));
+        transport.set_timeout(Timeout::HalfClose, time(half_close));
+        transport.set_timeout(Timeout::Write, time(write));
         cell.set_watermarks(Watermarks::new(size(low), size(high)));
         cell.cap.set(size(cap));
         cell.restore_modes(modes as u8);

@@ -44,17 +44,18 @@ fn after_slow_calls(options: LoopOptions) -> Loop {
 
 #[test]
 fn each_slow_call_is_in_its_bucket() {
-    let l = after_slow_calls(LoopOptions::default().tune(|it| it.time_calls(true)));
+    let mut l = after_slow_calls(LoopOptions::default().tune(|it| it.time_calls(true)));
     let calls = l.snapshot().calls;
     let slow: u64 =
         calls.buckets().filter(|(limit, _)| *limit > TIME).map(|(_, count)| count).sum();
-    assert_eq!(slow, 3, "a callback, a timed call and a task: {calls:?}");
+    // On a busy machine others may be slow too.
+    assert!(slow >= 3, "a callback, a timed call and a task: {calls:?}");
     assert!(calls.count() > slow && calls.total() >= 3 * TIME, "{calls:?}");
 }
 
 #[test]
 fn calls_are_not_timed_unless_the_options_say_so() {
-    let l = after_slow_calls(LoopOptions::default());
+    let mut l = after_slow_calls(LoopOptions::default());
     assert_eq!(l.snapshot().calls.count(), 0);
 }
 

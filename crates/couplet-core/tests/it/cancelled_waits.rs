@@ -206,7 +206,7 @@ fn c129b_a_cancelled_ask_of_a_datagram_port_drops_its_call() {
     let mut memory = MemoryReactor::new();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let ignores = |_: &DatagramTransport, _: &Datagram<'_>| {};
-    let port = memory.reactor().listen_udp(any, ignores).expect("a free port");
+    let port = memory.reactor().listen_datagrams(any, ignores).expect("a free port");
     settle(&mut memory);
     for (is_cancelled, expected) in [(true, 0), (false, 1)] {
         let calls = Rc::new(Cell::new(0));

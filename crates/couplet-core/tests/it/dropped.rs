@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::Pipe;
-use couplet::endpoints::{ServerEndpoint, Sharing};
+use couplet::endpoints::{ProcessClient, ServerEndpoint, Sharing};
 use couplet::factory::ErasedFactory;
 use couplet::process::{Command, WhenLost};
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
@@ -22,11 +22,12 @@ use couplet::services::{
 };
 use couplet::task::{CooperativeTask, Cooperator};
 use couplet::testing::{Network, Wire, success_of};
+use couplet::transport::Upgrade;
 use couplet::{
-    Address, Bytes, ConnectOptions, Connection, Connector, Datagram, DatagramOptions, DatagramPort,
-    DatagramProtocol, DatagramTransport, Deferred, Factory, Failure, HandOver, Interest,
-    ListenOptions, Loop, LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor, Shared,
-    Shutdown, Stream, Transport, UnixAddress,
+    Address, Bytes, ConnectOptions, Connection, Connector, Datagram, DatagramEndpoint,
+    DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport, Deferred, Factory, Failure,
+    HandOver, Interest, ListenOptions, Loop, LoopingCall, Port, Producer, ProducerKind, Protocol,
+    ProtocolExtension, Reactor, Shared, Shutdown, Stream, Transport, UnixAddress, hooks,
 };
 use couplet_testkit_loops::doubles::{Echo, on_made};
 
@@ -117,6 +118,12 @@ fn take_over(l: &Loop) -> (Deferred<Transport>, TcpStream) {
     impl Protocol for Mover {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 
+        fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+            Some(self)
+        }
+    }
+
+    impl ProtocolExtension for Mover {
         fn hand_over(&mut self) -> Option<HandOver> {
             HandOver::new("mover", [])
         }
@@ -201,7 +208,7 @@ impl<T: 'static> From<Deferred<T>> for Kept {
 impl Scene {
     fn new() -> Scene {
         let TestLoop { mut l, reactor, network, .. } = TestLoop::new(3);
-        let port = reactor.listen_tcp(LOOPBACK, || Echo).expect("a free port");
+        let port = reactor.listen(LOOPBACK, || Echo).expect("a free port");
         l.begin(|_| Ok(())).expect("the setup does not fail");
         network.set_silent(silent_path());
         network.set_silent(local(SILENT.1));
@@ -246,7 +253,7 @@ impl Scene {
     /// An outgoing connection that echoes.
     fn open(&mut self) -> Connection<Echo> {
         let options = ConnectOptions::default();
-        let connecting = self.reactor.connect_to_deferred(PEER, options, || Echo);
+        let connecting = self.reactor.connect((PEER, options), || Echo);
         self.turns();
         self.step("accepted");
         let connection = success_of(connecting);
@@ -377,7 +384,7 @@ impl ServerEndpoint for Bombed {
         };
         match self {
             Bombed::Failure => Err(Failure::msg("it fails")),
-            _ => Ok(reactor.listen_tcp(LOOPBACK, factory)?),
+            _ => reactor.listen(LOOPBACK, factory),
         }
     }
 }
@@ -396,58 +403,58 @@ macro_rules! ways {
 /// The function under test, the steps that follow, and the test, of a scene and perhaps a bomb. Each
 /// test passes bombs to the loop, which drops them when it is dropped itself, if not earlier.
 const WAYS: &[(&str, &str, Act)] = ways! {
-    "Reactor::listen_udp", "turned, stopped": |s| s.keep(s.reactor.listen_udp(LOOPBACK, Bomb));
-    "Reactor::listen_udp_with", "turned": |s|
-        s.keep(s.reactor.listen_udp_with(LOOPBACK, DatagramOptions::default(), Bomb));
-    "Reactor::connect_udp", "stopped": |s| s.keep(s.reactor.connect_udp(PEER, Bomb));
+    "Reactor::listen_datagrams", "turned, stopped": |s| s.keep(s.reactor.listen_datagrams(LOOPBACK, Bomb));
+    "Reactor::listen_datagrams", "turned": |s|
+        s.keep(s.reactor.listen_datagrams((LOOPBACK, DatagramOptions::default()), Bomb));
+    "Reactor::listen_datagrams", "stopped": |s| s.keep(s.reactor.listen_datagrams(DatagramEndpoint::to(PEER), Bomb));
     // There are no sockets in memory.
-    "Reactor::adopt_datagrams", "": |s| {
+    "Reactor::listen_datagrams", "": |s| {
         let adopt = |reactor: &Reactor| {
             let socket = std::net::UdpSocket::bind(LOOPBACK).expect("a free port");
-            reactor.adopt_datagrams(socket, DatagramOptions::default(), Bomb)
+            reactor.listen_datagrams((socket, DatagramOptions::default()), Bomb)
         };
         adopt(&s.reactor).expect_err("it is in memory");
         adopt(&real_loop().reactor()).expect("a UDP socket");
     };
-    "Reactor::listen_unix_datagrams", "": |s| {
-        let listen = || s.reactor.listen_unix_datagrams("a", DatagramOptions::default(), Bomb);
+    "Reactor::listen_datagrams", "": |s| {
+        let listen = || s.reactor.listen_datagrams((UnixAddress::from("a"), DatagramOptions::default()), Bomb);
         let first = listen().expect("a free name");
         assert!(listen().is_err(), "the name is taken");
         drop(first);
     };
     // The port stops before.
     "DatagramPort::tell", "": |s, bomb| {
-        let port = s.reactor.listen_udp(LOOPBACK, Bomb).expect("a port");
+        let port = s.reactor.listen_datagrams(LOOPBACK, Bomb).expect("a port");
         s.turns();
         drop(port.stop_listening());
         port.tell(move |_, _| holds(&bomb));
     };
     "DatagramPort::call_later", "": |s, bomb| {
-        let port = s.reactor.listen_udp(LOOPBACK, Bomb).expect("a port");
+        let port = s.reactor.listen_datagrams(LOOPBACK, Bomb).expect("a port");
         s.turns();
         port.call_later(SECOND, move |_, _| holds(&bomb));
         drop(port.stop_listening());
     };
     "DatagramPort::ask", "": |s, bomb| {
-        let port = s.reactor.listen_udp(LOOPBACK, Bomb).expect("a port");
+        let port = s.reactor.listen_datagrams(LOOPBACK, Bomb).expect("a port");
         port.ask(move |_, _| holds(&bomb)).discard();
     };
-    "listen_tcp", "turned, stopped": |s| s.keep(s.reactor.listen_tcp(LOOPBACK, Bomb));
+    "listen", "turned, stopped": |s| s.keep(s.reactor.listen(LOOPBACK, Bomb));
     // The loop ends before it starts listening.
-    "listen_tcp", "": |s| s.keep(s.reactor.listen_tcp(LOOPBACK, Bomb));
-    "listen_at", "turned": |s| s.keep(s.reactor.listen_at(LOOPBACK, ListenOptions::default(), Bomb));
-    "listen_at", "": |s| {
+    "listen", "": |s| s.keep(s.reactor.listen(LOOPBACK, Bomb));
+    "listen", "turned": |s| s.keep(s.reactor.listen((LOOPBACK, ListenOptions::default()), Bomb));
+    "listen", "": |s| {
         let path = UnixAddress::from("/port");
-        s.keep(s.reactor.listen_at(path, ListenOptions::default(), Bomb));
+        s.keep(s.reactor.listen((path, ListenOptions::default()), Bomb));
     };
-    "connect_to", "turned, stopped": |s| {
-        s.keep(s.reactor.connect_to(silent_path(), ConnectOptions::default(), Bomb));
-        s.keep(s.reactor.connect_to(SILENT, ConnectOptions::default(), Bomb));
-        s.keep(s.reactor.connect_to(local(9), ConnectOptions::default(), Bomb));
+    "connector", "turned, stopped": |s| {
+        s.keep(hooks::connector(&s.reactor, silent_path(), ConnectOptions::default(), Bomb));
+        s.keep(hooks::connector(&s.reactor, SILENT, ConnectOptions::default(), Bomb));
+        s.keep(hooks::connector(&s.reactor, local(9), ConnectOptions::default(), Bomb));
     };
-    "connect_to_deferred", "turned, cancelled": |s| {
-        s.keep(s.reactor.connect_to_deferred(silent_path(), ConnectOptions::default(), Bomb));
-        s.keep(s.reactor.connect_to_deferred(SILENT, ConnectOptions::default(), Bomb));
+    "connect", "turned, cancelled": |s| {
+        s.keep(s.reactor.connect((silent_path(), ConnectOptions::default()), Bomb));
+        s.keep(s.reactor.connect(SILENT, Bomb));
     };
     "layered", "turned, stopped": |s| s.keep(s.reactor.listen(Bombed::Layers, Bomb));
     "layered", "turned, a client, rejected": |s| s.keep(s.reactor.listen(Bombed::Layers, Bomb));
@@ -473,22 +480,22 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         s.reactor.listen("no endpoint", Bomb).map(drop).expect_err("a space");
         s.reactor.listen("log:tcp:0:file=/", Bomb).map(drop).expect_err("a folder");
     };
-    "connect_tcp", "turned": |s| s.keep(s.reactor.connect_tcp("127.0.0.1", 9, Bomb));
+    "connect_tcp", "turned": |s| s.keep(hooks::connector(&s.reactor, ("127.0.0.1", 9), ConnectOptions::default(), Bomb));
     "connect", "": |s| s.keep(s.reactor.connect("no endpoint", Bomb));
     "connect", "": |s| s.keep(s.reactor.connect("log:127.0.0.1:9:file=/", Bomb));
     "connect", "turned, accepted, closed": |s| {
         let connecting = s.reactor.connect(format!("tcp:{PEER}"), Bomb);
         s.keep(connecting.map(|connection| connection.transport().lose_connection()));
     };
-    "connect_to_check", "": |s| s.keep(s.reactor.connect_to_check("no endpoint", Bomb));
+    "connect_to_check", "": |s| s.keep(s.reactor.connect("no endpoint", ErasedFactory::new(Bomb).for_check()));
     "connect_to_check", "turned, accepted, closed": |s| {
-        let connecting = s.reactor.connect_to_check(format!("tcp:{PEER}"), Bomb);
+        let connecting = s.reactor.connect(format!("tcp:{PEER}"), ErasedFactory::new(Bomb).for_check());
         s.keep(connecting.map(|connection| connection.transport().lose_connection()));
     };
     "connect_for", "turned": |s| {
         let client = s.transport();
-        s.keep(s.reactor.connect_for(&client, "tcp:127.0.0.1:9", Bomb));
-        s.keep(s.reactor.connect_for(&client, "no endpoint", Bomb));
+        s.keep(s.reactor.connect("tcp:127.0.0.1:9", ErasedFactory::new(Bomb).on_behalf_of(&client)));
+        s.keep(s.reactor.connect("no endpoint", ErasedFactory::new(Bomb).on_behalf_of(&client)));
     };
     "connect_protocol", "dropped once": |s| s.keep(s.reactor.connect_protocol("no endpoint", Bomb));
     "connect_protocol", "turned, dropped once": |s|
@@ -501,26 +508,26 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     "connect", "turned, dropped once": |s| {
         let connector: Rc<RefCell<Option<Connector>>> = Rc::default();
         let slot = connector.clone();
-        let made = s.reactor.connect_tcp("127.0.0.1", PEER.port(), move || {
+        let made = hooks::connector(&s.reactor, ("127.0.0.1", PEER.port()), ConnectOptions::default(), move || {
             slot.take().expect("it is set").stop_connecting();
             Bomb
         });
         *connector.borrow_mut() = Some(made);
     };
-    "Shared::new", "turned, stopped": |s| s.keep(s.reactor.listen_tcp(LOOPBACK, Shared::new(Bomb)));
+    "Shared::new", "turned, stopped": |s| s.keep(s.reactor.listen(LOOPBACK, Shared::new(Bomb)));
     // Called too late.
     "Shared::tell", "": |s| {
         let (shared, one, two) = (Shared::new(Bomb), Bomb, Bomb);
-        s.reactor.listen_tcp(LOOPBACK, shared.clone()).expect("a free port");
+        s.reactor.listen(LOOPBACK, shared.clone()).expect("a free port");
         s.turns();
         shared.tell(move |_| drop(one));
         shared.tell(move |_| std::mem::forget(two));
     };
     // Stopped while it waits.
     "ReconnectingClientFactory::new", "turned, stopped": |s|
-        s.keep(s.reactor.connect_tcp("127.0.0.1", 9, ReconnectingClientFactory::new(Bomb)));
+        s.keep(hooks::connector(&s.reactor, ("127.0.0.1", 9), ConnectOptions::default(), ReconnectingClientFactory::new(Bomb)));
     "ReconnectingClientFactory::with", "turned": |s|
-        s.keep(s.reactor.connect_tcp("127.0.0.1", 9, ReconnectingClientFactory::with(|_| Bomb)));
+        s.keep(hooks::connector(&s.reactor, ("127.0.0.1", 9), ConnectOptions::default(), ReconnectingClientFactory::with(|_| Bomb)));
     "ClientService::new", "turned": |s| {
         ClientService::new(&s.reactor, "tcp:192.0.2.1:1", Bomb).expect("good").start();
     };
@@ -540,7 +547,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     };
     "on_turned_away", "turned, a client": |s, bomb| {
         let limit = LimitConnections::new(0).on_turned_away(move |_| holds(&bomb));
-        s.keep(s.reactor.listen_tcp(LOOPBACK, limit.wrap(|| Echo)));
+        s.keep(s.reactor.listen(LOOPBACK, limit.wrap(|| Echo)));
     };
     "call_later", "": |s| drop(s.reactor.call_later(HOUR, drops(Bomb)));
     "call_later", "": |s| assert!(s.reactor.call_later(HOUR, drops(Bomb)).cancel());
@@ -605,10 +612,10 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     "on_snapshot", "": |s| for bomb in [Bomb, Bomb] {
         s.l.on_snapshot(move |_| holds(&bomb));
     };
-    "note_rows", "": |s, bomb| drop(s.reactor.note_rows(move || with(&bomb, Vec::new())));
+    "note_rows", "": |s, bomb| drop(hooks::note_rows(&s.reactor, move || with(&bomb, Vec::new())));
     // The note outlives the loop.
     "note_rows", "turned": |s, bomb|
-        std::mem::forget(s.reactor.note_rows(move || with(&bomb, Vec::new())));
+        std::mem::forget(hooks::note_rows(&s.reactor, move || with(&bomb, Vec::new())));
     "around_wait", "": |s| for bomb in [Bomb, Bomb] {
         s.l.around_wait(move |wait| with(&bomb, wait)());
     };
@@ -732,9 +739,9 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         let layer = tls.choosing(move |_| with(&bomb, Deferred::fail(never)));
         transport.start_layer(layer).expect("it may still write");
     };
-    "upgrade_with", "": |s| {
+    "with_unread", "": |s| {
         let transport = s.transport();
-        transport.upgrade_with(Bomb, "unread");
+        transport.upgrade(Upgrade::with_unread(Bomb, "unread"));
         transport.abort_connection();
     };
     // Memory has no sockets, and the connection is lost.
@@ -747,7 +754,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         lend(&transport);
     };
     // A lost connection without handles asks for the socket.
-    "with_socket", "turned, a client, reset": |s| s.keep(s.reactor.listen_tcp(LOOPBACK, || Asks));
+    "with_socket", "turned, a client, reset": |s| s.keep(s.reactor.listen(LOOPBACK, || Asks));
     "with_socket", "": |_| {
         let (mut l, (ours, _theirs)) = (real_loop(), sockets());
         l.reactor().adopt(ours, || on_made(lend)).expect("a connected socket").discard();
@@ -793,7 +800,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     "connect_process", "": |_| {
         let mut l = real_loop();
         for program in MISSING_AND_CAT {
-            l.reactor().connect_process(Command::new(program), Bomb).discard();
+            l.reactor().connect(ProcessClient::new(Command::new(program)), Bomb).discard();
         }
         turns(&mut l, 1);
     };
@@ -801,7 +808,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         let mut l = real_loop();
         for program in MISSING_AND_CAT {
             let (command, lost) = (Command::new(program), WhenLost::default());
-            l.reactor().connect_process_with(command, lost, Bomb).discard();
+            l.reactor().connect(ProcessClient::new(command).when_lost(lost), Bomb).discard();
         }
         turns(&mut l, 1);
     };
@@ -851,7 +858,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     };
     "DatagramService::finish", "": |s, bomb| {
         let nothing = |_: &DatagramTransport, _: &Datagram<'_>| {};
-        let service = DatagramService::opening("it", move |reactor| Ok(reactor.listen_udp(LOOPBACK, nothing)?));
+        let service = DatagramService::opening("it", move |reactor| Ok(reactor.listen_datagrams(LOOPBACK, nothing)?));
         supervise(s, service.finish(move |_| with(&bomb, Deferred::succeed(()))), removes);
     };
     "LoopingCall::new", "": |s, bomb| {

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use couplet::{Loop, Protocol, Reason, Transport};
+use couplet::{ConnectOptions, Loop, Protocol, Reason, Transport, hooks};
 
 use crate::suite::kit::LOOPBACK;
 
@@ -71,13 +71,14 @@ fn assert_seen_as_written(answer: Answer, patient: bool) {
     let (note, client) = (written.clone(), (seen.clone(), Rc::clone(&done)));
     l.run(|reactor| {
         let server = move || Server { answer, received: 0, written: note.clone() };
-        let port = reactor.listen_tcp(LOOPBACK, server)?;
+        let port = reactor.listen(LOOPBACK, server)?;
         let to = port.host().socket_addr().expect("a TCP port");
-        reactor.connect_tcp("127.0.0.1", to.port(), move || Client {
-            seen: client.0.clone(),
-            patient,
-            done: client.1.clone(),
-        });
+        hooks::connector(
+            reactor,
+            ("127.0.0.1", to.port()),
+            ConnectOptions::default(),
+            move || Client { seen: client.0.clone(), patient, done: client.1.clone() },
+        );
         Ok(())
     })
     .expect("a clean run");
@@ -169,14 +170,16 @@ fn a_write_to_another_connection_is_a_copy() {
     let mut l = Loop::new().expect("a loop");
     l.run(|reactor| {
         let other: Rc<RefCell<Vec<Transport>>> = Rc::default();
-        let port = reactor.listen_tcp(LOOPBACK, move || Crossing { other: other.clone() })?;
+        let port = reactor.listen(LOOPBACK, move || Crossing { other: other.clone() })?;
         let to = port.host().socket_addr().expect("a TCP port");
         for says in 0..2 {
             let heard = Rc::clone(&heard);
-            reactor.connect_tcp("127.0.0.1", to.port(), move || Speaker {
-                says,
-                heard: heard.clone(),
-            });
+            hooks::connector(
+                reactor,
+                ("127.0.0.1", to.port()),
+                ConnectOptions::default(),
+                move || Speaker { says, heard: heard.clone() },
+            );
         }
         Ok(())
     })

@@ -3,12 +3,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use couplet::{
     Address, Datagram, DatagramTransport, Deferred, Interest, Loop, Reactor, Shutdown, Transport,
+    hooks,
 };
 use couplet_testkit_loops::PATIENCE;
 use couplet_testkit_loops::doubles::Quiet;
@@ -211,14 +213,14 @@ fn a_loop_turns_until_a_time_or_an_interruption() {
     assert!(reactor.now() >= at);
     // Interrupted by a call in a turn, and by another thread.
     let interrupting = reactor.clone();
-    reactor.call_later(Duration::from_millis(1), move || interrupting.interrupt());
+    reactor.call_later(Duration::from_millis(1), move || hooks::interrupt(&interrupting));
     assert!(l.turn_until(None).expect("turns"));
     let remote = reactor.remote();
-    let other = std::thread::spawn(move || remote.call(Reactor::interrupt));
+    let other = std::thread::spawn(move || remote.call(hooks::interrupt));
     assert!(l.turn_until(Some(reactor.now() + PATIENCE)).expect("turns"));
     other.join().expect("no panic").expect("the loop is there");
     // Interrupted outside of a turn: the next turn does not wait.
-    reactor.interrupt();
+    hooks::interrupt(&reactor);
     let before = reactor.now();
     assert!(l.turn_until(Some(before + PATIENCE)).expect("a turn"));
     assert!(reactor.now() < before + PATIENCE);
@@ -304,9 +306,9 @@ fn a_sent_answer_does_not_wake_the_outer_loop() {
 #[test]
 fn a_sent_datagram_does_not_wake_the_outer_loop() {
     let mut l = Loop::new().expect("a loop");
-    let any = "127.0.0.1:0".parse().expect("an address");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let nothing = |_: &DatagramTransport, _: &Datagram<'_>| {};
-    let (a, b) = (l.reactor().listen_udp(any, nothing), DatagramPeer::bind("127.0.0.1:0"));
+    let (a, b) = (l.reactor().listen_datagrams(any, nothing), DatagramPeer::bind("127.0.0.1:0"));
     let (a, b) = (a.expect("a free port"), b.expect("a free port"));
     turn_to_rest(&mut l);
     a.send_to("x", b.local_addr().expect("bound")).expect("there is room");

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Interest, Loop, Protocol, Transport};
+use couplet::{Interest, Loop, Protocol, Transport, hooks};
 use socket2::Socket;
 
 /// Echoes, and in its first call reports a fork whose child is this process.
@@ -16,9 +16,9 @@ struct Forking(Rc<Cell<bool>>);
 impl Protocol for Forking {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         if self.0.replace(true) {
-            transport.reactor().forked(false).expect("nothing to do for a parent");
+            hooks::forked(transport.reactor(), false).expect("nothing to do for a parent");
         } else {
-            transport.reactor().forked(true).expect("a new epoll");
+            hooks::forked(transport.reactor(), true).expect("a new epoll");
         }
         transport.write(data);
     }
@@ -90,7 +90,7 @@ impl Protocol for Pausing {
         let (this, ours) = (self.clone(), transport.clone());
         transport.with_socket(move |socket| {
             *this.held.borrow_mut() = Some(socket.try_clone()?);
-            ours.reactor().forked(this.is_child)?;
+            hooks::forked(ours.reactor(), this.is_child)?;
             ours.abort_connection();
             Ok(())
         });
@@ -105,7 +105,7 @@ fn a_closed_connection_that_another_process_holds_disturbs_none_in_its_place() {
         let (mut l, protocol) = (Loop::new().expect("a loop"), Pausing::default());
         let factory = Pausing { is_child, ..protocol.clone() };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = l.reactor().listen_tcp(any, move || factory.clone()).expect("a free port");
+        let port = l.reactor().listen(any, move || factory.clone()).expect("a free port");
         let to = port.host().socket_addr().expect("TCP");
         let closed = TcpStream::connect(to).expect("it listens");
         turns(&mut l);

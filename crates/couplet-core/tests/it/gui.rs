@@ -182,7 +182,7 @@ fn a_user_interface_draws_60_frames_a_second_and_serves_1000_connections() {
         let window = window.clone();
         let options = ListenOptions::default().backlog(CONNECTIONS as u32);
         let factory = move || Served(window.clone());
-        serving = Some(reactor.listen_at(LOOPBACK, options, factory)?);
+        serving = Some(reactor.listen((LOOPBACK, options), factory)?);
         Ok(())
     })
     .expect("it begins");

@@ -1,16 +1,16 @@
 //! Handles: access to a protocol through its wrappers, shared factories, and a relay made of two
 //! producers.
 
-use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::testing::{Manner, Wire, hold, hold_on};
 use couplet::transport::WrongProtocol;
 use couplet::{
-    Address, Connection, ConnectionLost, Connector, Factory, ProducerKind, Protocol, Reactor,
-    Reason, Shared, Transport,
+    Address, ConnectOptions, Connection, ConnectionLost, Connector, Factory, ProducerKind,
+    Protocol, ProtocolExtension, Reactor, Reason, Shared, Transport, hooks,
 };
 
 use crate::defer_witness::given;
@@ -33,8 +33,14 @@ impl<P: Protocol> Protocol for Wrapper<P> {
         self.0.data_received(transport, data);
     }
 
-    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
-        if wanted == TypeId::of::<P>() { Some(&mut self.0) } else { self.0.find(wanted) }
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl<P: Protocol> ProtocolExtension for Wrapper<P> {
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some(&mut self.0)
     }
 }
 
@@ -212,7 +218,7 @@ impl Factory for TriesTwo {
     fn client_connection_failed(&mut self, _: &Connector, _: &Reason) {
         self.failed += 1;
         if let Some((me, reactor)) = self.me.take() {
-            reactor.connect_tcp("127.0.0.1", 2, me);
+            hooks::connector(&reactor, ("127.0.0.1", 2), ConnectOptions::default(), me);
         }
     }
 }
@@ -223,7 +229,7 @@ fn a_shared_factory_can_be_used_again_from_its_own_callback() {
     let shared = Shared::new(TriesTwo::default());
     let me = (shared.clone(), stage.reactor.clone());
     shared.tell(move |factory| factory.me = Some(me));
-    stage.reactor.connect_tcp("127.0.0.1", 1, shared.clone());
+    hooks::connector(&stage.reactor, ("127.0.0.1", 1), ConnectOptions::default(), shared.clone());
     stage.turns(200);
     let seen = Rc::new(Cell::new((0, 0)));
     let slot = seen.clone();
@@ -264,7 +270,7 @@ fn a_one_line_relay_has_bounded_buffers() {
         let other = out.connection.transport();
         let target = other.clone();
         let relay = move || Relay { other: target.clone() };
-        let port = out.reactor().listen_tcp(([127, 0, 0, 1], 0).into(), relay).unwrap();
+        let port = out.reactor().listen(SocketAddr::from(([127, 0, 0, 1], 0)), relay).unwrap();
         out.settle();
         let wire = out.network().connect(port.host().socket_addr().unwrap()).unwrap();
         out.settle();

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::defer::set_reporter;
+use couplet::endpoints::TcpClient;
 use couplet::reactor::Stopped;
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     ConnectOptions, Connection, DatagramOptions, Deferred, Failure, ListenOptions, Loop,
-    LoopOptions, Reactor, Resolver, Shutdown, Signal, Transport,
+    LoopOptions, Reactor, Resolver, Shutdown, Signal, Transport, hooks,
 };
 use couplet_testkit_loops::doubles::{Echo, Quiet};
 
@@ -36,7 +37,7 @@ fn memory_with_log() -> (Loop, Network, Reactor, Log) {
 /// Connects to a port whose connection stops the loop in this callback.
 fn stop_in(reactor: &Reactor, on: On) {
     let stops = Script::new().once(on, |transport| transport.reactor().stop());
-    let port = reactor.listen_tcp(LOOPBACK, A::default().once(stops));
+    let port = reactor.listen(LOOPBACK, A::default().once(stops));
     let to = port.expect("a free port").host().to_string();
     reactor.connect(to, || Quiet).detach();
 }
@@ -74,7 +75,7 @@ fn c99_stop_only_sets_a_mark_and_the_turn_runs_to_its_end() {
     let (mut l, network) = memory();
     let a = A::default();
     let log = a.log.clone();
-    let port = l.reactor().listen_tcp(LOOPBACK, a.once(Script::new())).expect("a free port");
+    let port = l.reactor().listen(LOOPBACK, a.once(Script::new())).expect("a free port");
     let wire = network.connect(port.host()).expect("it listens");
     l.reactor().on(Shutdown::Before, at_once(&log, "before"));
     let (stopping, inner) = (l.reactor(), log.clone());
@@ -97,7 +98,7 @@ fn c100_a_run_ends_in_order() {
     let (mut l, network) = memory();
     let a = A::default();
     let (log, reactor) = (a.log.clone(), l.reactor());
-    let port = reactor.listen_tcp(LOOPBACK, a.makes_many()).expect("a free port");
+    let port = reactor.listen(LOOPBACK, a.makes_many()).expect("a free port");
     let to = port.host().socket_addr().expect("TCP");
     let wire = network.connect(to).expect("it listens");
     reactor.on(Shutdown::After, at_once(&log, "after"));
@@ -196,7 +197,8 @@ fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run()
         reactor.on(when, move || {
             let maker = Maker::new(&log, |_| None);
             let options = ConnectOptions::default();
-            let connecting = late.connect_to_deferred(("127.0.0.1", port), options, maker);
+            let connecting =
+                late.connect(TcpClient::new("127.0.0.1", port).options(options), maker);
             log.watch("connected", connecting);
             Deferred::succeed(())
         });
@@ -299,7 +301,7 @@ fn c103_a_loop_runs_again_after_it_was_stopped() {
     let (mut l, network) = memory();
     let a = A::default();
     let reactor = l.reactor();
-    let port = reactor.listen_tcp(LOOPBACK, a.makes_many()).expect("a free port");
+    let port = reactor.listen(LOOPBACK, a.makes_many()).expect("a free port");
     for run in 1..=3 {
         if run > 1 {
             port.start_listening().expect("it was free");
@@ -321,7 +323,7 @@ fn c103_a_loop_runs_again_after_it_was_stopped() {
 fn c103_a_run_whose_setup_fails_is_over() {
     let (mut l, network, reactor, log) = memory_with_log();
     let error = l.run(|reactor| {
-        reactor.listen_tcp(LOOPBACK, Maker::new(&log, |_| None))?;
+        reactor.listen(LOOPBACK, Maker::new(&log, |_| None))?;
         reactor.call_later(s(1), noting(&log, "never"));
         Err(Failure::msg("no poem"))
     });
@@ -341,7 +343,8 @@ fn run_until_keeps_connections_open() {
     let a = A::default();
     let (port, options) = (to.port().expect("TCP"), ConnectOptions::default());
     let factory = a.once(Script::new());
-    let connecting = l.reactor().connect_to_deferred(("127.0.0.1", port), options, factory);
+    let connecting =
+        l.reactor().connect(TcpClient::new("127.0.0.1", port).options(options), factory);
     let connection: Connection<_> = l.run_until(connecting).expect("it connects");
     let wire = network.accept(to).expect("it has connected");
     // Between two runs nothing is called; the next run delivers the bytes that arrived in between.
@@ -492,7 +495,7 @@ fn drains_for_5_s() -> (Loop, Network, A, Wire) {
             log.note("drained");
         }
     });
-    let port = l.reactor().listen_tcp(LOOPBACK, a.once(unread));
+    let port = l.reactor().listen(LOOPBACK, a.once(unread));
     let wire = network.connect(port.expect("a free port").host()).expect("it listens");
     (l, network, a, wire)
 }
@@ -554,12 +557,17 @@ fn c105c_a_drain_with_nothing_to_wait_for_takes_no_time_and_the_next_run_has_its
 fn c103_two_loops_in_one_thread_turn_by_turn() {
     let mut loops = [real_loop(), real_loop()];
     let (served, b) = (A::default(), A::default());
-    let port = loops[0].reactor().listen_tcp(LOOPBACK, served.once(Script::new()));
+    let port = loops[0].reactor().listen(LOOPBACK, served.once(Script::new()));
     let to = port.expect("a free port").host().port().expect("TCP");
     // A callback of one loop writes to a connection of another.
     let theirs = served.clone();
     let answers = Script::new().once(On::Data, move |_| theirs.transport().write("more"));
-    loops[1].reactor().connect_tcp("127.0.0.1", to, b.once(answers));
+    hooks::connector(
+        &loops[1].reactor(),
+        ("127.0.0.1", to),
+        ConnectOptions::default(),
+        b.once(answers),
+    );
     let mut turn_until = |done: &dyn Fn() -> bool| {
         while !done() {
             loops.iter_mut().for_each(|l| _ = l.turn(Some(ms(1))).expect("the driver waits"));
@@ -580,11 +588,16 @@ fn c103_two_loops_in_one_thread_turn_by_turn() {
 #[test]
 fn bytes_in_every_turn_do_not_starve_the_rest_of_a_run() {
     let mut l = Loop::new().expect("a poll descriptor");
-    let port = l.reactor().listen_tcp(LOOPBACK, || Echo).expect("a free port");
+    let port = l.reactor().listen(LOOPBACK, || Echo).expect("a free port");
     let to = port.host().port().expect("TCP");
     let writes = |transport: &Transport| transport.write("x");
     let begins = Script::new().once(On::Made, writes).on(On::Data, writes);
-    l.reactor().connect_tcp("127.0.0.1", to, A::default().once(begins));
+    hooks::connector(
+        &l.reactor(),
+        ("127.0.0.1", to),
+        ConnectOptions::default(),
+        A::default().once(begins),
+    );
     let ran = l.run(|reactor| {
         let remote = reactor.remote();
         // A timed call, a call from another thread, a task that sleeps, a stop.
@@ -641,7 +654,7 @@ fn a_snapshot_that_the_last_trigger_asks_for_comes_in_the_same_run() {
 fn turns_until_a_time_leave_no_timed_call() {
     let (mut l, _network) = memory();
     let (reactor, interrupting) = (l.reactor(), l.reactor());
-    reactor.call_later(s(1), move || interrupting.interrupt());
+    reactor.call_later(s(1), move || hooks::interrupt(&interrupting));
     l.turn_until(Some(reactor.now() + s(60))).expect("the driver does not fail");
     assert_eq!(l.snapshot().pending_calls, 0);
 }

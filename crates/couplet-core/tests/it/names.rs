@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::defer::Cancelled;
+use couplet::endpoints::TcpClient;
 use couplet::testing::{Manner, Network};
 use couplet::{Address, ConnectError, ConnectOptions, Connection, Deferred, Failure, Loop};
 
@@ -67,7 +68,7 @@ impl Names {
         let a = self.a.clone();
         let maker = Maker::new(&self.log, move |_| Some(a.plays(Script::new())));
         let options = ConnectOptions::default();
-        self.rig.reactor.connect_to_deferred((host, PORT), options, maker)
+        self.rig.reactor.connect(TcpClient::new(host, PORT).options(options), maker)
     }
 
     /// Calls [`connect`](Self::connect), and makes the turns that start it.
@@ -263,7 +264,8 @@ fn c141_an_impossible_name_fails_the_connect() {
     let options = ConnectOptions::default();
     let a = rig.end();
     let factory = move || a.plays(Script::new());
-    let connecting = rig.reactor.connect_to_deferred(("no\0name", PORT), options, factory);
+    let connecting =
+        rig.reactor.connect(TcpClient::new("no\0name", PORT).options(options), factory);
     assert!(!connecting.has_fired());
     rig.until("the failure", || connecting.has_fired());
     let failure = rig.l.run_until(connecting).expect_err("it fails");
@@ -383,7 +385,8 @@ fn c35_a_server_that_has_accepted_a_cancelled_connect_gets_a_reset() {
     let a = rig.end();
     let factory = move || a.plays(Script::new());
     let options = ConnectOptions::default();
-    let connecting = rig.reactor.connect_to_deferred(("127.0.0.1", port), options, factory);
+    let connecting =
+        rig.reactor.connect(TcpClient::new("127.0.0.1", port).options(options), factory);
     rig.turn();
     let (mut accepted, _) = listener.accept().expect("a connection");
     connecting.cancel();
@@ -403,7 +406,8 @@ fn localhost_resolves_through_the_system() {
     let mut factory = Some(factory);
     let factory = move |_: &Address| factory.take();
     let port = peer.address().port().expect("TCP");
-    let connecting = rig.reactor.connect_to_deferred(("localhost", port), options, factory);
+    let connecting =
+        rig.reactor.connect(TcpClient::new("localhost", port).options(options), factory);
     rig.until("the connection", || connecting.has_fired());
     let connection = rig.l.run_until(connecting).expect("it connects");
     assert_eq!(connection.transport().peer(), &peer.address());

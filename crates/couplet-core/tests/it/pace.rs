@@ -85,7 +85,7 @@ impl TestLoop {
 
     /// A port at a free address.
     pub(crate) fn listen<K>(&self, factory: impl IntoFactory<K>) -> Port {
-        self.reactor.listen_tcp(LOOPBACK, factory).expect("a port is free")
+        self.reactor.listen(LOOPBACK, factory).expect("a port is free")
     }
 
     /// A client of a port, once both are connected.

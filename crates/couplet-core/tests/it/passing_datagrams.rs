@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use couplet::testing::{Manner, failure_of, success_of};
 use couplet::{
-    Datagram, DatagramOptions, DatagramPort, DatagramProtocol, DatagramSocket, DatagramTransport,
-    Failure, Group, PortStopped, SendError, UnixAddress,
+    Datagram, DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
+    DatagramSocket, DatagramTransport, Failure, Group, PortStopped, SendError, UnixAddress,
 };
 use couplet_os::datagrams::Outgoing;
 
@@ -52,7 +52,7 @@ fn passed(rig: &mut Rig, port: &DatagramTransport) -> DatagramSocket {
 
 fn adopt<P: DatagramProtocol>(rig: &Rig, socket: DatagramSocket, protocol: P) -> DatagramPort<P> {
     let options = DatagramOptions::default();
-    rig.reactor.adopt_datagrams(socket, options, protocol).expect("a UDP socket")
+    rig.reactor.listen_datagrams((socket, options), protocol).expect("a UDP socket")
 }
 
 fn client() -> UdpSocket {
@@ -84,7 +84,7 @@ fn kind(failure: &Failure) -> Option<ErrorKind> {
 fn c160g_two_ports_have_one_socket_and_one_of_them_reads() {
     for any in [([0, 0, 0, 0], 0).into(), SocketAddr::from(([0u16; 8], 0))] {
         let (mut first, mut second) = (Kit::mio().rig(), Kit::mio().rig());
-        let old = first.reactor.listen_udp(any, Named::new("old")).expect("a free port");
+        let old = first.reactor.listen_datagrams(any, Named::new("old")).expect("a free port");
         let socket = passed(&mut first, &old);
         assert_eq!(socket.address().expect("a name"), old.host());
         let new = adopt(&second, socket, Named::new("new"));
@@ -120,7 +120,7 @@ fn c160g_two_ports_have_one_socket_and_one_of_them_reads() {
 fn c160g_a_port_that_stops_reading_delivers_the_datagrams_already_read() {
     let (mut first, mut second) = (Kit::mio().rig(), Kit::mio().rig());
     let (old, new) = (Named::new("old"), Named::new("new"));
-    let port = first.reactor.listen_udp(LOOPBACK, old.clone()).expect("a free port");
+    let port = first.reactor.listen_datagrams(LOOPBACK, old.clone()).expect("a free port");
     let socket = passed(&mut first, &port);
     // More than one turn delivers, in one piece that the kernel may deliver as such.
     let client = client();
@@ -149,7 +149,7 @@ type Change = fn(&DatagramTransport);
 fn c160g_a_pause_of_the_protocol_is_another() {
     let mut rig = Kit::mio().rig();
     let far = Named::new("far");
-    let port = rig.reactor.listen_udp(LOOPBACK, far.clone()).expect("a free port");
+    let port = rig.reactor.listen_datagrams(LOOPBACK, far.clone()).expect("a free port");
     let client = client();
     let send = || client.send_to(b"x", address(&port)).expect("there is room");
     port.set_reading(false);
@@ -192,7 +192,7 @@ fn c160g_no_other_descriptor_is_a_udp_socket() {
 #[test]
 fn c160g_a_port_that_stops_or_has_no_udp_socket_has_no_duplicate() {
     let mut rig = Kit::mio().rig();
-    let port = rig.reactor.listen_udp(LOOPBACK, Named::new("a")).expect("a free port");
+    let port = rig.reactor.listen_datagrams(LOOPBACK, Named::new("a")).expect("a free port");
     rig.turns(1);
     // Asked before the stop, it is answered first.
     let (early, stopped) = (port.duplicate(), port.stop_listening());
@@ -206,20 +206,23 @@ fn c160g_a_port_that_stops_or_has_no_udp_socket_has_no_duplicate() {
     port.set_reading(true);
     let unix = UnixAddress::Unnamed;
     let options = DatagramOptions::default();
-    let port = rig.reactor.listen_unix_datagrams(unix, options, Named::new("u")).expect("a name");
+    let port = rig
+        .reactor
+        .listen_datagrams((unix, options), Named::new("u"))
+        .expect("a name");
     let asked = port.duplicate();
     rig.turns(2);
     assert_eq!(kind(&failure_of(asked)), Some(ErrorKind::Unsupported));
-    let port = rig.reactor.listen_udp(LOOPBACK, Named::new("b")).expect("a free port");
+    let port = rig.reactor.listen_datagrams(LOOPBACK, Named::new("b")).expect("a free port");
     let asked = port.duplicate();
     drop(rig);
     failure_of(asked);
     let mut rig = Kit::memory(Manner::Readiness).rig();
-    let port = rig.reactor.listen_udp(LOOPBACK, Named::new("c")).expect("a free port");
+    let port = rig.reactor.listen_datagrams(LOOPBACK, Named::new("c")).expect("a free port");
     let asked = port.duplicate();
     let adopted =
-        rig.reactor.adopt_datagrams(client(), DatagramOptions::default(), Named::new("d"));
-    assert_eq!(adopted.expect_err("no sockets").kind(), ErrorKind::Unsupported);
+        rig.reactor.listen_datagrams((client(), DatagramOptions::default()), Named::new("d"));
+    assert_eq!(adopted.expect_err("no sockets").source.kind(), ErrorKind::Unsupported);
     rig.turns(2);
     assert_eq!(kind(&failure_of(asked)), Some(ErrorKind::Unsupported));
 }
@@ -229,7 +232,10 @@ fn c160g_an_adopted_socket_keeps_its_peer_its_families_and_its_groups() {
     let mut rig = Kit::mio().rig();
     let (peer, other) = (client(), client());
     let server = peer.local_addr().expect("a name");
-    let port = rig.reactor.connect_udp(server, Named::new("a")).expect("an address");
+    let port = rig
+        .reactor
+        .listen_datagrams(DatagramEndpoint::to(server), Named::new("a"))
+        .expect("an address");
     let socket = passed(&mut rig, &port);
     let port = adopt(&rig, socket, Named::new("b"));
     assert_eq!(port.peer(), Some(couplet::Address::udp(server)));
@@ -241,18 +247,18 @@ fn c160g_an_adopted_socket_keeps_its_peer_its_families_and_its_groups() {
 
     let options = DatagramOptions::default().dual_stack(false);
     let any = SocketAddr::from(([0u16; 8], 0));
-    let port = rig.reactor.listen_udp_with(any, options, Named::new("c")).expect("a free port");
+    let port = rig.reactor.listen_datagrams((any, options), Named::new("c")).expect("a free port");
     let socket = passed(&mut rig, &port);
     let port = adopt(&rig, socket, Named::new("d"));
     assert!(matches!(port.send_to("x", server), Err(SendError::WrongAddress { .. })));
 
     let group = Group::new([239, 255, 77, 9]).interface(Ipv4Addr::LOCALHOST);
-    let port = rig.reactor.listen_udp(LOOPBACK, Named::new("e")).expect("a free port");
-    let joined = port.join_group(group);
+    let port = rig.reactor.listen_datagrams(LOOPBACK, Named::new("e")).expect("a free port");
+    let joined = port.set_option(DatagramOption::Join(group));
     let socket = passed(&mut rig, &port);
     success_of(joined);
     let port = adopt(&rig, socket, Named::new("f"));
-    let joined = port.join_group(group);
+    let joined = port.set_option(DatagramOption::Join(group));
     rig.turns(2);
     success_of(joined);
 }
@@ -261,7 +267,7 @@ fn c160g_an_adopted_socket_keeps_its_peer_its_families_and_its_groups() {
 fn c160g_datagrams_joined_by_the_kernel_are_delivered_singly_to_a_port_of_any_size() {
     let (mut first, mut second) = (Kit::mio().rig(), Kit::mio().rig());
     let far = Named::new("far");
-    let port = first.reactor.listen_udp(LOOPBACK, Named::new("old")).expect("a free port");
+    let port = first.reactor.listen_datagrams(LOOPBACK, Named::new("old")).expect("a free port");
     let socket = passed(&mut first, &port);
     port.set_reading(false);
     first.turns(2);
@@ -272,7 +278,7 @@ fn c160g_datagrams_joined_by_the_kernel_are_delivered_singly_to_a_port_of_any_si
     let out = Outgoing { data: &joined, to: None, from: None, tos: None, segment: Some(7) };
     couplet_os::datagrams::send(client.as_fd(), &[out]).expect("there is room");
     let options = DatagramOptions::default().size(10);
-    second.reactor.adopt_datagrams(socket, options, far.clone()).expect("a UDP socket");
+    second.reactor.listen_datagrams((socket, options), far.clone()).expect("a UDP socket");
     second.until("all", || far.count() >= 60);
     assert!(*far.1.borrow() == all);
 }

@@ -17,7 +17,8 @@ use couplet::services::ClientService;
 use couplet::stream::Stream;
 use couplet::testing::Wire;
 use couplet::{
-    Address, Connector, Deferred, Factory, Port, Protocol, Reactor, Reason, Shared, Transport,
+    Address, ConnectOptions, Connector, Deferred, Factory, Port, Protocol, Reactor, Reason, Shared,
+    Transport, hooks,
 };
 use couplet_testkit_loops::doubles::on_data;
 
@@ -378,7 +379,7 @@ impl Factory for Logging {
 }
 
 fn connect_tcp<F: Factory + 'static>(reactor: &Reactor, factory: F) {
-    reactor.connect_tcp("127.0.0.1", 8000, factory);
+    hooks::connector(reactor, ("127.0.0.1", 8000), ConnectOptions::default(), factory);
 }
 
 /// Connects with a layer below the factory's layers, or with a factory around the given one.

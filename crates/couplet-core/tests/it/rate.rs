@@ -7,6 +7,7 @@ use couplet::protocols::{
     NetstringReceiver, StringProtocol, StringTransport,
 };
 use couplet::testing::{Held, every_split, hold};
+use couplet::transport::Timeout;
 use couplet::{Protocol, Reason, Transport};
 
 const S: Duration = Duration::from_secs(1);
@@ -191,7 +192,7 @@ fn of_several_timed_pauses_the_longest_counts() {
 #[test]
 fn a_connection_in_a_timed_pause_is_not_idle_and_may_be_closed() {
     let mut held = hold(LineReceiver::new(two_a_second()));
-    held.with(|_, transport| transport.set_idle_timeout(Some(3 * S)));
+    held.with(|_, transport| transport.set_timeout(Timeout::Idle, Some(3 * S)));
     held.push(&b"x\r\n".repeat(20));
     held.advance(9 * S);
     assert!(!held.connection.is_lost());

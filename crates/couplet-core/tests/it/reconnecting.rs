@@ -11,7 +11,7 @@ use couplet::protocols::{ReconnectingClientFactory, Reconnection};
 use couplet::testing::{Network, Wire};
 use couplet::{
     Address, ConnectError, ConnectOptions, Connection, Connector, ConnectorState, Factory,
-    Protocol, Reactor, Reason, Transport,
+    Protocol, Reactor, Reason, Transport, hooks,
 };
 
 use crate::defer_witness::{Log, given};
@@ -126,7 +126,7 @@ impl Rig {
     }
 
     fn connect(&self, factory: Reconnecting) -> Connector {
-        self.reactor.connect_tcp("127.0.0.1", 8000, factory)
+        hooks::connector(&self.reactor, ("127.0.0.1", 8000), ConnectOptions::default(), factory)
     }
 
     fn endpoint(&self, factory: Reconnecting) -> Deferred<Connection<Ends>> {
@@ -533,7 +533,8 @@ fn c37_a_connect_after_a_delay_keeps_the_factory_started_and_can_be_stopped() {
     let mut rig = Rig::new(0);
     rig.serve();
     let factory = ByHand(S * 5, rig.log.clone());
-    let connector = rig.reactor.connect_tcp("127.0.0.1", 8000, factory);
+    let connector =
+        hooks::connector(&rig.reactor, ("127.0.0.1", 8000), ConnectOptions::default(), factory);
     rig.settle();
     rig.accept().close();
     rig.pass(S * 4);
@@ -563,7 +564,7 @@ fn c37_a_connector_stopped_in_its_delay_makes_one_attempt_when_it_connects_again
     let mut rig = Rig::new(0);
     rig.network.set_silent(server());
     let options = ConnectOptions::default().timeout(S * 3);
-    let connector = rig.reactor.connect_to(("127.0.0.1", 8000), options, rig.notes());
+    let connector = hooks::connector(&rig.reactor, ("127.0.0.1", 8000), options, rig.notes());
     rig.settle();
     assert!(connector.stop_connecting());
     rig.settle();

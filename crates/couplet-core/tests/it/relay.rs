@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use couplet::protocols::Relay;
 use couplet::testing::{Manner, Wire, hold, success_of};
+use couplet::transport::Timeout;
 use couplet::{Connection, Port, Protocol, Reactor, Transport};
 use proptest::prelude::*;
 
@@ -204,7 +205,9 @@ fn left_after(
     let mut rig = Rig::new(Manner::Readiness);
     let [first, second] = rig.dial().map(|(connection, wire)| {
         if let Some(timeout) = timeout {
-            connection.transport().set_half_close_timeout(timeout.map(Duration::from_secs));
+            connection
+                .transport()
+                .set_timeout(Timeout::HalfClose, timeout.map(Duration::from_secs));
         }
         wire
     });

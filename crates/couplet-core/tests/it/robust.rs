@@ -6,7 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::testing::hold;
-use couplet::{Address, ConnectError, Connector, Factory, Protocol, Reactor, Reason, Transport};
+use couplet::transport::Timeout;
+use couplet::{
+    Address, ConnectError, ConnectOptions, Connector, Factory, Protocol, Reactor, Reason,
+    Transport, hooks,
+};
 
 use crate::defer_witness::given;
 use crate::pace::TestLoop;
@@ -130,7 +134,12 @@ fn a_connect_abandoned_while_it_succeeds_leaves_no_connection() {
         let peer = stage.network.listen(LOOPBACK, 5).unwrap();
         let log = Rc::new(RefCell::new(Vec::new()));
         let factory = GivesUp { in_build, connector: Rc::default(), log: log.clone() };
-        stage.reactor.connect_tcp("127.0.0.1", peer.port().unwrap(), factory);
+        hooks::connector(
+            &stage.reactor,
+            ("127.0.0.1", peer.port().unwrap()),
+            ConnectOptions::default(),
+            factory,
+        );
         stage.turns(3);
         let wire = stage.network.accept(peer).unwrap();
         wire.close();
@@ -195,7 +204,7 @@ struct Device;
 
 impl Protocol for Device {
     fn connection_made(&mut self, transport: &Transport) {
-        transport.set_idle_timeout(Some(Duration::from_secs(180)));
+        transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(180)));
     }
 
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}

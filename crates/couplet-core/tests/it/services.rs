@@ -10,6 +10,7 @@ use couplet::defer::Deferred;
 use couplet::services::ClientService;
 use couplet::sim::{Fault, Sim};
 use couplet::testing::Wire;
+use couplet::transport::Timeout;
 use couplet::{ConnectError, Connection, Failure, Protocol, Reason, Resolver, Transport};
 
 use crate::defer_witness::{Log, given};
@@ -529,7 +530,7 @@ fn c138_in_the_simulator_a_client_service_reconnects_after_each_crash_and_stops_
     struct Asks;
     impl Protocol for Asks {
         fn connection_made(&mut self, transport: &Transport) {
-            transport.set_idle_timeout(Some(S * 5));
+            transport.set_timeout(Timeout::Idle, Some(S * 5));
         }
         fn data_received(&mut self, transport: &Transport, _: &[u8]) {
             let ask = |_: &mut Asks, transport: &Transport| transport.write("?");

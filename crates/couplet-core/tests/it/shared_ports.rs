@@ -15,7 +15,7 @@ use couplet::driver::Mio;
 use couplet::endpoints::{Sharing, server_from_string};
 use couplet::{
     Address, Cluster, HandOver, ListenError, ListeningSocket, LoadLimits, Loop, LoopOptions, Port,
-    Protocol, Reason, Transport,
+    Protocol, ProtocolExtension, Reason, Transport,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -209,6 +209,12 @@ impl Protocol for Counted {
         self.0.set(self.0.get() - 1);
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Counted {
     fn hand_over(&mut self) -> Option<HandOver> {
         HandOver::new("counted", [])
     }

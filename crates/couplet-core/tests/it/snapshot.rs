@@ -4,9 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::reactor::{ConnectionSnapshot, NoteRow, Snapshot};
+use couplet::hooks::NoteRow;
+use couplet::reactor::{ConnectionSnapshot, Snapshot};
 use couplet::testing::Manner;
-use couplet::{Address, Deferred, Failure};
+use couplet::transport::Timeout;
+use couplet::{Address, ConnectOptions, Deferred, Failure, hooks};
 
 use crate::pace::s;
 use crate::suite::kit::{Kit, Rig};
@@ -16,7 +18,7 @@ use couplet_testkit_loops::doubles::Quiet;
 const KITS: [Kit; 3] =
     [Kit::mio(), Kit::memory(Manner::Readiness), Kit::memory(Manner::Completion)];
 
-fn of(rig: &Rig, a: &A) -> ConnectionSnapshot {
+fn of(rig: &mut Rig, a: &A) -> ConnectionSnapshot {
     let id = a.transport().id();
     let snapshot = rig.l.snapshot();
     let found = snapshot.connections.into_iter().find(|c| c.id == id);
@@ -28,7 +30,7 @@ fn the_bytes_of_a_connection_are_counted() {
     for kit in KITS {
         let mut rig = kit.rig();
         let (a, b) = rig.accept(Script::new());
-        let c = of(&rig, &a);
+        let c = of(&mut rig, &a);
         assert_eq!((c.bytes_in, c.bytes_out, c.buffered, c.state), (0, 0, 0, "open"));
         assert_eq!(Some(&c.peer), Some(&b.address()));
         assert_eq!(&c.host, a.transport().host());
@@ -36,13 +38,13 @@ fn the_bytes_of_a_connection_are_counted() {
         rig.until("1000 bytes", || a.received().len() == 1000);
         a.transport().write([2; 300]);
         a.transport().write_bytes(&[3; 33][..]);
-        assert_eq!(of(&rig, &a).buffered, 333, "until the turn");
+        assert_eq!(of(&mut rig, &a).buffered, 333, "until the turn");
         rig.until("333 bytes", || {
             b.take_all();
             b.got_len() == 333
         });
         rig.turns(4);
-        let c = of(&rig, &a);
+        let c = of(&mut rig, &a);
         assert_eq!((c.bytes_in, c.bytes_out, c.buffered), (1000, 333, 0));
     }
 }
@@ -55,14 +57,14 @@ fn bytes_out_plus_buffered_equals_bytes_written() {
         let (a, b) = rig.accept(Script::new());
         a.transport().write(big);
         rig.turns(20);
-        let c = of(&rig, &a);
+        let c = of(&mut rig, &a);
         assert!(c.buffered > 0 && c.bytes_out > 0, "{c:?}");
         assert_eq!(c.buffered as u64 + c.bytes_out, big.len() as u64);
         assert_eq!(c.buffered, a.transport().buffered());
         for _ in 0..20_000 {
             b.take(64 * 1024);
             rig.turn();
-            let c = of(&rig, &a);
+            let c = of(&mut rig, &a);
             assert_eq!(c.buffered as u64 + c.bytes_out, big.len() as u64);
             assert!(c.bytes_out >= b.got_len() as u64);
             if b.got_len() == big.len() {
@@ -81,15 +83,15 @@ fn connections_have_times_of_the_loops_clock() {
     b.send(b"x");
     rig.until("a byte", || a.received() == b"x");
     rig.pass(s(3));
-    let c = of(&rig, &a);
+    let c = of(&mut rig, &a);
     let now = rig.l.snapshot().at.expect("of a loop");
     assert_eq!((now - c.received_at, now - c.made_at), (s(3), s(13)));
     // The passage of time changes nothing, and sending does not end the peer's silence.
     rig.pass(s(1));
-    assert_eq!(of(&rig, &a), c);
+    assert_eq!(of(&mut rig, &a), c);
     a.transport().write("y");
     rig.turns(3);
-    assert_eq!(of(&rig, &a).received_at, c.received_at);
+    assert_eq!(of(&mut rig, &a).received_at, c.received_at);
 }
 
 #[test]
@@ -101,17 +103,17 @@ fn each_state_has_its_name() {
         let transport = a.transport();
         transport.pause_producing();
         rig.turn();
-        assert_eq!(of(&rig, &a).state, "paused");
+        assert_eq!(of(&mut rig, &a).state, "paused");
         transport.resume_producing();
         rig.turns(2);
-        assert_eq!(of(&rig, &a).state, "open");
+        assert_eq!(of(&mut rig, &a).state, "open");
         b.fin();
         rig.until("read_closed", || a.log.has("read_closed"));
-        assert_eq!(of(&rig, &a).state, "half-closed");
+        assert_eq!(of(&mut rig, &a).state, "half-closed");
         transport.write(big);
         transport.lose_connection();
         rig.turn();
-        assert_eq!(of(&rig, &a).state, "flushing");
+        assert_eq!(of(&mut rig, &a).state, "flushing");
         b.take_all();
         b.reset();
         rig.lost(&a);
@@ -119,7 +121,7 @@ fn each_state_has_its_name() {
         a.transport().lose_connection();
         rig.take_to_the_end(&b);
         rig.turn();
-        assert_eq!(of(&rig, &a).state, "lingering");
+        assert_eq!(of(&mut rig, &a).state, "lingering");
         b.close();
         rig.lost(&a);
         assert!(rig.l.snapshot().connections.is_empty());
@@ -148,9 +150,9 @@ fn ports_connectors_calls_and_tasks_are_listed() {
     let target =
         network.listen(crate::suite::kit::LOOPBACK, 5).expect("a free port").port().expect("TCP");
     let factory = || A::default().plays(Script::new());
-    rig.reactor.connect_tcp("slow", 7, factory);
-    rig.reactor.connect_tcp("10.0.0.1", 7, factory);
-    rig.reactor.connect_tcp("127.0.0.1", target, factory);
+    hooks::connector(&rig.reactor, ("slow", 7), ConnectOptions::default(), factory);
+    hooks::connector(&rig.reactor, ("10.0.0.1", 7), ConnectOptions::default(), factory);
+    hooks::connector(&rig.reactor, ("127.0.0.1", target), ConnectOptions::default(), factory);
     rig.turns(4);
     let listed: Vec<_> =
         rig.l.snapshot().connectors.into_iter().map(|c| (c.target, c.state)).collect();
@@ -237,7 +239,7 @@ fn connections_that_have_ended_are_counted_by_their_reasons() {
         ("done", couplet::Transport::lose_connection),
         ("aborted", couplet::Transport::abort_connection),
         ("failed", |transport| transport.fail(Failure::msg("no"))),
-        ("timeout", |transport| transport.set_idle_timeout(Some(IDLE))),
+        ("timeout", |transport| transport.set_timeout(Timeout::Idle, Some(IDLE))),
         ("overflow", |transport| {
             transport.set_write_cap(Some(1));
             transport.write("too much");
@@ -282,7 +284,9 @@ fn a_snapshot_prints_a_line_per_item() {
     rig.turns(3);
     rig.pass(Duration::from_millis(1500));
     let id = rig.l.snapshot().connections[0].id;
-    rig.reactor.connect_tcp("10.0.0.1", 7, || A::default().plays(Script::new()));
+    hooks::connector(&rig.reactor, ("10.0.0.1", 7), ConnectOptions::default(), || {
+        A::default().plays(Script::new())
+    });
     let text = rig.l.snapshot().to_string();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
@@ -326,7 +330,7 @@ fn recorded_requests_are_counted_before_the_turn_starts_them() {
 
 #[test]
 fn a_snapshot_is_empty_while_nothing_is_counted() {
-    let rig = Kit::memory(Manner::Readiness).rig();
+    let mut rig = Kit::memory(Manner::Readiness).rig();
     let nothing = rig.l.snapshot();
     assert!(nothing.is_empty());
     for which in 1..16 {
@@ -350,8 +354,8 @@ fn rows_of_the_program_are_printed_and_one_that_panics_is_left_out() {
     let row = |name: &str| {
         NoteRow::new("rooms", [("room", name.to_owned()), ("members", "12".to_owned())])
     };
-    let lounge = rig.reactor.note_rows(move || vec![row("lounge"), row("bar")]);
-    let _panics = rig.reactor.note_rows(|| panic!("on purpose"));
+    let lounge = hooks::note_rows(&rig.reactor, move || vec![row("lounge"), row("bar")]);
+    let _panics = hooks::note_rows(&rig.reactor, || panic!("on purpose"));
     let text = rig.l.snapshot().to_string();
     let lines: Vec<&str> = text.lines().skip(1).collect();
     assert_eq!(lines, ["rooms       lounge members 12", "rooms       bar members 12"]);

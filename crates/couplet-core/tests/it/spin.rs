@@ -40,7 +40,7 @@ fn c97b_a_loop_that_polls_before_it_sleeps_misses_nothing() {
         let calls = called.clone();
         let mut peer = None;
         l.run(|reactor| {
-            let port = reactor.listen_tcp(LOOPBACK, || Echo)?.host();
+            let port = reactor.listen(LOOPBACK, || Echo)?.host();
             let remote = reactor.remote();
             peer = Some(thread::spawn(move || {
                 let talked = catch_unwind(|| talk(&port));

@@ -12,7 +12,8 @@ use couplet::defer::{Cancelled, Panicked};
 use couplet::reactor::{LoopGone, WouldWaitForItself};
 use couplet::testing::Manner;
 use couplet::{
-    ConnectionId, Failure, Loop, LoopOptions, ProducerKind, Protocol, Reactor, Remote, Transport,
+    ConnectOptions, ConnectionId, Failure, Loop, LoopOptions, ProducerKind, Protocol, Reactor,
+    Remote, Transport, hooks,
 };
 
 use crate::defer_witness::given;
@@ -159,10 +160,15 @@ fn connected() -> (Loop, Transport) {
     let made: Rc<RefCell<Option<Transport>>> = Rc::default();
     let slot = made.clone();
     let port = reactor
-        .listen_tcp(LOOPBACK, move || Counter { tells: 0, made: slot.clone() })
+        .listen(LOOPBACK, move || Counter { tells: 0, made: slot.clone() })
         .expect("a free port");
     let to = port.host().socket_addr().expect("a TCP port");
-    reactor.connect_tcp("127.0.0.1", to.port(), Counter::default);
+    hooks::connector(
+        &reactor,
+        ("127.0.0.1", to.port()),
+        ConnectOptions::default(),
+        Counter::default,
+    );
     let transport = loop {
         if let Some(transport) = made.take() {
             break transport;

@@ -414,7 +414,7 @@ fn a_turns_time_is_never_before_the_previous_turns() {
 
 #[test]
 fn a_result_in_time_leaves_no_timed_call_in_its_loop() {
-    let stage = TestLoop::new(1);
+    let mut stage = TestLoop::new(1);
     let (deferred, resolver) = Deferred::<u8>::new();
     let given = given(deferred.add_timeout(&stage.reactor, s(1)));
     assert_eq!(stage.l.snapshot().pending_calls, 1);

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use couplet::testing::{Manner, Memory};
 use couplet::{
-    Address, Answers, Connection, Factory, Loop, LoopOptions, Protocol, Reactor, Transport,
+    Address, Answers, ConnectOptions, Connection, Factory, Loop, LoopOptions, Protocol, Reactor,
+    Transport, hooks,
 };
 
 use crate::defer_witness::Log;
@@ -27,10 +28,15 @@ impl Factory for ConnectsAtStart {
 
     fn do_start(&mut self) {
         let stopping = self.reactor.clone();
-        self.reactor.connect_tcp("127.0.0.1", self.to, move || {
-            stopping.stop();
-            Quiet
-        });
+        hooks::connector(
+            &self.reactor,
+            ("127.0.0.1", self.to),
+            ConnectOptions::default(),
+            move || {
+                stopping.stop();
+                Quiet
+            },
+        );
     }
 
     fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {
@@ -43,9 +49,9 @@ impl Factory for ConnectsAtStart {
 #[test]
 fn a_connect_requested_while_a_port_starts_is_begun() {
     let outcome = TestLoop::new(1).l.run(|reactor| {
-        let server = reactor.listen_tcp(LOOPBACK, || Quiet)?;
+        let server = reactor.listen(LOOPBACK, || Quiet)?;
         let to = server.host().port().expect("a TCP port has a number");
-        reactor.listen_tcp(LOOPBACK, ConnectsAtStart { reactor: reactor.clone(), to })?;
+        reactor.listen(LOOPBACK, ConnectsAtStart { reactor: reactor.clone(), to })?;
         Ok(())
     });
     outcome.expect("the connect was begun and ended the run");
@@ -58,7 +64,7 @@ fn a_turn_that_leaves_no_work_lets_the_next_one_sleep() {
     let (tap, tapped) = Tap::new(Box::new(memory));
     let mut l = Loop::with_driver(tap, LoopOptions::default());
     let reactor = l.reactor();
-    let server = reactor.listen_tcp(LOOPBACK, || Quiet).expect("a port in memory is free");
+    let server = reactor.listen(LOOPBACK, || Quiet).expect("a port in memory is free");
     reactor
         .connect(server.host().to_string(), || Quiet)
         .map(move |connection| {
@@ -165,7 +171,7 @@ struct Suspending(Rc<RefCell<Vec<Transport>>>);
 impl Protocol for Suspending {
     fn data_received(&mut self, transport: &Transport, _: &[u8]) {
         self.0.borrow_mut().push(transport.clone());
-        transport.reactor().suspend_turn();
+        hooks::suspend_turn(transport.reactor());
     }
 }
 
@@ -177,7 +183,7 @@ fn c86b_a_suspended_turn_continues_with_the_reply_and_the_next_event() {
     let (reactor, log) = (l.reactor(), Log::default());
     let received = Rc::<RefCell<Vec<Transport>>>::default();
     let kept = received.clone();
-    let port = reactor.listen_tcp(LOOPBACK, move || Suspending(kept.clone()));
+    let port = reactor.listen(LOOPBACK, move || Suspending(kept.clone()));
     let port = port.expect("a free port");
     let wires = [(); 2].map(|()| network.connect(port.host()).expect("it listens"));
     settle(&mut l);
@@ -221,7 +227,7 @@ fn c86b_a_suspended_turn_continues_with_the_reply_and_the_next_event() {
         assert_eq!((sent(), log.take().len()), (4, 1));
     }
     // A request outside a turn does not end the next one early.
-    reactor.suspend_turn();
+    hooks::suspend_turn(&reactor);
     l.turn(Some(Duration::ZERO)).expect("a turn");
     assert!(!l.is_suspended());
 }

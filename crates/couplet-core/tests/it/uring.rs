@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::rc::Rc;
 
 use couplet::driver::{Driver, Mio};
-use couplet::{DriverChoice, Loop, LoopOptions, Transport};
+use couplet::{DriverChoice, Loop, LoopOptions, Transport, hooks};
 
 use crate::apart;
 use crate::logged::logged;
@@ -80,8 +80,8 @@ fn c106a_a_loop_over_io_uring_continues_in_the_parent_of_a_fork_only() {
     }
     let options = LoopOptions::default().driver(DriverChoice::Uring);
     let l = Loop::with_options(options).expect("a loop");
-    l.reactor().forked(false).expect("nothing to do for a parent");
-    let error = l.reactor().forked(true).expect_err("a ring belongs to one process");
+    hooks::forked(&l.reactor(), false).expect("nothing to do for a parent");
+    let error = hooks::forked(&l.reactor(), true).expect_err("a ring belongs to one process");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 

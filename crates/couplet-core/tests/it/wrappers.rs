@@ -10,7 +10,7 @@ use couplet::protocols::{
     IntReceiver, LimitConnections, LimitMessages, LineOnlyReceiver, LineProtocol, LineReceiver,
     LineTransport, NetstringReceiver, Policy, StringProtocol, StringTransport,
 };
-use couplet::{Address, Port, Protocol, Reason, Transport};
+use couplet::{Address, Port, Protocol, ProtocolExtension, Reason, Transport};
 use couplet_core::hooks::is_real_time;
 
 use crate::suite::kit::{Kit, Rig, s, watched};
@@ -38,10 +38,6 @@ macro_rules! log_calls {
             self.log.note("connection_made");
         }
 
-        fn descriptor_received(&mut self, _: &$transport, _: OwnedFd) {
-            self.log.note("descriptor_received");
-        }
-
         fn connection_lost(&mut self, _: &$transport, _: &Reason) {
             self.log.note("connection_lost");
         }
@@ -62,6 +58,15 @@ macro_rules! log_calls {
         fn reading_resumed(&mut self, _: &$transport) {
             self.log.note("reading_resumed");
         }
+    };
+}
+
+/// The calls that a protocol has in its extension.
+macro_rules! log_special_calls {
+    ($transport:ty) => {
+        fn descriptor_received(&mut self, _: &$transport, _: OwnedFd) {
+            self.log.note("descriptor_received");
+        }
 
         fn handshake_completed(&mut self, _: &$transport) {
             self.log.note("handshake_completed");
@@ -76,6 +81,14 @@ impl Protocol for Inner {
         self.receive(data);
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Inner {
+    log_special_calls!(Transport);
+
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         self.log.note("upgraded");
         unread.extend_from_slice(b"held");
@@ -85,6 +98,7 @@ impl Protocol for Inner {
 
 impl LineProtocol for Inner {
     log_calls!(LineTransport);
+    log_special_calls!(LineTransport);
 
     fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
         self.receive(line);
@@ -93,6 +107,7 @@ impl LineProtocol for Inner {
 
 impl StringProtocol for Inner {
     log_calls!(StringTransport);
+    log_special_calls!(StringTransport);
 
     fn string_received(&mut self, _: &StringTransport, string: &[u8]) {
         self.receive(string);

@@ -66,7 +66,7 @@ fn a_page_is_read_over_tls_on_a_unix_socket() {
     let factory = Layered::new(ends.factory(), move |reactor, _| tls.layer(reactor.now()));
     scene
         .reactor
-        .listen_at(UnixAddress::from(&*path), ListenOptions::default(), factory)
+        .listen((UnixAddress::from(&*path), ListenOptions::default()), factory)
         .expect("a path of ours");
     let page = format!("https://{NAME}/page");
     let (success, said) = scene.curl(&["--cacert", "ca.pem", "--unix-socket", &path, &page]);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use couplet::layers::tls::{ClientTlsOptions, TlsVersion};
 use couplet::layers::{ProxyHeader, ProxyReader, ProxyVersion, ProxyWriter};
-use couplet::{Address, Transport};
+use couplet::{Address, ConnectOptions, Transport, hooks};
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
 
 use crate::kit::{Ends, Event, Program, Scene, echo, has, quiet};
@@ -53,7 +53,7 @@ fn noting(headers: &Headers) -> Ends {
     let headers = headers.clone();
     Ends::new(move |transport: &Transport, event: Event<'_>| {
         if matches!(event, Event::Made) {
-            headers.borrow_mut().push(transport.layer_info().expect("there was a header"));
+            headers.borrow_mut().push(transport.info().expect("there was a header"));
         }
         echo(transport, event);
     })
@@ -62,7 +62,12 @@ fn noting(headers: &Headers) -> Ends {
 /// Connects to a plaintext port, sends a text, and waits for the echo.
 fn speak(scene: &mut Scene, port: u16) -> (Address, Address) {
     let ends = Ends::new(quiet);
-    scene.reactor.connect_tcp("127.0.0.1", port, ends.factory());
+    hooks::connector(
+        &scene.reactor,
+        ("127.0.0.1", port),
+        ConnectOptions::default(),
+        ends.factory(),
+    );
     scene.until("a connection", || ends.count() == 1 && ends.last().is_made());
     let end = ends.last();
     let addresses = (end.transport().peer().clone(), end.transport().host().clone());

@@ -1,6 +1,6 @@
 //! socat, over TLS and over UNIX sockets, as the listening and as the connecting side.
 
-use couplet::{By, ConnectOptions, ListenOptions, Reason, UnixAddress};
+use couplet::{By, ConnectOptions, ListenOptions, Reason, UnixAddress, hooks};
 
 use crate::kit::{End, Ends, NAME, Program, Scene, VERSIONS, echo, has, quiet};
 
@@ -92,7 +92,7 @@ fn socat_connects_to_our_unix_sockets() {
         let ends = Ends::new(echo);
         scene
             .reactor
-            .listen_at(address, ListenOptions::default(), ends.factory())
+            .listen((address, ListenOptions::default()), ends.factory())
             .expect("a name of ours");
         let socat = scene.socat(&connect);
         scene.is_echoed(socat, &ends);
@@ -110,7 +110,7 @@ fn we_connect_to_socats_unix_sockets() {
         let socat = Program::start(&mut command);
         scene.until_said(&socat, "listening on");
         let ends = Ends::new(quiet);
-        scene.reactor.connect_to(address, ConnectOptions::default(), ends.factory());
+        hooks::connector(&scene.reactor, address, ConnectOptions::default(), ends.factory());
         scene.until("a connection", || ends.count() == 1);
         scene.echoes(socat, &ends.last());
     }

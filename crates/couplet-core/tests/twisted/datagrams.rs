@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use couplet::{
-    Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Group, Loop, Reactor,
-    UnixAddress,
+    Datagram, DatagramOption, DatagramOptions, DatagramProtocol, DatagramTransport, Group, Loop,
+    Reactor, UnixAddress,
 };
 
 use crate::meeting::pattern;
@@ -43,7 +43,9 @@ impl Ask {
 impl DatagramProtocol for Ask {
     fn start_protocol(&mut self, transport: &DatagramTransport) {
         if self.to.is_some_and(|to| to.ip().is_multicast()) {
-            transport.set_outgoing_interface(Ipv4Addr::LOCALHOST).detach();
+            transport
+                .set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into()))
+                .detach();
         }
         self.send(transport);
     }
@@ -68,7 +70,7 @@ fn twisted_echoes_our_datagrams() {
         let line = peer.said.next().expect("a line");
         let port = line.strip_prefix("listening ").expect("its port").parse().expect("a number");
         let run = Loop::new().expect("a loop").run(|reactor| {
-            reactor.listen_udp(LOOPBACK, Ask::new(Some((to, port).into())))?;
+            reactor.listen_datagrams(LOOPBACK, Ask::new(Some((to, port).into())))?;
             let late = reactor.clone();
             reactor.call_later(LONG, move || late.stop());
             Ok(())
@@ -85,9 +87,12 @@ fn we_echo_the_datagrams_of_twisted() {
     }
     for (case, ip) in [("datagrams", [127, 0, 0, 1]), ("multicast", [0, 0, 0, 0])] {
         let said = while_we_echo(case, |reactor| {
-            let port = reactor.listen_udp((ip, 0).into(), echo)?;
+            let port = reactor.listen_datagrams(SocketAddr::from((ip, 0)), echo)?;
             if case == "multicast" {
-                port.join_group(Group::new(GROUP).interface(Ipv4Addr::LOCALHOST)).detach();
+                port.set_option(DatagramOption::Join(
+                    Group::new(GROUP).interface(Ipv4Addr::LOCALHOST),
+                ))
+                .detach();
             }
             Ok(port.host().port().expect("a number").to_string())
         });
@@ -130,7 +135,7 @@ fn unix_datagrams_go_to_twisted_and_back() {
     assert_eq!(peer.said.next(), Some(format!("listening {theirs}")));
     let run = Loop::new().expect("a loop").run(|reactor| {
         let options = DatagramOptions::default().peer(UnixAddress::from(theirs.as_str()));
-        reactor.listen_unix_datagrams(ours.clone(), options, Ask::new(None))?;
+        reactor.listen_datagrams((UnixAddress::from(ours.clone()), options), Ask::new(None))?;
         let late = reactor.clone();
         reactor.call_later(LONG, move || late.stop());
         Ok(())
@@ -138,7 +143,10 @@ fn unix_datagrams_go_to_twisted_and_back() {
     run.expect("a run");
     assert_eq!(peer.said.rest(), [format!("received {}", SIZES.len())]);
     let said = while_we_echo("datagrams", |reactor| {
-        reactor.listen_unix_datagrams(ours.clone(), DatagramOptions::default(), echo)?;
+        reactor.listen_datagrams(
+            (UnixAddress::from(ours.clone()), DatagramOptions::default()),
+            echo,
+        )?;
         Ok(ours.clone())
     });
     assert_eq!(said, [format!("answers {}", SIZES.len() + 1)]);

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::factory::Layered;
-use couplet::{ConnectOptions, Loop, Protocol, Reactor, Reason, Result, Transport, UnixAddress};
+use couplet::{
+    ConnectOptions, Loop, Protocol, Reactor, Reason, Result, Transport, UnixAddress, hooks,
+};
 
 use crate::certificates::{Certificates, NAME};
 use crate::peer::{Peer, has_twisted};
@@ -160,14 +162,21 @@ fn connect<P: Protocol>(
 ) -> Result<()> {
     let host = "127.0.0.1";
     match over {
-        Over::Tcp | Over::StartTls(_) => reactor.connect_tcp(host, place.parse()?, factory),
+        Over::Tcp | Over::StartTls(_) => {
+            hooks::connector(reactor, (host, place.parse()?), ConnectOptions::default(), factory)
+        }
         Over::Unix(path) => {
-            reactor.connect_to(UnixAddress::from(*path), ConnectOptions::default(), factory)
+            hooks::connector(reactor, UnixAddress::from(*path), ConnectOptions::default(), factory)
         }
         Over::Tls(certificates) => {
             let tls = certificates.client.clone();
             let layer = move |at: &Reactor, _: &_| tls.layer(NAME, at.now()).expect("a good name");
-            reactor.connect_tcp(host, place.parse()?, Layered::new(factory, layer))
+            hooks::connector(
+                reactor,
+                (host, place.parse()?),
+                ConnectOptions::default(),
+                Layered::new(factory, layer),
+            )
         }
     };
     Ok(())

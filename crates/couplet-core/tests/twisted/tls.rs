@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use couplet::layers::tls::{ClientTls, ServerTls};
-use couplet::{By, Protocol, Reason, TlsError, TlsProblem, Transport};
+use couplet::layers::tls::{ClientTls, ServerTls, TlsInfo};
+use couplet::{By, Protocol, ProtocolExtension, Reason, TlsError, TlsProblem, Transport};
 
 use crate::certificates::{Certificates, NAME};
 use crate::meeting::{End, Intake, Over, in_both_directions, meet_over, pattern};
@@ -141,7 +141,7 @@ impl Protocol for Starting {
                 transport.write("encrypted");
             }
             (Err(tls), b"+") => {
-                transport.start_tls_client(tls, NAME).expect("a good name");
+                transport.start_tls((tls, NAME)).expect("a good name");
                 transport.write("secret");
             }
             (Err(_), _) => transport.lose_connection(),
@@ -149,16 +149,22 @@ impl Protocol for Starting {
         }
     }
 
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.end.lost(transport, reason);
+    }
+
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Starting {
     fn handshake_completed(&mut self, transport: &Transport) {
         let is_server = self.tls.is_ok();
-        let tls = transport.tls().expect("it is secure");
+        let tls = transport.info::<TlsInfo>().expect("it is secure");
         assert_eq!(tls.peer_certificates.is_empty(), is_server);
         assert_eq!(tls.server_name.as_deref(), Some(NAME));
         self.log.borrow_mut().push("secure".to_owned());
-    }
-
-    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        self.end.lost(transport, reason);
     }
 }
 

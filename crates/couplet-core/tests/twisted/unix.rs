@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
 
-use couplet::{By, Protocol, Reason, Transport};
+use couplet::{By, Protocol, ProtocolExtension, Reason, Transport};
 
 use crate::meeting::{End, Listener, Over, in_both_directions, meet_over};
 use crate::needed::Folder;
@@ -18,11 +18,6 @@ struct Passing {
 }
 
 impl Protocol for Passing {
-    fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
-        self.passed += 1;
-        File::from(descriptor).write_all(b"from Couplet").expect("a pipe");
-    }
-
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         assert_eq!(self.passed, 1, "it comes first");
         self.text.extend_from_slice(data);
@@ -37,6 +32,17 @@ impl Protocol for Passing {
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         self.end.lost(transport, reason);
+    }
+
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Passing {
+    fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
+        self.passed += 1;
+        File::from(descriptor).write_all(b"from Couplet").expect("a pipe");
     }
 }
 

@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::error::{AllFailed, Cancelled, FirstError};
@@ -43,6 +44,8 @@ pub struct Failure(Option<Arc<Inner>>); // `None` only while dropping
 struct Inner {
     place: &'static Location<'static>,
     levels: Mutex<Levels>,
+    /// Whether other code has handled the same error: this failure needs no report.
+    handled: AtomicBool,
     error: Box<dyn Error + Send + Sync>,
 }
 
@@ -88,7 +91,17 @@ impl Failure {
         error: impl Into<Box<dyn Error + Send + Sync>>,
         place: &'static Location<'static>,
     ) -> Self {
-        Self(Some(Arc::new(Inner { place, levels: Mutex::default(), error: error.into() })))
+        let (levels, handled) = (Mutex::default(), AtomicBool::new(false));
+        Self(Some(Arc::new(Inner { place, levels, handled, error: error.into() })))
+    }
+
+    pub(crate) fn mark_handled(&self) {
+        self.inner().handled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the failure is reported unless an errback handles it.
+    pub(super) fn needs_report(&self) -> bool {
+        !self.is_cancelled() && !self.inner().handled.load(Ordering::Relaxed)
     }
 
     fn inner(&self) -> &Inner {

@@ -119,13 +119,13 @@ pub(crate) fn unhandled_failures() -> u64 {
     COUNT.get()
 }
 
-/// Reports `failure`, unless it is a cancellation.
+/// Reports `failure`, if it [needs](Failure::needs_report) that.
 pub(super) fn report(
     failure: Failure,
     place: &'static Location<'static>,
     history: Option<History>,
 ) {
-    if failure.is_cancelled() {
+    if !failure.needs_report() {
         return;
     }
     // Thread-locals are unavailable while the thread ends.

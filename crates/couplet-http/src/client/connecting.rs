@@ -122,7 +122,7 @@ impl Client {
                 self.inner.tls.get_or_init(|| made)
             }
         };
-        stream.start_tls_client(tls, &origin.host).await?;
+        stream.start_tls((tls, &origin.host)).await?;
         Ok(stream.tls().is_some_and(|tls| tls.alpn.as_deref() == Some(b"h2")))
     }
 

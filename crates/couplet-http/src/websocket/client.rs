@@ -21,7 +21,7 @@ use super::wire::Wire;
 use crate::parse_url;
 use crate::url::port_of;
 use couplet_core::endpoints::{ClientEndpoint, IntoEndpoint, TcpClient};
-use couplet_core::{Deferred, Reactor, Result, Stream};
+use couplet_core::{Deferred, Reactor, Result, Stream, hooks};
 
 /// Maximum length of the server's response head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -119,7 +119,7 @@ pub(crate) fn connect(owner: &Reactor, request: WebSocketRequest) -> Deferred<We
 /// Returns 16 random bytes in Base64.
 fn random_key(reactor: &Reactor) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let [a, b] = [reactor.random(), reactor.random()];
+    let [a, b] = [hooks::random(reactor), hooks::random(reactor)];
     let number = u128::from(a) << 64 | u128::from(b);
     let digit = |at: u32| DIGITS[(number.rotate_left(6 * (at + 1)) & 63) as usize] as char;
     // Only two bits of the last of 22 digits count.

@@ -26,6 +26,7 @@ use crate::io::Io;
 use crate::monitor::Monitor;
 use couplet_core::hooks::LoopOwned;
 use couplet_core::hooks::{ConnectionEnd, GuestStream, catch_panic};
+use couplet_core::transport::Timeout;
 use couplet_core::{Reason, Result, Transport};
 
 /// Identifies the connection of a request that may be upgraded.
@@ -253,7 +254,7 @@ fn into_wire(upgraded: Upgraded, monitor: &Rc<Monitor>) -> (Wire, ClientEnd) {
     let unread =
         if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
     // The WebSocket has its own.
-    stream.transport().set_write_timeout(None);
+    stream.transport().set_timeout(Timeout::Write, None);
     let end = ClientEnd::Connection(stream.ending());
     (Wire::new(stream, unread, Role::Server), end)
 }

@@ -16,6 +16,7 @@ use tungstenite::{Error, Message};
 
 use super::h2_stream::H2Stream;
 use super::utf8_checker::Utf8Checker;
+use couplet_core::hooks;
 use couplet_core::hooks::GuestStream;
 use couplet_core::{Reactor, Stream, Transport};
 
@@ -225,7 +226,7 @@ impl Wire {
     /// Returns four bytes that neither the peer nor a page that chooses the payload can predict:
     /// RFC 6455, 5.3. The loop's world supplies the bytes, so that a simulation can repeat them.
     fn mask(&self) -> [u8; 4] {
-        let [a, b, c, d, ..] = self.reactor().random().to_le_bytes();
+        let [a, b, c, d, ..] = hooks::random(self.reactor()).to_le_bytes();
         [a, b, c, d]
     }
 

@@ -14,7 +14,7 @@ use couplet::http::HttpExt;
 use couplet::http::{Client, ClientOptions, Request};
 use couplet::layers::tls::{ClientTlsOptions, Roots};
 use couplet::sim::{Fault, Notes, Sim, Trial, Weather, check_determined};
-use couplet::{Reactor, Result};
+use couplet::{Reactor, Result, hooks};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
 use tokio::time::sleep;
 
@@ -67,7 +67,7 @@ async fn buys(reactor: Reactor, to: &'static str) -> Result<()> {
     let options = ClientOptions::default().timeout(Some(secs(4))).tls(tls);
     let client = Client::with_options(&reactor, options);
     for n in 0..15 {
-        reactor.sleep(Duration::from_millis(reactor.random() % 300)).await?;
+        reactor.sleep(Duration::from_millis(hooks::random(&reactor) % 300)).await?;
         let one = async {
             let request = Request::post(format!("{to}/buy/{n}")).body("please")?;
             Ok::<_, couplet::Failure>(client.send(request).await?.into_body().bytes(10_000).await?)
@@ -88,7 +88,7 @@ async fn talks(reactor: Reactor) -> Result<()> {
                 socket.send(format!("message {n}")).await?;
                 let Some(Ok(back)) = socket.recv().await else { return Ok(()) };
                 assert_eq!(back.as_text(), Some(&*format!("message {n}")));
-                reactor.sleep(Duration::from_millis(reactor.random() % 200)).await?;
+                reactor.sleep(Duration::from_millis(hooks::random(&reactor) % 200)).await?;
             }
             Ok::<_, couplet::Failure>(())
         };
@@ -184,7 +184,7 @@ fn the_date_of_an_answer_comes_from_its_host() {
 /// A program that notes a number from its reactor each time it starts.
 fn draws(sim: &mut Sim, notes: Notes) -> Result<()> {
     let host = sim.host("draws", move |reactor| {
-        notes.note(reactor.random().to_string());
+        notes.note(hooks::random(reactor).to_string());
         reactor.sleep(secs(1000)).detach();
         Ok(())
     });
@@ -208,14 +208,14 @@ fn draws_of_polls_that_make_no_progress_are_the_same_ones() {
             let polled = Rc::new(RefCell::new(Vec::new()));
             let kept = polled.clone();
             let never = std::future::poll_fn(move |_| {
-                kept.borrow_mut().push(inner.random() % 10);
+                kept.borrow_mut().push(hooks::random(&inner) % 10);
                 Poll::<()>::Pending
             });
             let inner = reactor.clone();
             let waits = async move {
                 let ticks = async {
                     for _ in 0..5 {
-                        inner.sleep(Duration::from_millis(inner.random() % 50)).await?;
+                        inner.sleep(Duration::from_millis(hooks::random(&inner) % 50)).await?;
                         sleep(Duration::from_millis(3)).await;
                     }
                     Ok::<_, couplet::Failure>(())

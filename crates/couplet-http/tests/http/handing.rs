@@ -112,7 +112,7 @@ impl Side {
         self.until("bytes", |side| side.received() == before + bytes.len() as u64);
     }
 
-    fn received(&self) -> u64 {
+    fn received(&mut self) -> u64 {
         self.l.snapshot().connections.last().expect("a connection").bytes_in
     }
 
@@ -141,7 +141,7 @@ impl Side {
     }
 
     /// Tasks, timed calls and connections.
-    fn load(&self) -> [usize; 3] {
+    fn load(&mut self) -> [usize; 3] {
         let shown = self.l.snapshot();
         [shown.tasks, shown.pending_calls, shown.connections.len()]
     }

@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use couplet_core::defer::{Deferred, DeferredLock};
+use couplet_core::hooks;
+use couplet_core::hooks::NoteRow;
 use couplet_core::hooks::inspector::{Kind, Observing, Record, UserCall};
-use couplet_core::reactor::NoteRow;
 use couplet_core::testing::{MemoryReactor, success_of};
+use couplet_core::transport::Timeout;
 use couplet_core::{ProducerKind, Protocol, Reactor, Transport};
 
 use super::*;
@@ -266,7 +268,14 @@ fn c185_connections_that_stay_in_a_state_for_long() {
         ),
         (usize::MAX, Transport::pause_producing, 30, 1, "paused", "is not read"),
         (usize::MAX, Transport::lose_connection, 10, 1, "closing", "is closing"),
-        (usize::MAX, |it| it.set_half_close_timeout(None), 60, 1, "half-closed", "is half closed"),
+        (
+            usize::MAX,
+            |it| it.set_timeout(Timeout::HalfClose, None),
+            60,
+            1,
+            "half-closed",
+            "is half closed",
+        ),
     ];
     for (capacity, planted, quiet, more, id, words) in cases {
         let (mut measured, wire) = Measured::connected_with(capacity, planted);
@@ -325,7 +334,7 @@ fn services_that_are_restarted() {
     let mut measured = Measured::new();
     let restarts = Rc::new(Cell::new([0_u32; 2]));
     let shown = restarts.clone();
-    let _note = measured.reactor().note_rows(move || {
+    let _note = hooks::note_rows(&measured.reactor(), move || {
         let row = |(name, restarts): (&str, u32)| {
             let fields = [("name", name.to_owned()), ("restarts", restarts.to_string())];
             NoteRow::new("services", fields)
@@ -351,7 +360,7 @@ fn c185_a_child_whose_pipes_stay_open() {
     let mut measured = Measured::new();
     let exited = Rc::new(Cell::new(false));
     let shown = exited.clone();
-    let _note = measured.reactor().note_rows(move || {
+    let _note = hooks::note_rows(&measured.reactor(), move || {
         let row = |pid: u32| {
             let state = if shown.get() { "exited" } else { "running" };
             NoteRow::new("children", [("pid", pid.to_string()), ("state", state.to_owned())])

@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use couplet::hooks::NoteRow;
 use couplet::inspect::Inspector;
-use couplet::reactor::NoteRow;
-use couplet::{LoopOptions, Producer, ProducerKind, Protocol, Reactor, Transport};
+use couplet::{LoopOptions, Producer, ProducerKind, Protocol, Reactor, Transport, hooks};
 use couplet_testkit_loops::doubles::Echo;
 use serde_json::Value;
 
@@ -151,7 +151,7 @@ fn c183_a_page_that_stops_reading_is_cut() {
     let (program, ()) = Program::start_with(inspector, LoopOptions::default(), |reactor| {
         // More than the buffers of a loopback connection hold.
         let row = || NoteRow::new("rooms", [("name", "x".repeat(16 << 20))]);
-        let note = reactor.note_rows(move || vec![row()]);
+        let note = hooks::note_rows(reactor, move || vec![row()]);
         reactor.call_later(Duration::from_secs(3600), move || drop(note));
     });
     let url = program.url();

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::time::Duration;
 
-use couplet::Reactor;
+use couplet::hooks::NoteRow;
 use couplet::http::HttpExt;
 use couplet::http::websocket::WebSocket;
-use couplet::reactor::NoteRow;
+use couplet::{Reactor, hooks};
 use couplet_testkit_loops::doubles::Quiet;
 use serde_json::{Value, json};
 
@@ -123,7 +123,7 @@ fn rows_of_a_program_get_their_own_view() {
                 [("room", room), ("members", "12"), ("since", "7.125"), ("topic", "7.125")];
             NoteRow::new("rooms", fields.map(|(field, value)| (field, value.to_owned())))
         };
-        let note = reactor.note_rows(move || vec![row("bar"), row("lounge")]);
+        let note = hooks::note_rows(reactor, move || vec![row("bar"), row("lounge")]);
         // The rows stay as long as their note.
         reactor.call_later(Duration::from_secs(3600), move || drop(note));
     });

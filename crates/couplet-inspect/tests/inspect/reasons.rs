@@ -5,7 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use couplet::{Protocol, Reactor, Transport};
+use couplet::transport::Timeout;
+use couplet::{ConnectOptions, Protocol, Reactor, Transport, hooks};
 use couplet_testkit::needed::{Folder, SelfSigned};
 
 use crate::kit::{Program, text};
@@ -48,7 +49,7 @@ fn states_of_connections() {
     type Case = (fn(&Transport), &'static str, &'static [&'static str]);
     let cases: [Case; 6] = [
         (
-            |it| it.set_idle_timeout(Some(Duration::from_secs(3600))),
+            |it| it.set_timeout(Timeout::Idle, Some(Duration::from_secs(3600))),
             "waits for the peer, last heard ",
             &[", reset in 60 min"],
         ),
@@ -134,7 +135,12 @@ fn a_connect_that_gets_no_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (program, ()) = Program::start(move |reactor| {
-        reactor.connect_tcp("127.0.0.1", address.port(), || Planted(|_| ()));
+        hooks::connector(
+            reactor,
+            ("127.0.0.1", address.port()),
+            ConnectOptions::default(),
+            || Planted(|_| ()),
+        );
     });
     let row = program
         .until("/connectors.json", |rows| Some(rows[0].clone()).filter(|row| !row.is_null()));

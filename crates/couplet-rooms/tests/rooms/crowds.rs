@@ -7,7 +7,8 @@ use std::time::Duration;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::rooms::{Limits, Member, Position, RoomOptions, Rooms, SharedRooms};
 use couplet::sim::{self, Notes, Sim, Weather};
-use couplet::{Reactor, Reason, Result};
+use couplet::transport::Timeout;
+use couplet::{Reactor, Reason, Result, hooks};
 
 const CLIENTS: usize = 7;
 /// Members that get a message in one turn.
@@ -27,7 +28,7 @@ struct Serves {
 
 impl LineProtocol for Serves {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_idle_timeout(Some(Duration::from_secs(10)));
+        transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(10)));
     }
 
     fn line_received(&mut self, transport: &LineTransport, _: &[u8]) {
@@ -76,7 +77,7 @@ struct Client {
 
 impl LineProtocol for Client {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_idle_timeout(Some(Duration::from_secs(10)));
+        transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(10)));
         toggle(transport);
     }
 
@@ -104,7 +105,7 @@ impl LineProtocol for Client {
 
 /// Joins or leaves after a while.
 fn toggle(transport: &LineTransport) {
-    let pause = Duration::from_millis(transport.reactor().random() % 150);
+    let pause = Duration::from_millis(hooks::random(transport.reactor()) % 150);
     transport
         .connection::<Client>()
         .call_later(pause, |_, transport| transport.send_line("toggle"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::rooms::{Event, Position, RoomOptions, Rooms, Start, WhenFull};
 use couplet::sim::{self, Fault, Notes, Sim, Weather};
+use couplet::transport::Timeout;
 use couplet::{Reactor, Reason, Result};
 
 const CLIENTS: usize = 4;
@@ -54,7 +55,7 @@ struct Serves {
 impl LineProtocol for Serves {
     fn connection_made(&mut self, transport: &LineTransport) {
         transport.set_write_marks(0, 4096);
-        transport.set_idle_timeout(Some(Duration::from_secs(30)));
+        transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(30)));
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
@@ -141,7 +142,7 @@ impl Client {
 
 impl LineProtocol for Client {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_idle_timeout(Some(Duration::from_secs(10)));
+        transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(10)));
         let last = self.last();
         transport.send_line(last.map_or("new".to_owned(), |last| last.to_string()));
     }

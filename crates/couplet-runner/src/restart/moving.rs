@@ -208,7 +208,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
-    use couplet::{HandOver, Loop, LoopOptions, Transport};
+    use couplet::{HandOver, Loop, LoopOptions, ProtocolExtension, Transport};
 
     use super::*;
     use crate::asking::ask;
@@ -222,6 +222,12 @@ mod tests {
             transport.write([self.0]);
         }
 
+        fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+            Some(self)
+        }
+    }
+
+    impl ProtocolExtension for Counted {
         fn hand_over(&mut self) -> Option<HandOver> {
             HandOver::new("counted", [self.0 + 1])
         }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::sim::{Sim, Trial, Weather};
+use couplet::transport::Upgrade;
 use couplet::{Protocol, Reason, Transport};
 use couplet_testkit_loops::doubles::{Echo, on_made};
 
@@ -59,7 +60,7 @@ struct Chooses;
 impl Protocol for Chooses {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         assert_eq!(data[0], b'e');
-        transport.upgrade_with(Echo, &data[1..]);
+        transport.upgrade(Upgrade::with_unread(Echo, &data[1..]));
     }
 }
 

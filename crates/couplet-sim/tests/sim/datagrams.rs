@@ -1,10 +1,10 @@
 //! Datagrams: lost, duplicated, late or truncated by the network, and only when configured.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use couplet::sim::{Datagrams, Fault, Host, Latency, Link, Notes, Sim};
-use couplet::{Datagram, DatagramProtocol, DatagramTransport};
+use couplet::{Datagram, DatagramEndpoint, DatagramOption, DatagramProtocol, DatagramTransport};
 
 use super::kit::{ms, s};
 
@@ -248,7 +248,10 @@ fn a_live_host_refuses_datagrams_to_a_paused_sender_and_a_crashed_host_does_not(
         }
         let to = sim.at(there, 53);
         sim.host("here", move |reactor| {
-            reactor.connect_udp(to, Asks { notes: notes.clone(), pauses })?;
+            reactor.listen_datagrams(
+                DatagramEndpoint::to(to),
+                Asks { notes: notes.clone(), pauses },
+            )?;
             Ok(())
         });
         sim.keep_trace();
@@ -339,8 +342,9 @@ fn the_trace_names_the_members_of_a_group_that_a_datagram_does_not_reach() {
     let group = Ipv4Addr::new(239, 1, 2, 3);
     for name in ["near", "far"] {
         sim.host(name, move |reactor| {
-            let port = reactor.listen_udp((Ipv4Addr::UNSPECIFIED, 53).into(), Hears)?;
-            port.join_group(group).detach();
+            let port =
+                reactor.listen_datagrams(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53)), Hears)?;
+            port.set_option(DatagramOption::Join(group.into())).detach();
             Ok(())
         });
     }
@@ -369,8 +373,8 @@ fn a_multicast_reaches_each_member_on_a_host_whose_queue_is_not_full() {
         sim.host("b", move |reactor| {
             let addresses = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(10, 0, 0, 2)];
             for (n, address) in addresses.into_iter().enumerate() {
-                let port = reactor.listen_udp((address, 53).into(), Hears)?;
-                port.join_group(group).detach();
+                let port = reactor.listen_datagrams(SocketAddr::from((address, 53)), Hears)?;
+                port.set_option(DatagramOption::Join(group.into())).detach();
                 if Some(n) == paused {
                     port.pause_producing();
                 }

@@ -9,7 +9,7 @@ use couplet::process::{
     WindowSize,
 };
 use couplet::sim::{Fault, Host, Program, Sim, Weather};
-use couplet::{Deferred, Protocol, Reactor, Reason, Result, Shutdown, Transport};
+use couplet::{Deferred, Protocol, Reactor, Reason, Result, Shutdown, Transport, hooks};
 
 use couplet_testkit_loops::suite::callbacks::{Asks, Log, Logged};
 
@@ -99,7 +99,7 @@ fn output_of(sim: &mut Sim, command: Command, options: OutputOptions) -> Result<
     let outcome = kept.clone();
     sim.host("parent", move |reactor| {
         let kept = outcome.clone();
-        let output = reactor.process_output_with(command.clone(), options.clone());
+        let output = reactor.process_output((command.clone(), options.clone()));
         let keep = move |output| {
             *kept.borrow_mut() = Some(output);
             Ok(())
@@ -358,7 +358,7 @@ fn c154c_the_seed_determines_processes_too_and_endpoints_start_them() {
     let roll = |seed: u64| {
         let mut sim = world(seed);
         sim.program("dice", |program| {
-            let code = program.reactor().random() % 100_000;
+            let code = hooks::random(program.reactor()) % 100_000;
             program.exit(code as i32);
             Ok(())
         });
@@ -427,7 +427,7 @@ fn c154c_in_a_storm_a_process_answers_correctly_or_ends_with_its_parent() {
                 let count = count.clone();
                 let poem = vec![b'p'; 50_000];
                 let options = OutputOptions::default().input(poem.clone());
-                let output = again.process_output_with(Command::new("echo"), options);
+                let output = again.process_output((Command::new("echo"), options));
                 let check = move |output: ProcessOutput| {
                     if matches!(output.end, ProcessEnd::LeftRunning) {
                         return assert!(poem.starts_with(&output.stdout), "the world is over");
@@ -462,13 +462,13 @@ fn a_child_has_the_time_of_day_of_its_machine() {
     let seen: Rc<RefCell<Vec<Duration>>> = Rc::default();
     let (in_child, in_parent) = (seen.clone(), seen.clone());
     sim.program("looks", move |program| {
-        in_child.borrow_mut().push(program.reactor().unix_time());
+        in_child.borrow_mut().push(hooks::unix_time(program.reactor()));
         Ok(())
     });
     let host = sim.host("parent", move |reactor| {
         let (inner, seen) = (reactor.clone(), in_parent.clone());
         reactor.call_later(2 * SECOND, move || {
-            seen.borrow_mut().push(inner.unix_time());
+            seen.borrow_mut().push(hooks::unix_time(&inner));
             let started = inner.spawn_process(Command::new("looks"), Logged::default());
             drop(started.expect("it starts"));
         });

@@ -15,7 +15,8 @@ use couplet::layers::tls::{ClientTls, ServerTls};
 use couplet::layers::{Layers, Outbox, ProxyHeader, ProxyReader, ProxyVersion, ProxyWriter, Up};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::sim::{Fault, Host, Link, Sim, Socket, Trial, Weather};
-use couplet::{Address, ConnectError, Factory, Reactor, Reason, Result, TlsProblem};
+use couplet::transport::Timeout;
+use couplet::{Address, ConnectError, Factory, Reactor, Reason, Result, TlsProblem, hooks};
 
 use super::kit::{ms, s};
 use super::secure::both;
@@ -119,15 +120,15 @@ impl Talker {
     fn say(&mut self, transport: &LineTransport) {
         self.said += 1;
         transport.send_line(format!("{} {} {}", self.name, self.session, self.said));
-        let pause = ms(20 + transport.reactor().random() % 300);
+        let pause = ms(20 + hooks::random(transport.reactor()) % 300);
         transport.connection().call_later(pause, Self::say);
     }
 }
 
 impl LineProtocol for Talker {
     fn connection_made(&mut self, transport: &LineTransport) {
-        self.session = transport.reactor().random();
-        transport.set_idle_timeout(Some(s(3)));
+        self.session = hooks::random(transport.reactor());
+        transport.set_timeout(Timeout::Idle, Some(s(3)));
         self.say(transport);
     }
 
@@ -178,7 +179,7 @@ fn keep_talking(reactor: &Reactor, name: u16, tally: &Rc<Tally>) {
                     None => return Err(failed),
                 },
             }
-            inner.sleep(ms(inner.random() % 50)).await?;
+            inner.sleep(ms(hooks::random(&inner) % 50)).await?;
         }
     });
     task.add_both(|_: Result<()>| Ok(())).detach();

@@ -11,6 +11,7 @@ use couplet::sim::{Fault, Host, Link, Sim, Socket};
 use couplet::{ProducerKind, Protocol, Reactor, Result, Transport};
 use couplet_core::hooks::inspector::Observing;
 use couplet_core::reactor::Snapshot;
+use couplet_core::transport::Timeout;
 
 use super::kit::{ms, s};
 use super::secure::both;
@@ -95,7 +96,7 @@ fn each_state_of_a_connection_has_its_reason() {
     let states: [(Plant, &str); 9] = [
         (|_| (), "waits for the peer, last heard 5.0 s ago"),
         (
-            |transport| transport.set_idle_timeout(Some(s(60))),
+            |transport| transport.set_timeout(Timeout::Idle, Some(s(60))),
             "waits for the peer, last heard 5.0 s ago, reset in 55.0 s",
         ),
         (Transport::pause_producing, "reading paused by Planted for 5.0 s"),

@@ -2,13 +2,17 @@
 //! from outside the simulation is detected.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use couplet::sim::{Sim, Trial, Weather, check_determined};
-use couplet::{Datagram, DatagramProtocol, DatagramTransport, Protocol, Result, Transport};
+use couplet::transport::Timeout;
+use couplet::{
+    Datagram, DatagramEndpoint, DatagramProtocol, DatagramTransport, Protocol, Result, Transport,
+    hooks,
+};
 use couplet_testkit_loops::doubles::Echo;
 
 use super::kit::{ms, s};
@@ -17,7 +21,7 @@ struct Counts(u32);
 
 impl Protocol for Counts {
     fn connection_made(&mut self, transport: &Transport) {
-        transport.set_idle_timeout(Some(s(3)));
+        transport.set_timeout(Timeout::Idle, Some(s(3)));
         self.count(transport);
     }
     fn data_received(&mut self, transport: &Transport, _: &[u8]) {
@@ -31,7 +35,7 @@ impl Counts {
     fn count(&mut self, transport: &Transport) {
         self.0 += 1;
         transport.write(vec![self.0 as u8; self.0 as usize * 100]);
-        let pause = ms(50 + transport.reactor().random() % 100);
+        let pause = ms(50 + hooks::random(transport.reactor()) % 100);
         transport.connection::<Self>().call_later(pause, Self::count);
     }
 }
@@ -49,7 +53,7 @@ fn everything(sim: &mut Sim) -> Result<()> {
                         talk.transport().lose_connection();
                     }
                     inner.defer_to_thread(|| Ok(1)).await?;
-                    inner.sleep(ms(inner.random() % 1000)).await?;
+                    inner.sleep(ms(hooks::random(&inner) % 1000)).await?;
                 }
             });
             task.add_both(|_: Result<()>| Ok(())).detach();
@@ -181,12 +185,12 @@ impl DatagramProtocol for Asks {
 fn a_world_of_datagrams_that_reads_the_real_clock_is_located() {
     let text = difference(|sim| {
         let clock = sim.host("clock", |reactor| {
-            reactor.listen_udp((Ipv4Addr::UNSPECIFIED, 37).into(), Clock)?;
+            reactor.listen_datagrams(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 37)), Clock)?;
             Ok(())
         });
         let at = sim.at(clock, 37);
         sim.host("asks", move |reactor| {
-            reactor.connect_udp(at, Asks)?;
+            reactor.listen_datagrams(DatagramEndpoint::to(at), Asks)?;
             Ok(())
         });
         sim.run_for(s(2))

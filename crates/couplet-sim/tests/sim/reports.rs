@@ -5,6 +5,7 @@ use std::panic::catch_unwind;
 use std::rc::Rc;
 
 use couplet::sim::{self, Fault, Sim, Trial, Weather};
+use couplet::transport::Timeout;
 use couplet::{Protocol, Reason, Result, Transport};
 
 use super::kit::{ms, s};
@@ -38,7 +39,7 @@ struct Believes(usize, Rc<RefCell<Vec<usize>>>);
 
 impl Protocol for Believes {
     fn connection_made(&mut self, transport: &Transport) {
-        transport.set_idle_timeout(Some(s(5)));
+        transport.set_timeout(Timeout::Idle, Some(s(5)));
     }
     fn data_received(&mut self, _: &Transport, data: &[u8]) {
         self.0 += data.len();

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use couplet::sim::{Fault, Host, Sim, Trial, Weather, check};
 use couplet::stream::{ReadHalf, WriteHalf};
-use couplet::{Deferred, Reactor, Result, Stream};
+use couplet::transport::Timeout;
+use couplet::{Deferred, Reactor, Result, Stream, hooks};
 
 use crate::kit::{ms, s};
 use crate::secure::NAME;
@@ -59,7 +60,7 @@ fn parse(line: &[u8]) -> Option<Line> {
 
 /// Answers each request with its letters in reverse, and a clean end with the number of requests.
 async fn answer(mut stream: Stream) -> Result<()> {
-    stream.transport().set_idle_timeout(Some(s(5)));
+    stream.transport().set_timeout(Timeout::Idle, Some(s(5)));
     let reactor = stream.transport().reactor().clone();
     let (mut session, mut heard) = (None, 0);
     loop {
@@ -73,8 +74,8 @@ async fn answer(mut stream: Stream) -> Result<()> {
         assert_eq!(*session.get_or_insert(of), of, "one client a connection");
         heard += 1;
         assert_eq!((number, &asked), (heard, &letters(of, number)), "each request, in order");
-        if reactor.random().is_multiple_of(3) {
-            reactor.sleep(ms(reactor.random() % 100)).await?;
+        if hooks::random(&reactor).is_multiple_of(3) {
+            reactor.sleep(ms(hooks::random(&reactor) % 100)).await?;
         }
         asked.reverse();
         stream.write_all(self::line(of, number, &asked)).await?;
@@ -85,8 +86,8 @@ async fn ask(mut writes: WriteHalf, session: u64) -> Result<()> {
     let reactor = writes.transport().reactor().clone();
     for number in 1..=REQUESTS {
         writes.write_all(line(session, number, &letters(session, number))).await?;
-        if reactor.random().is_multiple_of(2) {
-            reactor.sleep(ms(reactor.random() % 150)).await?;
+        if hooks::random(&reactor).is_multiple_of(2) {
+            reactor.sleep(ms(hooks::random(&reactor) % 150)).await?;
         }
     }
     Ok(writes.shutdown().await?)
@@ -112,8 +113,8 @@ async fn hear(mut reads: ReadHalf, session: u64, tally: &Tally) -> Result<bool> 
 
 async fn talk(stream: Stream, tally: &Tally) -> Result<bool> {
     let reactor = stream.transport().reactor().clone();
-    stream.transport().set_idle_timeout(Some(s(4)));
-    let session = reactor.random();
+    stream.transport().set_timeout(Timeout::Idle, Some(s(4)));
+    let session = hooks::random(&reactor);
     let (reads, writes) = stream.split();
     let asking: Deferred<()> = reactor.spawn(ask(writes, session));
     let (heard, asked) = (hear(reads, session, tally).await, asking.await);
@@ -123,10 +124,10 @@ async fn talk(stream: Stream, tally: &Tally) -> Result<bool> {
 async fn connect(reactor: &Reactor, is_secure: bool) -> Result<Stream> {
     let mut stream = reactor.connect_stream("tcp:server:80").await?;
     if is_secure {
-        stream.transport().set_idle_timeout(Some(s(4)));
+        stream.transport().set_timeout(Timeout::Idle, Some(s(4)));
         stream.write_all("STARTTLS\n").await?;
         stream.read_line().await?;
-        stream.start_tls_client(&both().1, NAME).await?;
+        stream.start_tls((&both().1, NAME)).await?;
     }
     Ok(stream)
 }
@@ -140,7 +141,7 @@ async fn keep_talking(reactor: Reactor, is_secure: bool, tally: Rc<Tally>) -> Re
                 Err(_) => &tally.failed,
             });
         }
-        reactor.sleep(ms(reactor.random() % 500)).await?;
+        reactor.sleep(ms(hooks::random(&reactor) % 500)).await?;
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn main(servers: Vec<SocketAddr>) -> couplet::Result<()> {
     couplet::run(|reactor| {
         let factory = Shared::new(factory);
         for server in servers {
-            reactor.connect_tcp(&server.ip().to_string(), server.port(), factory.clone());
+            reactor.connect(server, factory.clone()).detach();
         }
         Ok(())
     })?;

@@ -33,7 +33,7 @@ fn get_poem(reactor: &Reactor, server: SocketAddr, callback: impl FnOnce(Vec<u8>
     let mut callback = Some(callback);
     let factory =
         move |_: &Address| Some(PoetryProtocol { poem: Vec::new(), callback: callback.take() });
-    reactor.connect_tcp(&server.ip().to_string(), server.port(), factory);
+    reactor.connect(server, factory).detach();
 }
 
 pub(crate) fn main(servers: Vec<SocketAddr>) -> couplet::Result<()> {

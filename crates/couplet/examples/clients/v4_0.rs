@@ -55,7 +55,7 @@ impl Factory for PoetryFactory {
 pub(crate) fn get_poem(reactor: &Reactor, server: SocketAddr) -> Deferred<String> {
     let (poem, resolver) = Deferred::new();
     let factory = PoetryFactory { resolver: Some(resolver) };
-    reactor.connect_tcp(&server.ip().to_string(), server.port(), factory);
+    reactor.connect(server, factory).detach();
     poem
 }
 

@@ -69,7 +69,7 @@ impl Factory for WitnessFactory {
 
 pub(crate) fn main(server: SocketAddr) -> couplet::Result<()> {
     couplet::run(|reactor| {
-        reactor.connect_tcp(&server.ip().to_string(), server.port(), WitnessFactory);
+        reactor.connect(server, WitnessFactory).detach();
         Ok(())
     })
 }

@@ -67,7 +67,7 @@ impl Factory for ImpatientFactory {
 pub(crate) fn main(milliseconds: u64, server: SocketAddr) -> couplet::Result<()> {
     couplet::run(|reactor| {
         let factory = ImpatientFactory { limit: Duration::from_millis(milliseconds) };
-        reactor.connect_tcp(&server.ip().to_string(), server.port(), factory);
+        reactor.connect(server, factory).detach();
         Ok(())
     })
 }

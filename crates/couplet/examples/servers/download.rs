@@ -33,10 +33,15 @@ impl Protocol for PoetryClient {
 
 struct PoetryFactory {
     resolver: Option<Resolver<Bytes>>,
+    connector: Rc<OnceCell<Connector>>,
 }
 
 impl Factory for PoetryFactory {
     type Protocol = PoetryClient;
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        self.connector.get_or_init(|| connector.clone());
+    }
 
     fn build_protocol(&mut self, _: &Address) -> Option<PoetryClient> {
         Some(PoetryClient { poem: Vec::new(), resolver: self.resolver.take() })
@@ -62,8 +67,6 @@ pub(crate) fn get_poem(reactor: &Reactor, server: SocketAddr) -> Deferred<Bytes>
             }
         }
     });
-    let factory = PoetryFactory { resolver: Some(resolver) };
-    let made = reactor.connect_tcp(&server.ip().to_string(), server.port(), factory);
-    connector.get_or_init(|| made);
+    reactor.connect(server, PoetryFactory { resolver: Some(resolver), connector }).detach();
     poem
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::{ArgAction, Args};
 use couplet::process::{Process, ProcessEnd};
+use couplet::transport::Timeout;
 use couplet::{
     Address, Connection, DelayedCall, Failure, Loop, Protocol, Reactor, Reason, Transport,
 };
@@ -157,9 +158,9 @@ impl Session {
 impl Protocol for Session {
     fn connection_made(&mut self, transport: &Transport) {
         tracing::info!(peer = %transport.peer(), host = %transport.host(), "connected");
-        transport.set_write_timeout(self.timeout);
-        transport.set_close_deadline(self.timeout);
-        transport.set_half_close_timeout(Some(STALL));
+        transport.set_timeout(Timeout::Write, self.timeout);
+        transport.set_timeout(Timeout::Close, self.timeout);
+        transport.set_timeout(Timeout::HalfClose, Some(STALL));
         match Stdin::start(transport.reactor().remote(), transport.id()) {
             Ok(stdin) => self.stdin = Some(stdin),
             Err(error) => transport.fail(error),
@@ -180,7 +181,7 @@ impl Protocol for Session {
     /// The peer may still read, but a user at a terminal is not asked for more input.
     fn read_closed(&mut self, transport: &Transport) {
         self.peer = PeerStream::Ended(None);
-        transport.set_close_deadline(Some(STALL));
+        transport.set_timeout(Timeout::Close, Some(STALL));
         match &self.stdin {
             Some(stdin) if !stdin.is_terminal() => self.limit_silence(transport),
             Some(_) | None => transport.lose_connection(),
@@ -189,7 +190,7 @@ impl Protocol for Session {
 
     /// A program that has closed its input still answers, but takes no more of stdin.
     fn write_closed(&mut self, transport: &Transport) {
-        transport.set_idle_timeout(self.timeout);
+        transport.set_timeout(Timeout::Idle, self.timeout);
         if transport.write_error().is_some() {
             self.stdin = None;
         }

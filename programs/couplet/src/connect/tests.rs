@@ -3,6 +3,7 @@
 use std::any::{Any, TypeId};
 use std::sync::mpsc::Receiver;
 
+use couplet::ProtocolExtension;
 use couplet::testing::{Held, hold};
 
 use super::*;
@@ -28,6 +29,12 @@ impl Protocol for Piped {
         self.0.connection_lost(transport, reason);
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Piped {
     fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
         (wanted == TypeId::of::<Session>()).then_some(&mut self.0 as &mut dyn Any)
     }

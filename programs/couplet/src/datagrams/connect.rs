@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use couplet::endpoints::UdpClient;
 use couplet::{
-    Datagram, DatagramProtocol, DatagramTransport, DelayedCall, Failure, LoopOptions, Reactor,
+    Datagram, DatagramEndpoint, DatagramProtocol, DatagramTransport, DelayedCall, Failure,
+    LoopOptions, Reactor,
 };
 
 use super::addresses_of;
@@ -50,7 +51,10 @@ impl Session {
     fn open(self: &Rc<Self>) -> couplet::Result<()> {
         loop {
             let address = self.addresses[self.at.get()];
-            match self.reactor.connect_udp(address, Peer(self.clone(), address)) {
+            match self
+                .reactor
+                .listen_datagrams(DatagramEndpoint::to(address), Peer(self.clone(), address))
+            {
                 Ok(port) => {
                     let before = self.port.replace(Some((*port).clone()));
                     drop(before.map(|before| before.stop_listening()));

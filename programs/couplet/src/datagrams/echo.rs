@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use couplet::{Datagram, DatagramProtocol, DatagramTransport};
+use couplet::{Datagram, DatagramProtocol, DatagramTransport, hooks};
 
 use super::{ListenUdp, OpenPorts, Part};
 use crate::exit::Exit;
@@ -79,7 +79,7 @@ fn bucket_of(peer: SocketAddr, seed: u64) -> usize {
 
 impl DatagramProtocol for Echo {
     fn start_protocol(&mut self, transport: &DatagramTransport) {
-        self.answers.seed = transport.reactor().random();
+        self.answers.seed = hooks::random(transport.reactor());
     }
 
     fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {

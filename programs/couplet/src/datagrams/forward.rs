@@ -13,7 +13,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use couplet::endpoints::UdpClient;
-use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, Deferred};
+use couplet::{
+    Address, Datagram, DatagramEndpoint, DatagramPort, DatagramProtocol, DatagramTransport,
+    Deferred,
+};
 
 use super::{ListenUdp, Loops, Part};
 use crate::exit::Exit;
@@ -201,7 +204,7 @@ impl ClientPort {
                 exchange: exchange.clone(),
                 totals: self.totals.clone(),
             };
-            match transport.reactor().connect_udp(server, answers) {
+            match transport.reactor().listen_datagrams(DatagramEndpoint::to(server), answers) {
                 Ok(port) => return Some(port),
                 Err(error) => {
                     tracing::warn!(%client, %error, "cannot open a port towards the server");
@@ -420,7 +423,7 @@ mod tests {
                 let (idle, lookup) = (Some(Duration::from_secs(IDLE)), Duration::from_secs(LOOKUP));
                 let settings = Settings { idle, most: None, lookup };
                 let port = ClientPort::new(upstream(to), settings, most, counted.clone());
-                reactor.listen_udp(([0, 0, 0, 0], 9000).into(), port)?;
+                reactor.listen_datagrams(SocketAddr::from(([0, 0, 0, 0], 9000)), port)?;
                 Ok(())
             });
             let forwarder = sim.at(between, 9000);

@@ -118,7 +118,7 @@ fn ports<P: DatagramProtocol>(
     if threads.number == 1 {
         return Ok(Box::new(move |reactor| {
             let listen =
-                |address: &SocketAddr| Ok(reactor.listen_udp(*address, protocol())?.host());
+                |address: &SocketAddr| Ok(reactor.listen_datagrams(*address, protocol())?.host());
             addresses.iter().map(listen).collect()
         }));
     }
@@ -126,7 +126,7 @@ fn ports<P: DatagramProtocol>(
         Loop::new()
             .map_err(Failure::from)?
             .reactor()
-            .listen_udp(*address, |_: &DatagramTransport, _: &Datagram<'_>| {})
+            .listen_datagrams(*address, |_: &DatagramTransport, _: &Datagram<'_>| {})
             .map_err(Failure::from)?;
     }
     // The first loop replaces port 0 by the number that it got.
@@ -134,7 +134,7 @@ fn ports<P: DatagramProtocol>(
     Ok(Box::new(move |reactor| {
         let listen = |address: &mut SocketAddr| {
             let options = DatagramOptions::default().reuse_port(true);
-            let host = reactor.listen_udp_with(*address, options, protocol())?.host();
+            let host = reactor.listen_datagrams((*address, options), protocol())?.host();
             *address = host.socket_addr().unwrap_or(*address);
             Ok(host)
         };

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
+use couplet::factory::ErasedFactory;
 use couplet::{Address, ConnectError, Deferred, Failure, Transport};
 
 use super::session::Session;
@@ -50,7 +51,8 @@ impl Attempts {
         let (reactor, far) = (self.client.reactor(), self.far.clone());
         let endpoint = self.forward().servers[server].endpoint.clone();
         let factory = move |_: &Address| far.take();
-        let mut connecting = reactor.connect_for(&self.client, endpoint, factory);
+        let mut connecting =
+            reactor.connect(endpoint, ErasedFactory::new(factory).on_behalf_of(&self.client));
         if let Some(timeout) = self.forward().connect_timeout {
             connecting = connecting.add_timeout(reactor, timeout);
         }

@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::defer::Canceller;
+use couplet::factory::ErasedFactory;
+use couplet::transport::Timeout;
 use couplet::{Address, Deferred, LoopingCall, Protocol, Reactor, Reason, Resolver, Transport};
 
 use super::{FIN_TIMEOUT, Forwarder};
@@ -65,7 +67,8 @@ fn check(forward: &Rc<Forwarder>, reactor: &Reactor, server: usize) -> Deferred<
     let closed = Closed::default();
     let mut probe = Some(Probe { closed: closed.clone(), closing: None });
     let endpoint = forward.servers[server].endpoint.clone();
-    let mut connecting = reactor.connect_to_check(endpoint, move |_: &Address| probe.take());
+    let mut connecting =
+        reactor.connect(endpoint, ErasedFactory::new(move |_: &Address| probe.take()).for_check());
     if let Some(timeout) = forward.connect_timeout {
         connecting = connecting.add_timeout(reactor, timeout);
     }
@@ -96,7 +99,7 @@ impl Protocol for Probe {
         let (closed, closing) = Deferred::with_canceller(move |_| aborting.abort_connection());
         self.closed.replace(Some(closed));
         self.closing = Some(closing);
-        transport.set_fin_timeout(Some(FIN_TIMEOUT));
+        transport.set_timeout(Timeout::Fin, Some(FIN_TIMEOUT));
         transport.lose_connection();
     }
 

@@ -22,8 +22,10 @@ use std::time::{Duration, Instant};
 use couplet::defer::Canceller;
 use couplet::process::Process;
 use couplet::protocols::Relay;
+use couplet::transport::Timeout;
 use couplet::{
-    Address, Answers, Factory, Failure, Newcomer, Protocol, Reactor, Reason, Seat, Transport,
+    Address, Answers, Factory, Failure, Newcomer, Protocol, Reactor, Reason, Seat, SocketOption,
+    Transport,
 };
 
 use crate::datagrams;
@@ -206,13 +208,13 @@ impl RelayEnd {
         let forward = self.session.forward();
         let half_close_timeout = self.half_close_timeout(transport);
         for transport in [Some(transport.clone()), self.relay.other()].into_iter().flatten() {
-            transport.set_half_close_timeout(half_close_timeout);
+            transport.set_timeout(Timeout::HalfClose, half_close_timeout);
             // While it flushes, a slow reader gets as much time as an idle one.
-            transport.set_close_deadline(forward.idle_timeout.or(half_close_timeout));
+            transport.set_timeout(Timeout::Close, forward.idle_timeout.or(half_close_timeout));
         }
-        transport.set_fin_timeout(Some(FIN_TIMEOUT));
+        transport.set_timeout(Timeout::Fin, Some(FIN_TIMEOUT));
         // If the program is killed, no peer takes a truncated stream for a complete one.
-        transport.set_reset_unless_closed(true);
+        transport.set_option(SocketOption::ResetUnlessClosed(true));
         self.relay.connection_made(transport);
     }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
-use couplet::Reactor;
 use couplet::http::HttpExt;
 use couplet::http::{Body, FileBody, HttpOptions, Peer, Request, Response, StatusCode};
+use couplet::{Reactor, hooks};
 use tower::service_fn;
 use tracing::field::display;
 
@@ -136,7 +136,7 @@ pub(crate) fn server(options: HttpServe, name: Option<&str>) -> Result<Server, E
 async fn answer(reactor: Reactor, site: Arc<Site>, request: Request<Body>) -> Response<FileBody> {
     let peer = request.extensions().get::<Peer>().cloned();
     let (method, target) = (request.method().clone(), request.uri().clone());
-    let (now, random) = (reactor.unix_time(), reactor.random());
+    let (now, random) = (hooks::unix_time(&reactor), hooks::random(&reactor));
     let site_request = SiteRequest { request: request.map(drop), now, random };
     let answer = match site.cached_answer(&site_request) {
         Some(answer) => answer,

@@ -16,6 +16,7 @@ use couplet::bus::{Bus, Memory, Subscription, nats};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, ReconnectingClientFactory};
 use couplet::rooms::{Member, RoomOptions, Rooms};
 use couplet::sim::{Host, Notes, Sim};
+use couplet::transport::Timeout;
 use couplet::{Reactor, Transport};
 
 use super::nats as server;
@@ -179,7 +180,7 @@ impl Client {
 
 impl LineProtocol for Client {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_idle_timeout(Some(SILENCE));
+        transport.set_timeout(Timeout::Idle, Some(SILENCE));
         self.say(transport);
     }
 
@@ -213,7 +214,7 @@ fn join(reactor: &Reactor, person: &Person) {
             LineReceiver::new(Client { person, voice, said: 0, last: BTreeMap::new() })
         }
     });
-    reactor.connect_tcp(&node, PORT, factory.max_delay(LONGEST_DELAY));
+    reactor.connect((&*node, PORT), factory.max_delay(LONGEST_DELAY)).detach();
 }
 
 /// The clients that only listen: mostly few.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::sim::{Notes, Sim};
+use couplet::transport::Timeout;
 use couplet::{Address, Protocol, Reason, Transport};
 
 const DEVICES: u32 = 10_000;
@@ -37,7 +38,7 @@ struct Server {
 impl Protocol for Server {
     fn connection_made(&mut self, transport: &Transport) {
         self.seen.connected.set(self.seen.connected.get() + 1);
-        transport.set_idle_timeout(Some(SILENCE));
+        transport.set_timeout(Timeout::Idle, Some(SILENCE));
     }
 
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
@@ -120,7 +121,7 @@ fn run_with(sim: &mut Sim, devices: u32, time: Duration) -> couplet::Result<()> 
         let options = couplet::ListenOptions::default().backlog(1024);
         let any: std::net::SocketAddr = (std::net::Ipv6Addr::UNSPECIFIED, 9000).into();
         let make = move || Server { seen: seen.clone(), notes: notes.clone() };
-        reactor.listen_at(any, options, make)?;
+        reactor.listen((any, options), make)?;
         Ok(())
     });
     for n in 0..devices {

@@ -120,8 +120,8 @@ pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
     let ledger: Rc<RefCell<Ledger>> = Rc::default();
     let kept = ledger.clone();
     let collector = sim.host("collector", move |reactor| {
-        let any = (Ipv4Addr::UNSPECIFIED, PORT).into();
-        reactor.listen_udp(any, Collector { ledger: kept.clone() })?;
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        reactor.listen_datagrams(any, Collector { ledger: kept.clone() })?;
         Ok(())
     });
     let collector = SocketAddr::new(sim.address(collector), PORT);
@@ -132,7 +132,7 @@ pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
         sim.host(&format!("meter{number}"), move |reactor| {
             let acknowledged = acknowledged.clone();
             let meter = Meter { number, collector, acknowledged, timer: None };
-            reactor.listen_udp((Ipv4Addr::UNSPECIFIED, 0).into(), meter)?;
+            reactor.listen_datagrams(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), meter)?;
             Ok(())
         });
     }

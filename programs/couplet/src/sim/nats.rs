@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use couplet::bus::Pattern;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
-use couplet::{Failure, Reactor, Reason, Transport};
+use couplet::transport::Timeout;
+use couplet::{Failure, Reactor, Reason, Transport, hooks};
 
 /// A client that sends nothing for this long has vanished.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -145,7 +146,7 @@ impl Session {
 
 impl LineProtocol for Session {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_idle_timeout(Some(SILENCE));
+        transport.set_timeout(Timeout::Idle, Some(SILENCE));
         transport.set_write_cap(Some(WRITE_CAP));
         let number = self.clients.last.get() + 1;
         self.clients.last.set(number);
@@ -172,7 +173,7 @@ impl LineProtocol for Session {
         let (part, rest) = data.split_at(missing.min(data.len()));
         self.payload.extend_from_slice(part);
         if part.len() == missing {
-            let random = transport.reactor().random();
+            let random = hooks::random(transport.reactor());
             self.clients.route(*number, publish, &self.payload, random);
             self.publish = None;
             self.payload.clear();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, ReconnectingClientFactory};
 use couplet::sim::Sim;
+use couplet::transport::Timeout;
 
 const CLIENTS: u32 = 8;
 const STORM: Duration = Duration::from_secs(120);
@@ -22,7 +23,7 @@ struct Pong;
 
 impl LineProtocol for Pong {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_idle_timeout(Some(SILENCE));
+        transport.set_timeout(Timeout::Idle, Some(SILENCE));
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
@@ -44,7 +45,7 @@ impl Ping {
 
 impl LineProtocol for Ping {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_idle_timeout(Some(SILENCE));
+        transport.set_timeout(Timeout::Idle, Some(SILENCE));
         self.ping(transport);
     }
 
@@ -70,7 +71,7 @@ pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
                     LineReceiver::new(Ping { answers: answers.clone() })
                 }
             });
-            reactor.connect_tcp("server", 5000, factory.max_delay(MAX_DELAY));
+            reactor.connect(("server", 5000), factory.max_delay(MAX_DELAY)).detach();
             Ok(())
         });
     }

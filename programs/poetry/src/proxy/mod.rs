@@ -18,7 +18,8 @@ use std::time::Duration;
 use clap::Args;
 use couplet::defer::Canceller;
 use couplet::protocols::{LimitConnections, Policy};
-use couplet::{Deferred, Protocol, Reactor, Reason, Shared, SocketOption, Transport};
+use couplet::transport::Timeout;
+use couplet::{Deferred, Protocol, Reactor, Reason, Shared, SocketOption, Transport, hooks};
 use rustix::net::sockopt;
 
 use crate::client::Limit;
@@ -100,7 +101,7 @@ impl ProxyServer {
 /// nine probes, one every 75 seconds.
 fn limit_probes(transport: &Transport) {
     // A network in memory has no descriptors and no probes.
-    if transport.descriptor().is_some() {
+    if hooks::descriptor(transport).is_some() {
         transport.with_socket(|socket| {
             if socket.local_addr()?.is_unix() {
                 return Ok(());
@@ -113,11 +114,11 @@ fn limit_probes(transport: &Transport) {
 
 impl Protocol for ProxyServer {
     fn connection_made(&mut self, transport: &Transport) {
-        transport.set_close_deadline(Some(STALL));
+        transport.set_timeout(Timeout::Close, Some(STALL));
         transport.set_option(SocketOption::KeepAlive(Some(PROBE)));
         limit_probes(transport);
         // If the proxy is killed, no client takes a truncated poem for a whole one.
-        transport.set_reset_unless_closed(true);
+        transport.set_option(SocketOption::ResetUnlessClosed(true));
         let me = transport.connection::<Self>();
         let poem = self.store.cache.get(transport.reactor());
         self.state = ServeStage::Waiting(poem.canceller());
@@ -136,7 +137,7 @@ impl Protocol for ProxyServer {
 
     /// Called when the poem has been sent; bounds how long the client may stay.
     fn write_closed(&mut self, transport: &Transport) {
-        transport.set_fin_timeout(Some(LEAVE));
+        transport.set_timeout(Timeout::Fin, Some(LEAVE));
         transport.lose_connection();
     }
 

@@ -18,7 +18,7 @@ use couplet::bus::redis::{Options, Redis, Reply};
 use couplet::bus::{Bus, Event, Subscription};
 use couplet::defer::{AbortOnDrop, DeferredEvent};
 use couplet::services::{Child, Health, Service};
-use couplet::{Deferred, Failure, Reactor};
+use couplet::{Deferred, Failure, Reactor, hooks};
 
 use super::cache::Fetched;
 use super::upstreams::Upstreams;
@@ -336,7 +336,7 @@ struct Lock {
 impl Lock {
     fn new(link: &Link, settings: &Settings) -> Lock {
         let (redis, reactor) = (Redis::new(&link.bus), link.bus.reactor().clone());
-        let token = format!("{:016x}{:016x}", reactor.random(), reactor.random());
+        let token = format!("{:016x}{:016x}", hooks::random(&reactor), hooks::random(&reactor));
         let (key, may_hold) = (settings.lock_key.clone(), Cell::new(false));
         Lock { redis, reactor, key, token, may_hold, renewing: None }
     }

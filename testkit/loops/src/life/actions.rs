@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Failure, ProducerKind, Transport};
+use couplet::transport::Timeout;
+use couplet::{Failure, ProducerKind, Transport, hooks};
 
 use super::near::{NearEnd, Piper, Probe};
 use super::{Life, Timer, bytes_at};
@@ -40,15 +41,15 @@ impl Life {
             27 => {
                 let after = (self.roll(3) > 0).then(|| Duration::from_secs(self.roll(20) as u64));
                 self.line(&format!("idle {after:?}"));
-                transport.set_idle_timeout(after);
+                transport.set_timeout(Timeout::Idle, after);
                 self.know(|story| story.timeouts |= after.is_some());
             }
             28 if !self.know(|story| story.by_the_clock) => {
                 let after = (self.roll(3) > 0).then(|| Duration::from_secs(self.roll(40) as u64));
                 let fin = (self.roll(3) > 0).then(|| Duration::from_secs(self.roll(40) as u64));
                 self.line(&format!("close deadline {after:?}, FIN timeout {fin:?}"));
-                transport.set_close_deadline(after);
-                transport.set_fin_timeout(fin);
+                transport.set_timeout(Timeout::Close, after);
+                transport.set_timeout(Timeout::Fin, fin);
             }
             29 => {
                 let cap = (self.roll(2) > 0).then(|| 1000 + self.roll(100_000));
@@ -78,14 +79,14 @@ impl Life {
             let over = story.capped.is_some_and(past);
             (story.taken, shut && story.producer.is_none(), over, story.must_be_open())
         });
-        let before = transport.dropped();
+        let before = hooks::dropped(transport);
         let data = bytes_at(offset, len);
         if self.roll(2) == 0 {
             transport.write(data);
         } else {
             transport.write_bytes(data);
         }
-        let dropped = transport.dropped() - before;
+        let dropped = hooks::dropped(transport) - before;
         self.line(&format!("write {len} at {offset}, dropped {dropped}"));
         self.check(dropped == 0 || dropped == len as u64, "a write is taken or dropped whole");
         if shut {

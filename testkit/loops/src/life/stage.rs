@@ -8,7 +8,8 @@ use std::time::Duration;
 use couplet::layers::Side;
 use couplet::reactor::{Drain, Drained};
 use couplet::testing::{Cut, Manner, Memory, Network};
-use couplet::{Address, Loop, LoopOptions, Reason, Transport};
+use couplet::transport::Timeout;
+use couplet::{Address, ConnectOptions, Loop, LoopOptions, Reason, Transport, hooks};
 
 use super::near::NearEnd;
 use super::peer::Peer;
@@ -42,14 +43,19 @@ impl LifeStage {
         };
         let mut port = None;
         let (wire, side) = if life.roll(2) == 0 {
-            let listening = reactor.listen_tcp(loopback, factory).expect("a free port");
+            let listening = reactor.listen(loopback, factory).expect("a free port");
             let to = listening.host().socket_addr().expect("a TCP port");
             turn();
             port = Some(listening);
             (network.connect(to).expect("the port listens"), Side::Accepted)
         } else {
             let port = network.listen(loopback, 1).expect("a free port");
-            reactor.connect_tcp("127.0.0.1", port.port().expect("TCP"), factory);
+            hooks::connector(
+                &reactor,
+                ("127.0.0.1", port.port().expect("TCP")),
+                ConnectOptions::default(),
+                factory,
+            );
             loop {
                 turn();
                 if let Some(wire) = network.accept(port.clone()) {
@@ -253,8 +259,8 @@ impl LifeStage {
         self.life.line("by the clock");
         let transport = self.transport();
         self.life.know(|story| story.by_the_clock = true);
-        transport.set_close_deadline(Some(Duration::from_secs(30)));
-        transport.set_fin_timeout(Some(Duration::from_secs(30)));
+        transport.set_timeout(Timeout::Close, Some(Duration::from_secs(30)));
+        transport.set_timeout(Timeout::Fin, Some(Duration::from_secs(30)));
         transport.lose_connection();
         self.life.know(|story| story.closing = true);
         for _ in 0..400 {
@@ -349,9 +355,9 @@ impl LifeStage {
         }
     }
 
-    fn check_that_nothing_is_left(&self) {
-        let life = &self.life;
+    fn check_that_nothing_is_left(&mut self) {
         let snapshot = self.l.snapshot();
+        let life = &self.life;
         life.check(snapshot.connections.is_empty(), "the loop keeps no connection");
         life.check(snapshot.pending_calls == 0, "the loop keeps no timer of a connection");
         let more = snapshot.ports.len() + snapshot.connectors.len() + snapshot.tasks;

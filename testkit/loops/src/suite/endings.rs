@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use couplet::transport::Timeout;
 use couplet::{Bytes, SocketOption, Transport};
 
 use super::kit::Rig;
@@ -100,7 +101,7 @@ pub const ENDINGS: &[Ending] = &[
         b.reset();
     }),
     ending("the idle timeout", "Timeout", |rig, a, _| {
-        a.transport().set_idle_timeout(Some(Duration::from_secs(10)));
+        a.transport().set_timeout(Timeout::Idle, Some(Duration::from_secs(10)));
         rig.turn();
         rig.pass(Duration::from_secs(10));
     }),
@@ -140,9 +141,9 @@ pub fn call_everything(transport: &Transport) -> bool {
     transport.fail(Broken("late"));
     transport.pause_producing();
     transport.resume_producing();
-    transport.set_idle_timeout(Some(Duration::from_secs(1)));
-    transport.set_close_deadline(Some(Duration::from_secs(1)));
-    transport.set_fin_timeout(Some(Duration::from_secs(1)));
+    transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(1)));
+    transport.set_timeout(Timeout::Close, Some(Duration::from_secs(1)));
+    transport.set_timeout(Timeout::Fin, Some(Duration::from_secs(1)));
     transport.set_write_marks(1, 2);
     transport.set_write_cap(Some(1));
     transport.set_option(SocketOption::NoDelay(false));

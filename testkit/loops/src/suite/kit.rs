@@ -18,7 +18,8 @@ use couplet::layers::{PassThrough, Side, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
     Address, Answers, ConnectOptions, Connector, DatagramOptions, DatagramPort, DatagramProtocol,
-    IntoFactory, ListenOptions, Loop, LoopOptions, Port, Reactor, Transport, UnixAddress,
+    IntoFactory, ListenOptions, Loop, LoopOptions, Port, Reactor, SocketOption, SocketOptionKind,
+    Transport, UnixAddress, hooks,
 };
 
 #[cfg(unix)]
@@ -476,7 +477,7 @@ impl Rig {
     }
 
     pub fn listen_at<K>(&self, options: ListenOptions, factory: impl IntoFactory<K>) -> Port {
-        let port = self.reactor.listen_at(self.any(), options, factory);
+        let port = self.reactor.listen((self.any(), options), factory);
         port.expect("a free port can be opened")
     }
 
@@ -501,8 +502,10 @@ impl Rig {
         protocol: P,
     ) -> DatagramPort<P> {
         let port = match self.any() {
-            Address::Unix(path) => self.reactor.listen_unix_datagrams(path, options, protocol),
-            _ => self.reactor.listen_udp_with(LOOPBACK, options, protocol),
+            Address::Unix(path) => {
+                self.reactor.listen_datagrams((path, options), protocol)
+            }
+            _ => self.reactor.listen_datagrams((LOOPBACK, options), protocol),
         };
         port.expect("a free port can be opened")
     }
@@ -513,7 +516,7 @@ impl Rig {
     }
 
     pub fn connect_with<K>(&self, to: Address, factory: impl IntoFactory<K>) -> Connector {
-        self.reactor.connect_to(&to, ConnectOptions::default(), factory)
+        hooks::connector(&self.reactor, &to, ConnectOptions::default(), factory)
     }
 
     /// Connects to a port of the loop, even before the loop's first turn.
@@ -768,4 +771,13 @@ pub fn key_of(transport: &Transport) -> Key {
     let id = transport.id().to_string();
     let parts: Vec<u32> = id.split('.').map(|n| n.parse().expect("a number")).collect();
     Key { slot: parts[1], generation: std::num::NonZero::new(parts[2]).expect("not 0") }
+}
+
+/// Whether `TCP_NODELAY` and `SO_KEEPALIVE` are on.
+pub fn tcp_options(transport: &Transport) -> (Option<bool>, Option<bool>) {
+    let is_on = |kind| {
+        let option = transport.option(kind)?;
+        Some(!matches!(option, SocketOption::NoDelay(false) | SocketOption::KeepAlive(None)))
+    };
+    (is_on(SocketOptionKind::NoDelay), is_on(SocketOptionKind::KeepAlive))
 }

@@ -27,12 +27,13 @@ use std::time::Duration;
 
 use couplet::driver::CloseMode;
 use couplet::reactor::Drain;
+use couplet::transport::{Timeout, Upgrade};
 use couplet::{
-    Bytes, Connector, Deferred, ListenOptions, Port, ProducerKind, SocketOption, Transport,
+    Bytes, Connector, Deferred, ListenOptions, Port, ProducerKind, SocketOption, Transport, hooks,
 };
 
 use super::endings::{Ending, call_everything};
-use super::kit::{Kit, Rig, Role};
+use super::kit::{Kit, Rig, Role, tcp_options};
 use super::peer::{B, PeerPort, Saw};
 use super::recorder::{A, Broken, Call, Log, Maker, On, Script};
 use couplet_testkit::logged::logged;
@@ -314,7 +315,7 @@ impl Cast {
                 let protocol = next.a.plays(next.script.take().expect("it is not used yet"));
                 match unread {
                     "" => t.upgrade(protocol),
-                    unread => t.upgrade_with(protocol, self.data(unread)),
+                    unread => t.upgrade(Upgrade::with_unread(protocol, self.data(unread))),
                 }
             }
             "unmade" => assert!(!self.a(PROTOCOLS).is_made() && !t.wants_data()),
@@ -349,15 +350,15 @@ impl Cast {
                 let (low, high) = word(rest);
                 t.set_write_marks(number(low), number(high));
             }
-            "until-end" => t.set_write_until_end(is_on),
+            "until-end" => hooks::set_write_until_end(t, is_on),
             "at-once" => t.set_close_at_once(is_on),
-            "resetting" => t.set_reset_unless_closed(is_on),
-            "idle" => t.set_idle_timeout(limit(rest)),
-            "close-deadline" => t.set_close_deadline(limit(rest)),
-            "fin-timeout" => t.set_fin_timeout(limit(rest)),
-            "write-timeout" => t.set_write_timeout(limit(rest)),
-            "shares-progress" => t.share_progress(&self.a(number(rest) - 1).transport()),
-            "half-close-timeout" => t.set_half_close_timeout(limit(rest)),
+            "resetting" => t.set_option(SocketOption::ResetUnlessClosed(is_on)),
+            "idle" => t.set_timeout(Timeout::Idle, limit(rest)),
+            "close-deadline" => t.set_timeout(Timeout::Close, limit(rest)),
+            "fin-timeout" => t.set_timeout(Timeout::Fin, limit(rest)),
+            "write-timeout" => t.set_timeout(Timeout::Write, limit(rest)),
+            "shares-progress" => hooks::share_progress(t, &self.a(number(rest) - 1).transport()),
+            "half-close-timeout" => t.set_timeout(Timeout::HalfClose, limit(rest)),
             "writes-while-wanted" => {
                 while t.wants_data() && !t.is_full() {
                     t.write([1; 1000]);
@@ -566,7 +567,7 @@ impl Play {
     /// A step of the port.
     fn port(&mut self, step: &str) {
         let port = self.port.as_ref().expect("it listens");
-        let is_held = |rig: &Rig| rig.l.snapshot().ports[0].paused;
+        let is_held = |rig: &mut Rig| rig.l.snapshot().ports[0].paused;
         match word(step) {
             ("stop", name) => {
                 let stopped = port.stop_listening().expect("the port listens");
@@ -578,9 +579,9 @@ impl Play {
             ("pause", _) => port.pause_producing(),
             ("resume", _) => port.resume_producing(),
             ("refuses", _) => assert!(self.rig.try_peer(port.host()).is_err()),
-            ("held", _) => assert!(is_held(&self.rig)),
+            ("held", _) => assert!(is_held(&mut self.rig)),
             ("until-free", _) => {
-                while is_held(&self.rig) {
+                while is_held(&mut self.rig) {
                     self.rig.turn();
                 }
             }
@@ -853,10 +854,10 @@ impl Play {
             "same" => assert_eq!(a.transport(), self.cast.a(0).transport()),
             // The options of TCP: whether it does not delay, and keeps alive.
             "tcp" => {
-                let t = a.transport();
-                assert_eq!(format!("{:?} {:?}", t.tcp_no_delay(), t.tcp_keep_alive()), rest);
+                let (no_delay, keep_alive) = tcp_options(&a.transport());
+                assert_eq!(format!("{no_delay:?} {keep_alive:?}"), rest);
             }
-            "starting-layer" => assert!(a.transport().is_starting_layer()),
+            "starting-layer" => assert!(hooks::is_starting_layer(&a.transport())),
             "lost-tls" => {
                 let why = rig.lost(&a);
                 assert!(why.starts_with("Tls") || why == "Lost", "{why}");
@@ -933,7 +934,7 @@ impl Play {
             "broke" => assert_eq!(a.reason().downcast_ref(), Some(&Broken(leak(rest)))),
             "buffers" => assert_eq!(a.transport().buffered(), number(rest)),
             "buffers-some" => assert!(a.transport().buffered() > 0),
-            "dropped" => assert_eq!(a.transport().dropped(), number(rest) as u64),
+            "dropped" => assert_eq!(hooks::dropped(&a.transport()), number(rest) as u64),
             "closes-once" => {
                 let counts = rig.counts(&a);
                 assert_eq!((counts.closes.len(), counts.late), (1, 0));

@@ -9,7 +9,7 @@ pub use crate::doubles::Echo;
 use crate::doubles::Quiet;
 use couplet::{
     Address, Connection, ConnectionLost, Connector, Deferred, DelayedCall, Factory, Failure,
-    Producer, ProducerKind, Protocol, Reason, Transport,
+    Producer, ProducerKind, Protocol, ProtocolExtension, Reason, Transport,
 };
 
 /// The events of a test in order; cheap to clone.
@@ -370,12 +370,6 @@ impl Protocol for Recorder {
         self.play(On::Data, format!("data({})", before + data.len()), transport);
     }
 
-    #[cfg(unix)]
-    fn descriptor_received(&mut self, transport: &Transport, got: std::os::fd::OwnedFd) {
-        self.a.seen.descriptors.borrow_mut().push(got);
-        self.play(On::Descriptor, On::Descriptor.entry(), transport);
-    }
-
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         *self.a.seen.reason.borrow_mut() = Some(reason.clone());
         let entry = format!("lost({})", text(reason));
@@ -399,6 +393,18 @@ impl Protocol for Recorder {
 
     fn reading_resumed(&mut self, transport: &Transport) {
         self.play(On::Resumed, On::Resumed.entry(), transport);
+    }
+
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Recorder {
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, got: std::os::fd::OwnedFd) {
+        self.a.seen.descriptors.borrow_mut().push(got);
+        self.play(On::Descriptor, On::Descriptor.entry(), transport);
     }
 }
 

@@ -28,7 +28,7 @@ pub use directory::CertificateDirectory;
 pub use engine::world::{TlsWorld, in_world};
 pub use settings::{
     ClientAuth, ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions,
-    TlsConfigError,
+    TlsConfigError, TlsSide,
 };
 
 use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};

@@ -483,3 +483,36 @@ impl fmt::Debug for ClientTls {
         f.debug_struct("ClientTls").field("server_name", &self.server_name).finish_non_exhaustive()
     }
 }
+
+/// The side that a connection takes in a TLS handshake, for
+/// [`Transport::start_tls`](crate::Transport::start_tls).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum TlsSide<'a> {
+    /// Waits for a ClientHello.
+    Server(&'a ServerTls),
+    /// Verifies that the peer is this host, a name or an address.
+    Client(&'a ClientTls, &'a str),
+}
+
+impl<'a> From<&'a ServerTls> for TlsSide<'a> {
+    fn from(tls: &'a ServerTls) -> TlsSide<'a> {
+        TlsSide::Server(tls)
+    }
+}
+
+impl<'a, H: AsRef<str> + ?Sized> From<(&'a ClientTls, &'a H)> for TlsSide<'a> {
+    fn from((tls, host): (&'a ClientTls, &'a H)) -> TlsSide<'a> {
+        TlsSide::Client(tls, host.as_ref())
+    }
+}
+
+impl TlsSide<'_> {
+    /// The layer for one connection, whose handshake begins at `now`.
+    pub(crate) fn layer(self, now: Instant) -> Result<Tls, TlsConfigError> {
+        match self {
+            TlsSide::Server(tls) => Ok(tls.layer(now)),
+            TlsSide::Client(tls, host) => tls.layer(host, now),
+        }
+    }
+}

@@ -19,7 +19,7 @@ use crate::connector::{Attempts, Connector, ConnectorCell, ConnectorState, Step,
 use crate::driver::{CloseMode, Commands, Key, Ticket};
 use crate::error::{ConnectError, Reason};
 use crate::factory::AnyFactory;
-use crate::internals::failure_at;
+use crate::internals::{failure_at, mark_handled};
 use crate::reactor::names::named;
 use crate::reactor::records::TimerAction;
 use crate::timers::{TimerKey, after};
@@ -279,10 +279,15 @@ impl Connecting {
         }
         tracing::debug!(target = %cell, %error, "cannot connect");
         self.drop_attempt(io, cell);
-        let failure = failure_at(error, cell.place);
+        let failure = failure_at(error.clone(), cell.place);
+        // The factory gets a failure of its own: it may pass it on, unhandled.
+        let reason = Reason::Failed(failure_at(error, cell.place));
         self.end(cell, |factory, connector| {
-            factory.client_connection_failed(connector, &Reason::Failed(failure.clone()));
+            factory.client_connection_failed(connector, &reason);
         });
+        if !cell.takes_ignored() {
+            mark_handled(&failure);
+        }
         cell.fail_connect(failure);
     }
 

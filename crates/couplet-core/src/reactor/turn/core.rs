@@ -52,7 +52,7 @@ impl Core {
     pub(super) fn new(records: Rc<Records>, options: &LoopOptions) -> Core {
         let mut hooks = Hooks::default();
         if let Some(ring) = records.ring().cloned() {
-            hooks.wrap_protocols(move |key, protocol| {
+            hooks.wrap_protocols(move |key, mut protocol| {
                 ring.built(key, protocol.type_name());
                 protocol
             });

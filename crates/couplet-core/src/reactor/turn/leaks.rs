@@ -87,7 +87,7 @@ impl Core {
     }
 
     fn connection_leak(&self, key: Key, entry: &ConnectionEntry) -> Leak {
-        let seen = ConnectionSnapshot::of(&entry.life);
+        let seen = ConnectionSnapshot::of(&entry.life, "");
         let (towards, mut from) = match &entry.origin {
             Origin::Connector(connector) => {
                 ("to", format!("by the connect requested at {}", connector.place))

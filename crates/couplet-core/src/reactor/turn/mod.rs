@@ -16,7 +16,7 @@
 //! is sent immediately, a thousand small writes leave in one system call, and nothing that feeds
 //! itself starves the rest.
 //!
-//! A turn that is [suspended](crate::Reactor::suspend_turn) returns in step 3, after an event, and
+//! A turn that is [suspended](crate::hooks::suspend_turn) returns in step 3, after an event, and
 //! continues there.
 //!
 //! Handles record in the modules above, which do not know this one. Here [`core::Core`] holds the

@@ -334,13 +334,13 @@ impl Loop {
     }
 
     /// Sets the keeper of connections whose protocols call
-    /// [`Transport::keep`](crate::Transport::keep), in place of an earlier keeper, for later calls.
+    /// [`hooks::keep`](crate::hooks::keep), in place of an earlier keeper, for later calls.
     pub fn keep_connections(&mut self, keeper: impl Keeper + 'static) {
         self.core.set_keeper(keeper);
     }
 
     /// Takes a snapshot of the loop.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&mut self) -> Snapshot {
         self.core.snapshot(&*self.driver)
     }
 
@@ -361,7 +361,7 @@ impl Loop {
         self.driver.turn(&mut self.core, Turns::One(at_most))
     }
 
-    /// Whether a turn is in progress that [`Reactor::suspend_turn`] suspended: the next call of
+    /// Whether a turn is in progress that [`hooks::suspend_turn`](crate::hooks::suspend_turn) suspended: the next call of
     /// [`turn`](Self::turn) continues it.
     pub fn is_suspended(&self) -> bool {
         self.core.suspended.is_some()
@@ -399,7 +399,7 @@ impl Loop {
         self.core.flush(&mut *self.driver)
     }
 
-    /// Turns until `at` (`None`: no limit), or until [`Reactor::interrupt`] is called. Returns true
+    /// Turns until `at` (`None`: no limit), or until [`hooks::interrupt`](crate::hooks::interrupt) is called. Returns true
     /// while the run continues, and always outside a run.
     ///
     /// For a loop inside a program that has occasional other work and can interrupt the loop for

@@ -71,8 +71,8 @@ impl Core {
     }
 
     /// Takes a frame: without connections, whose state is in the ring.
-    pub(super) fn take_frame(&self, io: &dyn Commands, ticks: u64) {
-        let Some(frames) = self.records.frames.get() else { return };
+    pub(super) fn take_frame(&mut self, io: &dyn Commands, ticks: u64) {
+        let Some(frames) = self.records.frames.get().cloned() else { return };
         let mut snapshot = self.snapshot_of(io, Some(frames.rows()));
         let pending = snapshot.pending_calls + snapshot.tasks + snapshot.jobs;
         let is_full = snapshot.pending.len() >= frames.rows();
@@ -89,15 +89,26 @@ impl Core {
     }
 
     /// Takes a snapshot of the loop.
-    pub(super) fn snapshot(&self, io: &dyn Commands) -> Snapshot {
+    pub(super) fn snapshot(&mut self, io: &dyn Commands) -> Snapshot {
         self.snapshot_of(io, None)
     }
 
     /// Takes a snapshot; with `most`, without connections, and with at most this number of pending
     /// calls, tasks and jobs, and of Deferreds.
-    fn snapshot_of(&self, io: &dyn Commands, most: Option<usize>) -> Snapshot {
+    fn snapshot_of(&mut self, io: &dyn Commands, most: Option<usize>) -> Snapshot {
+        let connections = match most {
+            Some(_) => Vec::new(),
+            None => {
+                let named = |life: &mut Life| {
+                    let protocol = life.protocol_name();
+                    ConnectionSnapshot::of(life, protocol)
+                };
+                self.table.lives_mut().map(named).collect()
+            }
+        };
         let records = &self.records;
         let mut snapshot = Snapshot {
+            connections,
             at: Some(self.reactor.now()),
             pending_calls: records.timers.borrow().len(),
             tasks: records.tasks.borrow().len(),
@@ -125,10 +136,7 @@ impl Core {
             match place {
                 Resource::Port(port) => ports.push(port),
                 Resource::Datagrams(port) => datagrams.push(port),
-                Resource::Connection(_) if most.is_some() => {}
-                Resource::Connection(entry) => {
-                    snapshot.connections.push(ConnectionSnapshot::of(&entry.life));
-                }
+                Resource::Connection(_) => {}
             }
         }
         // Not started by the turn yet, although a bound port already queues connections.
@@ -239,13 +247,14 @@ impl PendingSnapshot {
 }
 
 impl ConnectionSnapshot {
-    pub(super) fn of(life: &Life) -> ConnectionSnapshot {
+    /// Of a connection whose protocol has this name.
+    pub(super) fn of(life: &Life, protocol: &'static str) -> ConnectionSnapshot {
         let cell = life.cell();
         ConnectionSnapshot {
             id: cell.id(),
-            protocol: life.protocol_name(),
+            protocol,
             layers: life.layer_names(),
-            why: life.why(),
+            why: life.why(protocol),
             peer: cell.peer.clone(),
             host: cell.host().clone(),
             state: life.state_name(),

@@ -29,7 +29,7 @@ const LATE: Duration = Duration::from_millis(10);
 pub(super) enum Turns {
     /// One turn, which waits at most this long (`None`: no limit).
     One(Option<Duration>),
-    /// Until the run ends, or [`Reactor::interrupt`](crate::Reactor::interrupt) was called.
+    /// Until the run ends, or [`hooks::interrupt`](crate::hooks::interrupt) was called.
     Many,
 }
 

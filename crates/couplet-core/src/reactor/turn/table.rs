@@ -207,6 +207,14 @@ impl Table {
         self.resources.iter()
     }
 
+    /// The open connections.
+    pub(super) fn lives_mut(&mut self) -> impl Iterator<Item = &mut Life> {
+        self.resources.values_mut().filter_map(|resource| match resource {
+            Resource::Connection(entry) => Some(&mut entry.life),
+            Resource::Port(_) | Resource::Datagrams(_) => None,
+        })
+    }
+
     pub(super) fn keys(&self, which: impl Fn(&Resource) -> bool) -> Vec<Key> {
         self.iter().filter(|(_, resource)| which(resource)).map(|(key, _)| key).collect()
     }
@@ -266,7 +274,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::driver::LocalEnd;
+    use crate::driver::{LocalEnd, SocketOption};
     use crate::{Loop, Protocol, Reactor, Transport};
 
     struct Nobody;
@@ -278,8 +286,8 @@ mod tests {
     #[test]
     fn a_stale_key_names_nothing_after_its_slot_is_reused() {
         let mut l = Loop::new().expect("a loop");
-        let any = "127.0.0.1:0".parse().expect("an address");
-        l.reactor().listen_tcp(any, || Nobody).expect("a free port");
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        l.reactor().listen(any, || Nobody).expect("a free port");
         l.turn(Some(Duration::ZERO)).expect("it listens");
         let before = l.core.table.keys(|_| true)[0];
         let generation = before.generation.checked_add(1).expect("a small number");
@@ -306,7 +314,7 @@ mod tests {
         let first = made(&mut table);
         let memory = (&raw const *first, Rc::as_ptr(first.life.cell()));
         let transport = Transport { cell: first.life.cell().clone() };
-        transport.set_reset_unless_closed(true);
+        transport.set_option(SocketOption::ResetUnlessClosed(true));
         drop(transport);
         table.retire(first);
         let second = made(&mut table);

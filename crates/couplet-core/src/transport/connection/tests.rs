@@ -10,7 +10,7 @@ use crate::error::Reason;
 use crate::protocol::Protocol;
 use crate::recorder::Reactor;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::{Producer, ProducerKind, Transport};
+use crate::transport::{Producer, ProducerKind, Timeout, Transport};
 
 /// Echoes, closes on `bye`, and records its calls.
 #[derive(Clone, Default)]
@@ -196,7 +196,7 @@ fn of_the_idle_and_the_close_deadline_the_earlier_one_counts() {
         let mut held = Held::new();
         let at = held.at();
         let transport = Transport { cell: held.life.cell().clone() };
-        transport.set_idle_timeout(Some(Duration::from_secs(idle)));
+        transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(idle)));
         let _ = held.feed(b"hello");
         transport.lose_write_connection();
         let _ = held.life.apply(at);
@@ -229,7 +229,7 @@ impl Held {
     /// The reason as of 3.2 s after the start, once recorded requests are applied.
     fn why(&mut self) -> String {
         let _ = self.life.apply(self.start);
-        self.life.why().at(self.after(Duration::from_millis(3200))).to_string()
+        self.life.why("Echo").at(self.after(Duration::from_millis(3200))).to_string()
     }
 
     /// Simulates a driver that has sent `sent` bytes, and takes no others.
@@ -450,7 +450,7 @@ fn c60a_a_write_error_drops_and_counts_the_output_and_stops_its_producer() {
     held.block(50);
     held.step(Step::WriteFails);
     transport.write([7; 10]);
-    assert_eq!((transport.buffered(), transport.dropped()), (0, 99_960));
+    assert_eq!((transport.buffered(), transport.cell.dropped()), (0, 99_960));
     assert_eq!(
         transport.write_error().map(|error| error.kind()),
         Some(std::io::ErrorKind::BrokenPipe)

@@ -6,12 +6,15 @@ use super::{Life, LifeState, OurFin, Reading, Writing};
 use crate::why::{Why, size};
 
 impl Life {
-    /// The reason why the connection waits, in words for people.
-    pub(crate) fn why(&self) -> Why {
+    /// The reason why the connection waits, in words for people. `protocol` is the name of its
+    /// protocol.
+    pub(crate) fn why(&self, protocol: &str) -> Why {
         let mut why = Why::default();
         match &self.state {
             LifeState::Open { .. } if self.is_opening() => self.why_opening(&mut why),
-            LifeState::Open { reading, writing } => self.why_open(*reading, *writing, &mut why),
+            LifeState::Open { reading, writing } => {
+                self.why_open(*reading, *writing, protocol, &mut why);
+            }
             LifeState::Flushing { our_fin, since } => {
                 why.text(format!("closing ({}): ", self.reason()));
                 match (self.cell().unsent(), our_fin) {
@@ -47,9 +50,9 @@ impl Life {
         why.deadline(", failed in ", self.layers_deadline());
     }
 
-    fn why_open(&self, reading: Reading, writing: Writing, why: &mut Why) {
+    fn why_open(&self, reading: Reading, writing: Writing, protocol: &str, why: &mut Why) {
         self.why_unsent(writing, why);
-        self.why_reading(reading, why);
+        self.why_reading(reading, protocol, why);
         if self.cell().is_draining() {
             why.clause("asked to finish by a drain");
         }
@@ -91,7 +94,7 @@ impl Life {
     }
 
     /// The reason why no bytes are read.
-    fn why_reading(&self, reading: Reading, why: &mut Why) {
+    fn why_reading(&self, reading: Reading, protocol: &str, why: &mut Why) {
         let cell = self.cell();
         match reading {
             Reading::On | Reading::Layered => {
@@ -106,7 +109,7 @@ impl Life {
                 why.clause("the peer has closed its side");
             }
             Reading::Paused { since, fin } => {
-                let pauser = cell.pauser(self.protocol_name());
+                let pauser = cell.pauser(protocol);
                 why.clause(pauser).text(" for ").since(self.instant(since));
                 why.deadline(", resumed in ", cell.timed_pause_end());
                 if fin {

@@ -2,6 +2,7 @@
 //! these tests.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use couplet::endpoints::{
@@ -174,7 +175,7 @@ struct Around;
 impl ServerEndpoint for Around {
     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
         let around = Layered::new(factory, |_, _| SingleBytes::default());
-        Ok(reactor.listen_tcp(([127, 0, 0, 1], 0).into(), around)?)
+        reactor.listen(SocketAddr::from(([127, 0, 0, 1], 0)), around)
     }
 }
 

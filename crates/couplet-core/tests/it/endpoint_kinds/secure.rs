@@ -1,6 +1,7 @@
 //! `tls:` with its keywords, and nested with other kinds.
 
 use couplet::endpoints::{TcpClient, TcpServer, TlsClient, TlsServer, register_client};
+use couplet::layers::tls::TlsInfo;
 use couplet::{Address, Loop};
 
 use super::{Echo, ask};
@@ -60,7 +61,7 @@ fn c145_tls_stands_before_another_endpoint_in_any_order() {
         let (listen, connect) =
             (format!("{order}{SITE}{limits}"), format!("{order}{TRUST}{limits}"));
         let echo = try_with(&folder, &listen, &connect).unwrap_or_else(|e| panic!("{order}: {e}"));
-        assert!(echo.transport().tls().is_some(), "{order}");
+        assert!(echo.transport().info::<TlsInfo>().is_some(), "{order}");
     }
     // The last wrapper is next to the socket, where the header is in clear or encrypted.
     for (order, is_clear) in [("tls:haproxy:log:", true), ("haproxy:tls:log:", false)] {
@@ -98,7 +99,8 @@ fn tls_keywords_set_client_certificates_alpn_and_names() {
         // The certificate may be in a file, in a folder or in both.
         for site in [SITE, "tls:127.0.0.1:0:sni=$sni", "tls:127.0.0.1:0:sni=$sni:cert=$site.pem"] {
             let (listen, connect) = (format!("{site}{listen}"), format!("{TRUST}{connect}"));
-            let outcome = try_with(&folder, &listen, &connect).map(|echo| echo.transport().tls());
+            let outcome =
+                try_with(&folder, &listen, &connect).map(|echo| echo.transport().info::<TlsInfo>());
             assert_eq!(outcome.is_ok(), works, "{listen} {connect}: {outcome:?}");
             if let (Ok(info), true) = (&outcome, connect.contains("alpn=x")) {
                 assert_eq!(info.as_ref().unwrap().alpn.as_deref(), Some(&b"x"[..]));

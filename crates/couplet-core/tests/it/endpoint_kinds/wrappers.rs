@@ -9,6 +9,7 @@ use couplet::endpoints::{
     IntoEndpoint, Logged, ServerEndpoint, TcpServer, Throttled, client_from_string,
     server_from_string,
 };
+use couplet::factory::ErasedFactory;
 use couplet::layers::{LogForm, ProxyHeader, ProxyReader};
 use couplet::testing::MemoryReactor;
 use couplet::{Address, Loop, Protocol, Transport};
@@ -45,7 +46,7 @@ fn haproxy_reads_the_addresses_of_the_client_from_the_last_of_its_headers() {
         assert_eq!(wire.take(), b"hello");
         assert_eq!(*echo.transport().peer(), tcp("192.0.2.2:56324"));
         assert_eq!(*echo.transport().host(), tcp("198.51.100.2:443"));
-        assert!(echo.transport().layer_info::<ProxyHeader>().is_some());
+        assert!(echo.transport().info::<ProxyHeader>().is_some());
         let other = memory.connect(7777);
         other.push(b"GET / HTTP/1.1\r\n");
         memory.settle();
@@ -163,7 +164,10 @@ fn c145e_haproxy_writes_the_addresses_of_the_client_on_whose_behalf_it_connects(
     ] {
         let (mut memory, a) = (MemoryReactor::new(), A::default());
         let forwards = Script::new().once(On::Made, move |near| {
-            near.reactor().connect_for(near, to, Echo::default).map(drop).detach();
+            near.reactor()
+                .connect(to, ErasedFactory::new(Echo::default).on_behalf_of(near))
+                .map(drop)
+                .detach();
         });
         memory.reactor().listen(listen, a.once(forwards)).unwrap();
         let client = memory.connect(7777);
@@ -197,7 +201,8 @@ fn c145e_a_check_announces_no_client() {
     ] {
         let mut memory = MemoryReactor::new();
         for _ in 0..2 {
-            let checking = memory.reactor().connect_to_check(to, Echo::default);
+            let checking =
+                memory.reactor().connect(to, ErasedFactory::new(Echo::default).for_check());
             let attempts = memory.connecting();
             let server = attempts[0].complete();
             memory.settle();

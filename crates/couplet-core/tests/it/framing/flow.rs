@@ -1,7 +1,6 @@
 //! Rows 165 and 166: framers paused or closed in the middle of a chunk; messages lent as slices;
 //! callbacks forwarded to the protocol inside.
 
-use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
@@ -11,7 +10,7 @@ use couplet::protocols::{
     NetstringReceiver,
 };
 use couplet::testing::{Held, Manner, hold, hold_on};
-use couplet::{Protocol, Reason, Transport};
+use couplet::{Protocol, ProtocolExtension, Reason, Transport};
 
 use super::own::Semicolons;
 use super::{Event, MANNERS, Notes, lost, message};
@@ -231,8 +230,14 @@ impl<R: Protocol> Protocol for Around<R> {
         self.inside.data_received(transport, data);
     }
 
-    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
-        self.inside.find(wanted)
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl<R: Protocol> ProtocolExtension for Around<R> {
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some(&mut self.inside)
     }
 }
 
@@ -332,7 +337,10 @@ fn a_framer_forwards_every_callback() {
     fn fact<R: Protocol>(wrap: fn(Records) -> R) {
         let log = Rc::default();
         let mut held = hold(wrap(Records(Rc::clone(&log))));
-        held.with(|receiver, transport| receiver.handshake_completed(transport));
+        held.with(|receiver, transport| {
+            let receiver: &mut dyn Protocol = receiver;
+            receiver.handshake_completed(transport);
+        });
         tell(&mut held, Transport::pause_producing);
         tell(&mut held, Transport::resume_producing);
         tell(&mut held, Transport::lose_write_connection);

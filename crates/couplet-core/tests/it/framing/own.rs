@@ -2,7 +2,7 @@
 
 use couplet::protocols::{FrameBuffer, Framer, FramingError};
 use couplet::testing::{every_split, hold};
-use couplet::{Protocol, Reason, Transport};
+use couplet::{Protocol, ProtocolExtension, Reason, Transport};
 
 use super::{Event, Notes, events, lost, message};
 
@@ -57,6 +57,12 @@ impl Protocol for Semicolons {
         self.frame_held(transport);
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Semicolons {
     fn find(&mut self, wanted: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
         if wanted == std::any::TypeId::of::<Notes>() {
             return Some(&mut self.notes);

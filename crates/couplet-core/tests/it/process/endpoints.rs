@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use couplet::endpoints::{EndpointError, client_from_string};
+use couplet::endpoints::{EndpointError, ProcessClient, client_from_string};
 use couplet::process::{Command, SpawnError};
 use couplet::{Failure, Transport};
 
@@ -112,7 +112,7 @@ fn c145b_a_connection_that_is_lost_leaves_no_zombie() {
     let mut nursery = Nursery::new();
     let lost: Rc<RefCell<Option<Transport>>> = Rc::default();
     let kept = lost.clone();
-    let connecting = nursery.l.reactor().connect_process(Command::new("cat"), || Quiet);
+    let connecting = nursery.l.reactor().connect(ProcessClient::new(Command::new("cat")), || Quiet);
     connecting.map(move |connection| *kept.borrow_mut() = Some(connection.transport())).detach();
     nursery.until("connection_made", || lost.borrow().is_some());
     nursery.turn();

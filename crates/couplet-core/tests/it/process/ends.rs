@@ -327,7 +327,7 @@ fn c154b_many_short_children_leave_no_zombie_and_no_descriptor() {
     }
     assert_eq!(descriptors(), before);
     assert!(!pids.into_iter().any(is_zombie));
-    assert_eq!(Nursery::left(&nursery.l), (0, 0, 0));
+    assert_eq!(Nursery::left(&mut nursery.l), (0, 0, 0));
 }
 
 #[cfg(target_os = "linux")]
@@ -363,7 +363,7 @@ fn c154b_a_thousand_children_at_once_are_served_and_leave_nothing() {
     }
     assert_eq!(descriptors(), before);
     assert!(!pids.into_iter().any(is_zombie));
-    assert_eq!(Nursery::left(&nursery.l), (0, 0, 0));
+    assert_eq!(Nursery::left(&mut nursery.l), (0, 0, 0));
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Nursery {
     }
 
     /// The numbers of connections, watches and pending calls.
-    fn left(l: &Loop) -> (usize, usize, usize) {
+    fn left(l: &mut Loop) -> (usize, usize, usize) {
         let snapshot = l.snapshot();
         (snapshot.connections.len(), snapshot.watches, snapshot.pending_calls)
     }
@@ -57,7 +57,7 @@ impl Nursery {
         self.until_loop(what, |_| done());
     }
 
-    fn until_loop(&mut self, what: &str, done: impl FnMut(&Loop) -> bool) {
+    fn until_loop(&mut self, what: &str, done: impl FnMut(&mut Loop) -> bool) {
         couplet_testkit_loops::until(&mut self.l, what, done);
     }
 

@@ -18,7 +18,7 @@ fn output_of(
     command: Command,
     options: OutputOptions,
 ) -> Result<ProcessOutput, Failure> {
-    let output = nursery.l.reactor().process_output_with(command, options);
+    let output = nursery.l.reactor().process_output((command, options));
     nursery.l.run_until(output)
 }
 
@@ -99,7 +99,7 @@ fn c154d_an_abandoned_program_leaves_nothing_though_its_child_has_its_pipes() {
             _ => "exec sleep 1000",
         };
         let command = with_a_child(&file, then);
-        let output = reactor.process_output_with(command, options);
+        let output = reactor.process_output((command, options));
         nursery.until("its child", || child().ends_with('\n'));
         let failure = match gives_up {
             "a timeout" => nursery.l.run_until(output.add_timeout(&reactor, Duration::ZERO)),

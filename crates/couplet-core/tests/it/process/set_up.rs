@@ -362,7 +362,7 @@ fn c149_a_driver_without_processes_refuses_one_and_descriptors_too() {
 
 #[test]
 fn a_descriptor_that_no_child_can_have_is_an_error_of_the_call() {
-    let nursery = Nursery::new();
+    let mut nursery = Nursery::new();
     for (number, other, text) in
         [(-1, ChildFd::Null, "invalid input"), (4, ChildFd::SameAs(5), "has no descriptor 5")]
     {
@@ -370,7 +370,7 @@ fn a_descriptor_that_no_child_can_have_is_an_error_of_the_call() {
         let refused = nursery.l.reactor().spawn_process(command, super::Logged::default());
         let refused = refused.map(drop).expect_err("it can't be").to_string();
         assert!(refused.contains(text), "{refused}");
-        assert_eq!(Nursery::left(&nursery.l), (0, 0, 0));
+        assert_eq!(Nursery::left(&mut nursery.l), (0, 0, 0));
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::endpoints::ProcessClient;
 use couplet::factory::Layered;
 use couplet::layers::ProxyReader;
 use couplet::process::{ChildFd, Command, Process, ProcessEnd, ProcessSignal, WhenLost};
@@ -54,7 +55,8 @@ impl Seen {
 fn connect(reactor: &Reactor, command: Command, when_lost: WhenLost) -> Seen {
     let seen = Seen::new();
     let end = seen.end.clone();
-    let connecting = reactor.connect_process_with(command, when_lost, move || end.clone());
+    let connecting =
+        reactor.connect(ProcessClient::new(command).when_lost(when_lost), move || end.clone());
     connecting.map(drop).detach();
     seen
 }
@@ -134,7 +136,7 @@ fn c145c_a_program_whose_connect_is_cancelled_ends_too() {
     let mut nursery = Nursery::new();
     let folder = crate::needed::Folder::new();
     let script = format!("echo $$ > {}; exec sleep 1000", folder.path("pid"));
-    let connecting = nursery.l.reactor().connect_process(sh(&script), End::default);
+    let connecting = nursery.l.reactor().connect(ProcessClient::new(sh(&script)), End::default);
     let pid = || std::fs::read_to_string(folder.join("pid")).unwrap_or_default();
     while !pid().ends_with('\n') {
         std::thread::yield_now();
@@ -264,7 +266,10 @@ fn c145c_a_program_that_has_exited_before_its_connection_is_made_ends_it() {
         |reactor: &Reactor, _: &Address| ProxyReader::new(reactor.now()),
     );
     let reactor = nursery.l.reactor();
-    reactor.connect_process_with(sh(script), WhenLost::Keep, factory).map(drop).detach();
+    reactor
+        .connect(ProcessClient::new(sh(script)).when_lost(WhenLost::Keep), factory)
+        .map(drop)
+        .detach();
     nursery.until("connection_made", || seen.end.is_made());
     assert_eq!(seen.code(), Some(0));
     nursery.until("the loss, though its child has the pipes", || seen.end.is_lost());
@@ -308,7 +313,7 @@ fn c145c_programs_that_end_leave_nothing() {
         nursery.until("connection_made", || seen.end.is_made());
         abort(&mut nursery, &seen);
     }
-    assert_eq!(Nursery::left(&nursery.l), (0, 0, 0));
+    assert_eq!(Nursery::left(&mut nursery.l), (0, 0, 0));
 }
 
 /// Runs the loop with a connection to a script, until the script has written a line. Returns the
@@ -326,7 +331,9 @@ fn run_with(l: &mut Loop, script: &str, when_lost: WhenLost) -> String {
     }
     l.run(move |reactor| {
         let connecting = reactor
-            .connect_process_with(sh(&script), when_lost, move || Stops(kept.clone()))
+            .connect(ProcessClient::new(sh(&script)).when_lost(when_lost), move || {
+                Stops(kept.clone())
+            })
             .map(move |made| *met.borrow_mut() = Process::of(&made.transport()));
         connecting.detach();
         Ok(())

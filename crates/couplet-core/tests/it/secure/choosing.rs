@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use couplet::factory::Layered;
 use couplet::layers::tls::{
-    ClientHello, ClientTls, ClientTlsOptions, Identity, ServerTls, ServerTlsOptions, Tls,
+    ClientHello, ClientTls, ClientTlsOptions, Identity, ServerTls, ServerTlsOptions, Tls, TlsInfo,
 };
 use couplet::layers::{PassThrough, SingleBytes};
 use couplet::testing::failure_of;
@@ -91,7 +91,7 @@ fn a_handshake_waits_for_its_certificate() {
         resolver.callback(rig.authority.identity(NAME));
         rig.turn();
         assert!(server.is_made() && client.is_made(), "{:?} {:?}", server.log(), client.log());
-        let info = server.transport().tls().expect("it is secure");
+        let info = server.transport().info::<TlsInfo>().expect("it is secure");
         assert_eq!(info.server_name.as_deref(), Some(NAME));
         client.transport().write("hello");
         rig.turn();
@@ -129,12 +129,12 @@ fn a_handshake_continues_with_its_late_certificate_at_any_place_of_its_layer() {
         let end = move || end.clone();
         let pass = |_: &Reactor, _: &Address| PassThrough::default();
         let listening = match place {
-            Alone => rig.reactor.listen_tcp(LOOPBACK, Layered::new(end, tls)),
-            Lowest => rig.reactor.listen_tcp(LOOPBACK, Layered::new(Layered::new(end, pass), tls)),
-            Highest => rig.reactor.listen_tcp(LOOPBACK, Layered::new(Layered::new(end, tls), pass)),
+            Alone => rig.reactor.listen(LOOPBACK, Layered::new(end, tls)),
+            Lowest => rig.reactor.listen(LOOPBACK, Layered::new(Layered::new(end, pass), tls)),
+            Highest => rig.reactor.listen(LOOPBACK, Layered::new(Layered::new(end, tls), pass)),
             Middle => {
                 let above = Layered::new(Layered::new(end, pass), tls);
-                rig.reactor.listen_tcp(LOOPBACK, Layered::new(above, pass))
+                rig.reactor.listen(LOOPBACK, Layered::new(above, pass))
             }
         };
         rig.connect(&listening.expect("a free port").host(), &client).detach();
@@ -155,7 +155,7 @@ fn a_certificate_that_is_there_does_not_delay_a_handshake_however_it_is_cut() {
         let end = server.clone();
         let secure = Layered::new(move || end.clone(), at_once(&vault.tls, &identity));
         let cut = Layered::new(secure, |_, _| SingleBytes::default());
-        let port = rig.reactor.listen_tcp(LOOPBACK, cut).expect("a free port").host();
+        let port = rig.reactor.listen(LOOPBACK, cut).expect("a free port").host();
         rig.connect(&port, &client).detach();
         rig.turn();
         assert!(server.is_made() && client.is_made(), "{:?} {:?}", server.log(), client.log());
@@ -268,7 +268,7 @@ fn a_certificate_is_chosen_on_a_live_connection_and_its_sessions_are_resumed() {
             let client = rig.starting_client();
             rig.join_in_clear(&server, &client);
             assert_eq!(server.log(), ["made", "secure"], "{round}");
-            let info = client.transport().tls().expect("it is secure");
+            let info = client.transport().info::<TlsInfo>().expect("it is secure");
             resumed.set(resumed.get() + usize::from(info.resumed));
             client.transport().lose_connection();
             rig.turn();

@@ -51,10 +51,10 @@ fn a_buffer_is_dropped_when_a_layer_has_copied_it_at_any_level() {
         };
         let layer = accepting(&rig.server);
         let port = match passes_on {
-            false => rig.reactor.listen_tcp(LOOPBACK, Layered::new(move || end.clone(), layer)),
+            false => rig.reactor.listen(LOOPBACK, Layered::new(move || end.clone(), layer)),
             true => {
                 let inner = Layered::new(move || end.clone(), |_, _| PassThrough::default());
-                rig.reactor.listen_tcp(LOOPBACK, Layered::new(inner, layer))
+                rig.reactor.listen(LOOPBACK, Layered::new(inner, layer))
             }
         };
         rig.connect(&port.expect("a free port").host(), &client).detach();

@@ -8,6 +8,7 @@ use couplet::layers::tls::{ServerTls, ServerTlsOptions, TlsVersion};
 use couplet::layers::{Bandwidth, PassThrough, Throttle};
 use couplet::protocols::Relay;
 use couplet::testing::{Manner, Wire};
+use couplet::transport::Timeout;
 use couplet::{TlsError, TlsProblem};
 
 use super::{End, NAME, Rig, accepting};
@@ -177,7 +178,7 @@ fn connected(rig: &mut Rig, kind: Kind, end: &End) -> Peer {
             let over = Layered::new(Layered::new(move || inner.clone(), layer), |_, _| {
                 PassThrough::default()
             });
-            let port = rig.reactor.listen_tcp(LOOPBACK, over).expect("a free port").host();
+            let port = rig.reactor.listen(LOOPBACK, over).expect("a free port").host();
             rig.wire_to(&port)
         }
     };
@@ -234,8 +235,8 @@ fn check(
     let transport = end.transport();
     match limits {
         Limits::Default => {}
-        Limits::NoCloseDeadline => transport.set_close_deadline(None),
-        Limits::NoFinTimeout => transport.set_fin_timeout(None),
+        Limits::NoCloseDeadline => transport.set_timeout(Timeout::Close, None),
+        Limits::NoFinTimeout => transport.set_timeout(Timeout::Fin, None),
     }
     match moment {
         Before => {
@@ -303,8 +304,8 @@ fn c15b_a_peer_that_does_not_read_has_the_close_deadline_and_then_the_fin_timeou
         let end = End::default();
         let mut peer = connected(&mut rig, kind, &end);
         let transport = end.transport();
-        transport.set_close_deadline(Some(10 * SECOND));
-        transport.set_fin_timeout(reads.then_some(5 * SECOND));
+        transport.set_timeout(Timeout::Close, Some(10 * SECOND));
+        transport.set_timeout(Timeout::Fin, reads.then_some(5 * SECOND));
         transport.write(vec![7; MUCH]);
         transport.lose_connection();
         rig.turn();
@@ -350,7 +351,7 @@ fn c79_a_close_notify_behind_a_throttle_is_found_when_it_has_passed() {
     let inner = end.clone();
     let secure = Layered::new(move || inner.clone(), accepting(&rig.server));
     let over = Layered::new(secure, |_, _| Throttle::new(Some(Bandwidth::new(10_000)), None));
-    let port = rig.reactor.listen_tcp(LOOPBACK, over).expect("a free port").host();
+    let port = rig.reactor.listen(LOOPBACK, over).expect("a free port").host();
     let wire = rig.wire_to(&port);
     let mut peer = Peer::open(&mut rig, wire, SECOND / 10);
     while !end.is_made() {
@@ -382,10 +383,11 @@ fn c79_a_close_notify_behind_a_throttle_is_found_when_it_has_passed() {
 #[test]
 fn c79_four_clients_that_keep_tcp_open_do_not_block_a_port_of_four() {
     let mut rig = Rig::new(Manner::Readiness);
-    let build = || End::default().on("made", |transport| transport.set_close_deadline(None));
+    let build =
+        || End::default().on("made", |transport| transport.set_timeout(Timeout::Close, None));
     let options = couplet::ListenOptions::default().max_connections(4);
     let secure = Layered::new(build, accepting(&rig.server));
-    let port = rig.reactor.listen_at(LOOPBACK, options, secure).expect("a free port");
+    let port = rig.reactor.listen((LOOPBACK, options), secure).expect("a free port");
     let mut peers = Vec::new();
     for round in 1..=3 {
         for _ in 0..4 {
@@ -429,7 +431,7 @@ fn c71d_a_relay_passes_on_each_end_of_tls_and_ends_when_nothing_moves() {
                 near
             };
             let layered = Layered::new(relay, accepting(&of_version(&rig, Kind::Tls(kind))));
-            let port = rig.reactor.listen_tcp(LOOPBACK, layered).expect("a free port").host();
+            let port = rig.reactor.listen(LOOPBACK, layered).expect("a free port").host();
             let wire = rig.wire_to(&port);
             let mut peer = Peer::open(&mut rig, wire, Duration::ZERO);
             let other = rig.network.accept(server).expect("it connects");

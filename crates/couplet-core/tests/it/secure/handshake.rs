@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use couplet::factory::Layered;
 use couplet::layers::tls::{
-    CertificateDirectory, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsVersion,
+    CertificateDirectory, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsInfo,
+    TlsVersion,
 };
 use couplet::layers::{Bandwidth, ProxyReader, Throttle};
 use couplet::testing::{failure_of, success_of};
-use couplet::{Address, CertificateProblem, ConnectError, Reactor, Reason, TlsProblem};
+use couplet::{
+    Address, CertificateProblem, ConnectError, ConnectOptions, Reactor, Reason, TlsProblem, hooks,
+};
 
 use super::{End, NAME, Rig, accepting};
 use crate::logged::logged;
@@ -21,10 +24,10 @@ fn c81_both_sides_are_made_when_the_handshake_is_complete() {
     for mut rig in Rig::both() {
         let (server, client) = rig.joined();
         assert_eq!((server.log(), client.log()), (vec!["made".into()], vec!["made".into()]));
-        let info = client.transport().tls().expect("it is secure");
+        let info = client.transport().info::<TlsInfo>().expect("it is secure");
         assert_eq!(info.version, TlsVersion::Tls13);
         assert!(!info.peer_certificates.is_empty());
-        let info = server.transport().tls().expect("it is secure");
+        let info = server.transport().info::<TlsInfo>().expect("it is secure");
         assert_eq!(info.server_name.as_deref(), Some(NAME));
         client.transport().write("hello");
         server.transport().write("welcome");
@@ -47,7 +50,7 @@ fn handshakes_side_by_side_keep_their_names_apart() {
         let mut next = servers.clone().into_iter();
         let build = move || next.next().expect("there are two");
         let secure = Layered::new(build, accepting(&tls));
-        let port = rig.reactor.listen_tcp(LOOPBACK, secure).expect("a free port").host();
+        let port = rig.reactor.listen(LOOPBACK, secure).expect("a free port").host();
         for name in names {
             let (tls, end) = (rig.client.clone(), End::default());
             let says = end.on("made", move |transport| transport.write(name));
@@ -55,11 +58,16 @@ fn handshakes_side_by_side_keep_their_names_apart() {
                 tls.layer(name, reactor.now()).expect("a good name")
             };
             let number = port.port().expect("a TCP port");
-            rig.reactor.connect_tcp("127.0.0.1", number, Layered::new(move || says.clone(), layer));
+            hooks::connector(
+                &rig.reactor,
+                ("127.0.0.1", number),
+                ConnectOptions::default(),
+                Layered::new(move || says.clone(), layer),
+            );
         }
         rig.turn();
         for server in servers {
-            let info = server.transport().tls().expect("it is secure");
+            let info = server.transport().info::<TlsInfo>().expect("it is secure");
             assert_eq!(
                 info.server_name.as_deref().map(str::as_bytes),
                 Some(&server.received()[..])

@@ -17,12 +17,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use couplet::endpoints::TcpClient;
 use couplet::factory::Layered;
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, Tls};
 use couplet::layers::{Layer, LayerWaker, Outbox, PassThrough, Up};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
-    Address, Connection, Deferred, Loop, LoopOptions, Protocol, Reactor, Reason, Transport,
+    Address, ConnectOptions, Connection, Deferred, Loop, LoopOptions, Protocol, ProtocolExtension,
+    Reactor, Reason, Transport, hooks,
 };
 use couplet_testkit_loops::authority::Authority;
 
@@ -103,10 +105,6 @@ impl Protocol for End {
         self.note("data", transport);
     }
 
-    fn handshake_completed(&mut self, transport: &Transport) {
-        self.note("secure", transport);
-    }
-
     fn read_closed(&mut self, transport: &Transport) {
         self.note("read_closed", transport);
         if !self.0.aware {
@@ -126,6 +124,16 @@ impl Protocol for End {
         let before = self.0.reason.replace(Some(reason.clone()));
         assert!(before.is_none(), "a connection is lost once");
         self.note("lost", transport);
+    }
+
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for End {
+    fn handshake_completed(&mut self, transport: &Transport) {
+        self.note("secure", transport);
     }
 }
 
@@ -191,7 +199,7 @@ impl Rig {
     ) -> Address {
         let end = end.clone();
         let factory = Layered::new(move || end.clone(), layer);
-        self.reactor.listen_tcp(LOOPBACK, factory).expect("a free port").host()
+        self.reactor.listen(LOOPBACK, factory).expect("a free port").host()
     }
 
     pub(crate) fn connect(&self, to: &Address, end: &End) -> Deferred<Connection<End>> {
@@ -210,13 +218,14 @@ impl Rig {
         };
         let factory = Layered::new(move || end.clone(), layer);
         let to = to.socket_addr().expect("a TCP address");
-        let options = couplet::ConnectOptions::default();
-        self.reactor.connect_to_deferred((to.ip().to_string(), to.port()), options, factory)
+        let options = ConnectOptions::default();
+        self.reactor
+            .connect(TcpClient::new(to.ip().to_string(), to.port()).options(options), factory)
     }
 
     pub(crate) fn listen_in_clear(&self, end: &End) -> Address {
         let end = end.clone();
-        self.reactor.listen_tcp(LOOPBACK, move || end.clone()).expect("a free port").host()
+        self.reactor.listen(LOOPBACK, move || end.clone()).expect("a free port").host()
     }
 
     /// The peer's end of a new connection to a port.
@@ -278,14 +287,19 @@ impl Rig {
     pub(crate) fn starting_client(&self) -> End {
         let tls = self.client.clone();
         End::default().on("made", move |transport| {
-            transport.start_tls_client(&tls, NAME).expect("a good name");
+            transport.start_tls((&tls, NAME)).expect("a good name");
         })
     }
 
     pub(crate) fn join_in_clear(&mut self, server: &End, client: &End) {
         let port = self.listen_in_clear(server).port().expect("a TCP port");
         let end = client.clone();
-        self.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+        hooks::connector(
+            &self.reactor,
+            ("127.0.0.1", port),
+            ConnectOptions::default(),
+            move || end.clone(),
+        );
         self.turn();
     }
 

@@ -73,7 +73,8 @@ fn once(rig: &mut Rig) -> Result<[Rc<TlsInfo>; 2], TlsProblem> {
         let lost = if server.is_lost() { &server } else { &client };
         return Err(problem_in(&lost.reason()));
     }
-    let known = [&server, &client].map(|end| end.transport().tls().expect("it is secure"));
+    let known =
+        [&server, &client].map(|end| end.transport().info::<TlsInfo>().expect("it is secure"));
     client.transport().lose_connection();
     rig.turn();
     Ok(known)

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::layers::{PassThrough, PlaintextAfterUpgrade, SingleBytes};
+use couplet::transport::Upgrade;
 use couplet::{ProducerKind, Transport};
 
 use super::{End, Hooked, Rig};
@@ -162,7 +163,7 @@ fn bytes_in_clear_that_a_protocol_has_not_seen_when_it_starts_a_layer_cut_the_co
         });
         let given = next.clone();
         let server = End::default().on("data", move |transport| {
-            transport.upgrade_with(given.clone(), b"in clear");
+            transport.upgrade(Upgrade::with_unread(given.clone(), b"in clear"));
         });
         let wire = match layered {
             true => rig.wire_over(&server, |_, _| PassThrough::default()),
@@ -187,11 +188,11 @@ fn bytes_in_clear_that_an_upgrade_leaves_behind_a_new_layer_cut_the_connection()
         let given = next.clone();
         let server = End::default().on("data", move |transport| {
             if upgrade_first {
-                transport.upgrade_with(given.clone(), b"in clear");
+                transport.upgrade(Upgrade::with_unread(given.clone(), b"in clear"));
             }
             transport.start_tls(&tls).expect("it may still write");
             if !upgrade_first {
-                transport.upgrade_with(given.clone(), b"in clear");
+                transport.upgrade(Upgrade::with_unread(given.clone(), b"in clear"));
             }
         });
         let wire = rig.wire(&server);

@@ -66,7 +66,7 @@ impl Opens {
                     ProxyReader::new(now).deadline_at(Some(now + timeout))
                 };
                 let factory = Layered::new(Layered::new(End::default, tls), proxy);
-                rig.reactor.listen_tcp(LOOPBACK, factory).expect("a free port").host()
+                rig.reactor.listen(LOOPBACK, factory).expect("a free port").host()
             }
         }
     }
@@ -167,11 +167,11 @@ fn c77_a_refused_connection_is_closed_before_or_after_its_handshake() {
         let port = match refuses {
             Refuses::First => {
                 let limited = LimitConnections::new(0).wrap(build);
-                rig.reactor.listen_tcp(LOOPBACK, Layered::new(limited, layer))
+                rig.reactor.listen(LOOPBACK, Layered::new(limited, layer))
             }
             Refuses::Last => {
                 let limited = LimitConnectionRate::new(0, SECOND).wrap(build);
-                rig.reactor.listen_tcp(LOOPBACK, Layered::new(limited, layer))
+                rig.reactor.listen(LOOPBACK, Layered::new(limited, layer))
             }
         };
         let connecting = rig.connect(&port.expect("a free port").host(), &client);

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use couplet::layers::tls::ServerTls;
+use couplet::layers::tls::{ServerTls, TlsInfo};
 use couplet::layers::{PlaintextAfterUpgrade, StartLayerError};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
-use couplet::{ProducerKind, Reason, Transport};
+use couplet::{ProducerKind, Reason, Transport, hooks};
 
 use super::{End, NAME, Rig};
 use crate::suite::kit::LOOPBACK;
@@ -17,7 +17,7 @@ use crate::suite::recorder::A;
 fn upgrades(rig: &mut Rig) -> (End, End) {
     let (tls, ours) = (rig.server.clone(), rig.client.clone());
     let server = End::default().on("data", move |transport| {
-        if transport.tls().is_none() && !transport.is_starting_layer() {
+        if transport.info::<TlsInfo>().is_none() && !hooks::is_starting_layer(transport) {
             transport.write("+");
             transport.start_tls(&tls).expect("it may still write");
             transport.write("encrypted");
@@ -25,8 +25,8 @@ fn upgrades(rig: &mut Rig) -> (End, End) {
     });
     let client =
         End::default().on("made", |transport| transport.write("?")).on("data", move |transport| {
-            if transport.tls().is_none() {
-                transport.start_tls_client(&ours, NAME).expect("a good name");
+            if transport.info::<TlsInfo>().is_none() {
+                transport.start_tls((&ours, NAME)).expect("a good name");
                 transport.write("secret");
             }
         });
@@ -62,7 +62,10 @@ fn c81_c84_start_tls_keeps_the_protocol_and_encrypts_bytes_written_before_the_ha
         assert_eq!(client.log(), ["made", "data", "secure", "data"]);
         assert_eq!(server.received(), b"?secret");
         assert_eq!(client.received(), b"+encrypted");
-        assert!(server.transport().tls().is_some() && client.transport().tls().is_some());
+        assert!(
+            server.transport().info::<TlsInfo>().is_some()
+                && client.transport().info::<TlsInfo>().is_some()
+        );
         client.transport().lose_connection();
         rig.turn();
         assert!(client.reason().is_clean() && server.reason().is_clean());
@@ -100,7 +103,7 @@ fn c84_bytes_in_clear_behind_starttls_cut_the_connection() {
         let server = End::default();
         let (tls, end) = (rig.server.clone(), server.clone());
         let mail = move || LineReceiver::new(Mail { tls: tls.clone(), end: end.clone() });
-        let port = rig.reactor.listen_tcp(LOOPBACK, mail).expect("a free port").host();
+        let port = rig.reactor.listen(LOOPBACK, mail).expect("a free port").host();
         let wire = rig.network.connect(port).expect("the port listens");
         for piece in pieces {
             rig.push(&wire, piece);
@@ -179,8 +182,7 @@ fn c84a_a_layer_after_our_own_fin_is_an_error_of_the_call() {
         let refuse = move |transport: &Transport| {
             let name = |error: StartLayerError| matches!(error, StartLayerError::WriteClosed);
             let layer = transport.start_layer(couplet::layers::PassThrough::default());
-            let results =
-                [layer, transport.start_tls(&tls), transport.start_tls_client(&ours, NAME)];
+            let results = [layer, transport.start_tls(&tls), transport.start_tls((&ours, NAME))];
             noted.borrow_mut().extend(results.map(|result| result.map_err(name)));
         };
         let again = refuse.clone();

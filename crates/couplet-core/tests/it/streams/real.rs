@@ -80,7 +80,7 @@ impl Ground {
     }
 
     #[track_caller]
-    fn until(&mut self, what: &str, done: impl Fn(&Loop) -> bool) {
+    fn until(&mut self, what: &str, done: impl Fn(&mut Loop) -> bool) {
         until(&mut self.l, &format!("{what}: {:?}", self.kind), done);
     }
 
@@ -93,7 +93,8 @@ impl Ground {
 
     #[track_caller]
     fn until_no_connection_is_left(&mut self) {
-        let has_none = |l: &Loop| l.snapshot().connections.is_empty() && l.snapshot().tasks == 0;
+        let has_none =
+            |l: &mut Loop| l.snapshot().connections.is_empty() && l.snapshot().tasks == 0;
         self.until("the end of all connections", has_none);
     }
 }

@@ -25,7 +25,7 @@ fn c81_start_tls_encrypts_from_a_point_of_the_dialogue_on() {
             let mut stream = connecting.await?;
             stream.write_all("STARTTLS\n").await?;
             stream.read_line().await?;
-            stream.start_tls_client(&tls, NAME).await?;
+            stream.start_tls((&tls, NAME)).await?;
             stream.write_all("1234\n").await?;
             let answer = stream.read_line().await?;
             assert_eq!(stream.read_line().await?, None, "a close_notify is the end");
@@ -58,9 +58,9 @@ fn a_failed_handshake_and_an_invalid_name_are_different_errors() {
     for (mut rig, mut stream, wire) in both_connected() {
         let tls = rig.client.clone();
         let failed = start(&mut rig, async move {
-            let error = stream.start_tls_client(&tls, "no name").await.expect_err("no name");
+            let error = stream.start_tls((&tls, "no name")).await.expect_err("no name");
             assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
-            Ok(stream.start_tls_client(&tls, NAME).await?)
+            Ok(stream.start_tls((&tls, NAME)).await?)
         });
         rig.push(&wire, b"HTTP/1.1 400 Bad Request\r\n\r\n");
         rig.close(&wire);

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use couplet::{DatagramOptions, Group, ListenOptions, LoadLimits, LoopOptions, SendError};
+use couplet::{
+    DatagramOption, DatagramOptions, Group, ListenOptions, LoadLimits, LoopOptions, SendError,
+};
 
 use super::datagrams::Far;
 use super::kit::{Kit, LOOPBACK};
@@ -73,9 +75,11 @@ pub(crate) fn c160c_each_of_several_options_has_its_outcome(kit: Kit) {
             let log = Log::default();
             for (fails, last) in fails.into_iter().zip(1..) {
                 let set = match fails {
-                    true => port.join_group([127, 0, 0, 1]),
-                    false if round == 1 => port.join_group(group(last)),
-                    false => port.leave_group(group(last)),
+                    true => port.set_option(DatagramOption::Join([127, 0, 0, 1].into())),
+                    false if round == 1 => {
+                        port.set_option(DatagramOption::Join(group(last)))
+                    }
+                    false => port.set_option(DatagramOption::Leave(group(last))),
                 };
                 log.watch("set", set);
             }
@@ -97,7 +101,8 @@ pub(crate) fn c157_the_longest_datagram_is_the_destinations(kit: Kit) {
         (v6(Ipv6Addr::UNSPECIFIED), vec![false, true]),
     ];
     for (at, destinations) in ports {
-        let port = rig.reactor.listen_udp(at, Far::default()).expect("a free port can be opened");
+        let port =
+            rig.reactor.listen_datagrams(at, Far::default()).expect("a free port can be opened");
         for is_v6 in destinations {
             let (ip, most): (IpAddr, usize) = match is_v6 {
                 false => (Ipv4Addr::LOCALHOST.into(), 65_507),

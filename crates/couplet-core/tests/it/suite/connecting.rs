@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use couplet::driver::CloseMode;
 use couplet::testing::failure_of;
-use couplet::{Address, ConnectError, ConnectOptions, Connector, ConnectorState};
+use couplet::{Address, ConnectError, ConnectOptions, Connector, ConnectorState, hooks};
 
 use crate::logged::logged;
 
@@ -88,7 +88,7 @@ pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
                 if by_string {
                     reactor.connect(to.to_string(), maker).detach();
                 } else {
-                    reactor.connect_to(&to, ConnectOptions::default(), maker);
+                    hooks::connector(reactor, &to, ConnectOptions::default(), maker);
                 }
                 log.note("after");
             };
@@ -177,8 +177,7 @@ fn a_thousand_failures_grow_nothing(rig: &mut Rig, to: Address) {
 pub(crate) fn c32_a_refused_connect_has_the_systems_number_where_there_is_one(kit: Kit) {
     let mut rig = kit.rig();
     let (a, to) = (rig.end(), rig.refusing_port().address());
-    let connecting =
-        rig.reactor.connect_to_deferred(to, ConnectOptions::default(), a.once(Script::new()));
+    let connecting = rig.reactor.connect((to, ConnectOptions::default()), a.once(Script::new()));
     rig.until("the failure", || connecting.has_fired());
     let failure = failure_of(connecting);
     let error: &ConnectError = failure.downcast_ref().expect("an error of the connect");
@@ -207,7 +206,7 @@ fn reported_by_a_turn(rig: &mut Rig, to: Address) {
         depth.set(depth.get() + 1);
         let before = attempt_log.len();
         let factory = Maker::new(&attempt_log, |_| None).on_failed(checks.clone());
-        reactor.connect_to(&target, ConnectOptions::default(), factory);
+        hooks::connector(&reactor, &target, ConnectOptions::default(), factory);
         assert_eq!(attempt_log.len(), before, "no callback inside the call");
         depth.set(depth.get() - 1);
     });
@@ -234,7 +233,7 @@ pub(crate) fn c49_an_unanswered_connect_ends_after_30_s(kit: Kit) {
             options = options.timeout(timeout);
         }
         let factory = Maker::new(&log, |_| None);
-        rig.reactor.connect_to(&to, options, factory);
+        hooks::connector(&rig.reactor, &to, options, factory);
         rig.turns(3);
         rig.pass(Duration::from_secs(seconds) - Duration::from_millis(1));
         rig.turn();

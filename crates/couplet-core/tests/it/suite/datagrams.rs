@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::{
-    Address, Datagram, DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport, Group,
-    PortStopped, SendError, UnixAddress,
+    Address, Datagram, DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort,
+    DatagramProtocol, DatagramTransport, Group, PortStopped, SendError, UnixAddress,
 };
 
 use super::kit::{Kit, LOOPBACK, Rig, own_address};
@@ -307,7 +307,7 @@ pub(crate) fn two_ports_share_an_address_only_if_both_allow_it(kit: Kit) {
         for (first, second) in [(false, false), (false, true), (true, false), (true, true)] {
             let listen = |address, on| {
                 let options = share(DatagramOptions::default(), on);
-                rig.reactor.listen_udp_with(address, options, Far::default())
+                rig.reactor.listen_datagrams((address, options), Far::default())
             };
             let a = listen(LOOPBACK, first).expect("a free port can be opened");
             let b = listen(a.host().socket_addr().expect("an address"), second);
@@ -341,7 +341,7 @@ pub(crate) fn c158_a_stopped_reactor_closes_its_ports(kit: Kit) {
 
 /// An address of this row at which no port listens any more.
 pub(super) fn vacated(rig: &mut Rig, row: u8) -> SocketAddr {
-    let there = rig.reactor.listen_udp(own_address(row, 0), Far::default());
+    let there = rig.reactor.listen_datagrams(own_address(row, 0), Far::default());
     let there = there.expect("a free port can be opened");
     let to = there.host().socket_addr().expect("an address");
     drop(there.stop_listening());
@@ -354,17 +354,22 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
         // A connect to an unused name fails immediately.
         let rig = kit.rig();
         let options = DatagramOptions::default().peer(UnixAddress::from("\0nobody"));
-        assert!(rig.reactor.listen_unix_datagrams("", options, Far::default()).is_err());
+        assert!(
+            rig.reactor.listen_datagrams((UnixAddress::from(""), options), Far::default()).is_err()
+        );
         return;
     }
     let (mut rig, near, far) = (kit.rig(), Far::default(), Far::default());
     let to = vacated(&mut rig, 159);
-    let a = rig.reactor.connect_udp(to, near.clone()).expect("there is a route");
+    let a = rig
+        .reactor
+        .listen_datagrams(DatagramEndpoint::to(to), near.clone())
+        .expect("there is a route");
     assert_eq!(a.peer(), Some(Address::udp(to)));
     a.send("nobody").expect("there is room");
     rig.until("refused", || near.log.has("refused"));
     assert!(a.is_listening());
-    let b = rig.reactor.listen_udp(to, Far::echo()).expect("a free port can be opened");
+    let b = rig.reactor.listen_datagrams(to, Far::echo()).expect("a free port can be opened");
     rig.turn();
     a.send("somebody").expect("there is room");
     rig.until("the echo", || near.count() == 1);
@@ -386,8 +391,9 @@ pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: 
 fn refused_in_a_pause(kit: Kit, near: Far) -> (Rig, DatagramPort<Far>, SocketAddr) {
     let (mut rig, other) = (kit.rig(), Far::default());
     let to = vacated(&mut rig, 159);
-    let [a, b] = [near, other.clone()]
-        .map(|far| rig.reactor.connect_udp(to, far).expect("there is a route"));
+    let [a, b] = [near, other.clone()].map(|far| {
+        rig.reactor.listen_datagrams(DatagramEndpoint::to(to), far).expect("there is a route")
+    });
     rig.turn();
     a.pause_producing();
     a.send("nobody").expect("there is room");
@@ -420,7 +426,7 @@ pub(crate) fn c159_a_refusal_during_a_pause_is_reported_however_many_are_sent_th
 pub(crate) fn c159_datagrams_behind_a_refusal_are_delivered(kit: Kit) {
     let near = Far::default();
     let (mut rig, a, to) = refused_in_a_pause(kit, near.clone());
-    let b = rig.reactor.listen_udp(to, Far::default()).expect("a free port can be opened");
+    let b = rig.reactor.listen_datagrams(to, Far::default()).expect("a free port can be opened");
     rig.turn();
     send(&b, a.host(), ["one", "two"]);
     rig.turns(3);
@@ -478,11 +484,12 @@ pub(crate) fn c160_the_senders_full_address_is_reported(kit: Kit) {
     let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0));
     let any = SocketAddr::from(([0u16; 8], 0));
     let far = Far::default();
-    let b = rig.reactor.listen_udp(any, far.clone()).expect("a free port can be opened");
+    let b = rig.reactor.listen_datagrams(any, far.clone()).expect("a free port can be opened");
     let port = b.host().port().expect("a number");
     let mut froms = Vec::new();
     for from in [LOOPBACK, v6] {
-        let a = rig.reactor.listen_udp(from, Far::default()).expect("a free port can be opened");
+        let a =
+            rig.reactor.listen_datagrams(from, Far::default()).expect("a free port can be opened");
         let to = SocketAddr::new(from.ip(), port);
         a.send_to("x", to).expect("there is room");
         froms.push(a.host());
@@ -493,12 +500,13 @@ pub(crate) fn c160_the_senders_full_address_is_reported(kit: Kit) {
     assert_eq!(senders, froms, "IPv4 as IPv4");
     // A port that does not take IPv4.
     let (far, alone) = (Far::default(), DatagramOptions::default().dual_stack(false));
-    let b = rig.reactor.listen_udp_with(any, alone, far.clone());
+    let b = rig.reactor.listen_datagrams((any, alone), far.clone());
     let b = b.expect("a free port can be opened");
     let port = b.host().port().expect("a number");
     assert!(b.send_to("x", SocketAddr::new(LOOPBACK.ip(), port)).is_err());
     for from in [LOOPBACK, v6] {
-        let a = rig.reactor.listen_udp(from, Far::default()).expect("a free port can be opened");
+        let a =
+            rig.reactor.listen_datagrams(from, Far::default()).expect("a free port can be opened");
         a.send_to("x", SocketAddr::new(from.ip(), port)).expect("there is room");
     }
     rig.until("one", || far.count() > 0);
@@ -578,20 +586,23 @@ pub(crate) fn c160c_members_of_a_group_get_its_datagrams_until_they_leave(kit: K
     let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
     let group = Group::new([239, 255, 155, 160]).interface(std::net::Ipv4Addr::LOCALHOST);
     let (one, log) = (Far::default(), Log::default());
-    let b = rig.reactor.listen_udp_with(any(0), options(), one.clone());
+    let b = rig.reactor.listen_datagrams((any(0), options()), one.clone());
     let b = b.expect("a free port can be opened");
     let to = SocketAddr::new(group.address, b.host().port().expect("a number"));
     let a = plain(&rig, Far::default());
-    log.watch("leave", a.set_outgoing_interface(std::net::Ipv4Addr::LOCALHOST));
-    log.watch("join", b.join_group(group));
-    log.watch("not one", b.join_group([127, 0, 0, 1]));
+    log.watch(
+        "leave",
+        a.set_option(DatagramOption::MulticastInterface(std::net::Ipv4Addr::LOCALHOST.into())),
+    );
+    log.watch("join", b.set_option(DatagramOption::Join(group)));
+    log.watch("not one", b.set_option(DatagramOption::Join([127, 0, 0, 1].into())));
     rig.until("joined", || log.len() == 3);
     assert_eq!((log.has("join: ok"), log.has("not one: failed")), (true, true));
     a.send_to("to all", to).expect("there is room");
     rig.until("it", || one.count() == 1);
     assert_eq!((one.data(), one.senders()), (vec![b"to all".to_vec()], vec![a.host()]));
-    log.watch("left", b.leave_group(group));
-    log.watch("left twice", b.leave_group(group));
+    log.watch("left", b.set_option(DatagramOption::Leave(group)));
+    log.watch("left twice", b.set_option(DatagramOption::Leave(group)));
     rig.until("left", || log.has("left twice: failed"));
     a.send_to("to nobody", to).expect("there is room");
     let port = b.host().port().expect("a number");
@@ -603,9 +614,10 @@ pub(crate) fn c160c_members_of_a_group_get_its_datagrams_until_they_leave(kit: K
 pub(crate) fn c160d_an_answer_comes_from_the_address_that_was_asked(kit: Kit) {
     let (mut rig, near) = (kit.rig(), Far::default());
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
-    let b = rig.reactor.listen_udp(any, Far::echo()).expect("a free port can be opened");
+    let b = rig.reactor.listen_datagrams(any, Far::echo()).expect("a free port can be opened");
     let port = b.host().port().expect("a number");
-    let a = rig.reactor.listen_udp(LOOPBACK, near.clone()).expect("a free port can be opened");
+    let a =
+        rig.reactor.listen_datagrams(LOOPBACK, near.clone()).expect("a free port can be opened");
     // Linux has all of 127.0.0.0/8.
     let asked = if kit.has_sockets() {
         own_address(160, port)

@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::Transport;
 use couplet::driver::CloseMode;
+use couplet::transport::Timeout;
+use couplet::{Transport, hooks};
 
 use super::endings::write_big;
 use super::kit::{BOTH_ROLES, Kit, Rig, s};
@@ -85,7 +86,7 @@ pub(crate) fn c15_progress_postpones_the_close_deadline(kit: Kit) {
         rig.turn();
         // A busy system delivers the next bytes, and their acknowledgement, a little later.
         let has_sockets = rig.kit.has_sockets();
-        let left = || if has_sockets { a.transport().unacknowledged() } else { 0 };
+        let left = || if has_sockets { hooks::unacknowledged(&a.transport()) } else { 0 };
         let before = (b.got_len(), left());
         rig.until("some bytes", || {
             b.take(LITTLE);
@@ -122,7 +123,7 @@ pub(crate) fn c15_progress_postpones_the_close_deadline(kit: Kit) {
 }
 
 pub(crate) fn c15_the_close_deadline_can_be_set_and_switched_off(kit: Kit) {
-    let five = |transport: &Transport| transport.set_close_deadline(Some(s(5)));
+    let five = |transport: &Transport| transport.set_timeout(Timeout::Close, Some(s(5)));
     let (mut rig, a, _b) = stuck(kit, Script::new().once(On::Made, five));
     let (other, _b2) = rig.accept(Script::new());
     write_big(&rig, &other);
@@ -137,7 +138,7 @@ pub(crate) fn c15_the_close_deadline_can_be_set_and_switched_off(kit: Kit) {
     assert!(!a.is_lost());
     times_out(&mut rig, &[(&a, s(2))]);
     // Off.
-    let off = |transport: &Transport| transport.set_close_deadline(None);
+    let off = |transport: &Transport| transport.set_timeout(Timeout::Close, None);
     let (mut rig, a, b) = stuck(kit, Script::new().once(On::Made, off));
     go_to(&mut rig, YEAR);
     assert!(!a.is_lost());
@@ -146,7 +147,7 @@ pub(crate) fn c15_the_close_deadline_can_be_set_and_switched_off(kit: Kit) {
 }
 
 fn idle(timeout: Duration) -> impl Fn(&Transport) {
-    move |transport| transport.set_idle_timeout(Some(timeout))
+    move |transport| transport.set_timeout(Timeout::Idle, Some(timeout))
 }
 
 fn idle_10_s() -> Script {

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::transport::Timeout;
 use couplet::{
     Bytes, Connector, Producer, ProducerKind, Reactor, Shutdown, SocketOption, Transport,
 };
@@ -45,7 +46,7 @@ pub(crate) fn use_every_handle(transport: &Transport) {
     transport.write("late");
     transport.writable().detach();
     transport.set_option(SocketOption::NoDelay(true));
-    transport.set_close_deadline(Some(Duration::from_secs(30)));
+    transport.set_timeout(Timeout::Close, Some(Duration::from_secs(30)));
     if transport.register_producer(Quiet, ProducerKind::Push).is_ok() {
         transport.unregister_producer();
     }

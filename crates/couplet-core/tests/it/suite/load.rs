@@ -60,29 +60,29 @@ pub(crate) fn c22e_a_loop_takes_other_limits_while_it_runs(kit: Kit) {
     rig.turns(2);
     peers.extend([rig.peer(&port), rig.peer(&port)]);
     rig.turns(10);
-    let paused = |rig: &Rig| rig.l.snapshot().ports.iter().all(|port| port.paused);
-    assert!(paused(&rig));
+    let paused = |rig: &mut Rig| rig.l.snapshot().ports.iter().all(|port| port.paused);
+    assert!(paused(&mut rig));
     assert_eq!((a.log.count("made"), a.log.count("lost")), (3, 0));
     // One more than there are, and then none.
     rig.reactor.set_load_limits(LoadLimits::default().connections(4));
     rig.until("the fourth", || a.log.count("made") >= 4);
-    while !paused(&rig) {
+    while !paused(&mut rig) {
         rig.turn();
     }
     rig.reactor.set_load_limits(LoadLimits::default());
     rig.until("the fifth", || a.log.count("made") == 5);
     rig.turns(2);
-    assert!(!paused(&rig));
+    assert!(!paused(&mut rig));
     // The connections accepted in between count for the limit.
     rig.reactor.set_load_limits(LoadLimits::default().connections(4));
     rig.turns(2);
-    assert!(paused(&rig));
+    assert!(paused(&mut rig));
     for peer in peers.drain(..2) {
         peer.close();
     }
     rig.until("their ends", || a.log.count("lost") == 2);
     rig.turns(2);
-    assert!(!paused(&rig));
+    assert!(!paused(&mut rig));
 }
 
 /// Fills the network of a connection, and has it hold this much output.
@@ -157,21 +157,21 @@ pub(crate) fn c71c_a_port_has_a_separate_limit(kit: Kit) {
     let limited = ListenOptions::default().max_buffered(MOST);
     let crowd = crowd_at(&mut rig, limited, &[200 * k, 400 * k, 100 * k]);
     let others = crowd_at(&mut rig, ListenOptions::default(), &[2 * MOST]);
-    let paused = |rig: &Rig| -> Vec<bool> {
+    let paused = |rig: &mut Rig| -> Vec<bool> {
         rig.l.snapshot().ports.iter().map(|port| port.paused).collect()
     };
     rig.turns(3);
-    assert_eq!(paused(&rig), [false; 2], "below three quarters");
+    assert_eq!(paused(&mut rig), [false; 2], "below three quarters");
     hold(&mut rig, &crowd[0].0, 300 * k);
     rig.turns(3);
-    assert_eq!(paused(&rig), [true, false]);
+    assert_eq!(paused(&mut rig), [true, false]);
     assert_eq!(lost(&crowd), [false; 3]);
     hold(&mut rig, &crowd[2].0, 350 * k);
     rig.turns(3);
     assert_eq!(lost(&crowd), [false, true, false]);
     assert_eq!(rig.lost(&crowd[1].0), "Overflow");
     rig.turns(3);
-    assert_eq!(paused(&rig), [false; 2]);
+    assert_eq!(paused(&mut rig), [false; 2]);
     assert!(!others[0].0.is_lost());
     assert_eq!(rig.l.snapshot().shed, 1);
 }

@@ -118,7 +118,7 @@ pub(crate) fn a_port_on_all_addresses_accepts_ipv4_unless_it_is_for_ipv6_only(ki
         let (rig, log) = (kit.rig(), Log::default());
         let options = ListenOptions::default().dual_stack(dual);
         let factory = maker(&rig, &log);
-        let port = rig.reactor.listen_at(SocketAddr::new(all, 0), options, factory);
+        let port = rig.reactor.listen((SocketAddr::new(all, 0), options), factory);
         let number = port.expect("a free port").host().port().expect("a number");
         for (ip, accepts) in [(v4, accepts_v4), (v6, all == all_v6)] {
             let connected = rig.try_peer(SocketAddr::new(ip, number).into());
@@ -131,14 +131,14 @@ pub(crate) fn a_port_on_all_addresses_accepts_ipv4_unless_it_is_for_ipv6_only(ki
 
 pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
-    let probe = rig.reactor.listen_tcp(own_address(22, 0), maker(&rig, &Log::default()));
+    let probe = rig.reactor.listen(own_address(22, 0), maker(&rig, &Log::default()));
     let probe = probe.expect("a free port can be opened");
     let number = probe.host().port().expect("a port has a number");
     drop(probe.stop_listening());
     rig.turns(2);
     for fixed in [false, true] {
         let address = own_address(22, if fixed { number } else { 0 });
-        let port = rig.reactor.listen_tcp(address, maker(&rig, &log));
+        let port = rig.reactor.listen(address, maker(&rig, &log));
         let port = port.expect("a free port can be opened");
         rig.turn();
         log.watch("stopped", port.stop_listening().expect("the port listens"));

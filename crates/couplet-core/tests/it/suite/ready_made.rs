@@ -5,7 +5,8 @@ use std::time::Duration;
 use couplet::protocols::{
     FrameBuffer, Framer, LimitMessages, LineProtocol, LineReceiver, LineTransport, Relay,
 };
-use couplet::{Address, ConnectOptions, Protocol, Reactor, Transport};
+use couplet::transport::Upgrade;
+use couplet::{Address, ConnectOptions, Protocol, Reactor, Transport, hooks};
 
 use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
@@ -16,7 +17,7 @@ const HELD: usize = 64 * 1024 + 256 * 1024;
 
 fn connect(reactor: &Reactor, to: &Address, far: Relay) {
     let mut far = Some(far);
-    reactor.connect_to(to, ConnectOptions::default(), move |_: &Address| far.take());
+    hooks::connector(reactor, to, ConnectOptions::default(), move |_: &Address| far.take());
 }
 
 /// Two peers, joined by a relay of a fresh loop.
@@ -117,7 +118,7 @@ pub(crate) fn c71a_a_protocol_may_be_upgraded_to_a_relay(kit: Kit) {
     let script = Script::new().once(On::Data, move |transport| {
         let (near, far) = Relay::pair();
         connect(transport.reactor(), &address, far);
-        transport.upgrade_with(near, b"behind the handshake");
+        transport.upgrade(Upgrade::with_unread(near, b"behind the handshake"));
     });
     let client = rig.peer_of(&a, script);
     client.send(b"CONNECT");

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::{
-    Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport,
-    Group,
+    Datagram, DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
+    DatagramTransport, Group,
 };
 
 use super::datagrams::vacated;
@@ -218,9 +218,12 @@ const OF_PORTS: &[OfPort] = &[
     }),
     ("groups", &["joined: ok", "left: ok", "leaves by: ok"], |t, log| {
         let group = Group::new([239, 255, 155, 162]).interface(Ipv4Addr::LOCALHOST);
-        log.watch("joined", t.join_group(group));
-        log.watch("left", t.leave_group(group));
-        log.watch("leaves by", t.set_outgoing_interface(Ipv4Addr::LOCALHOST));
+        log.watch("joined", t.set_option(DatagramOption::Join(group)));
+        log.watch("left", t.set_option(DatagramOption::Leave(group)));
+        log.watch(
+            "leaves by",
+            t.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into())),
+        );
     }),
     ("stop_listening", &["Stop", "stopped: ok"], |t, log| match t.stop_listening() {
         Some(stopped) => log.watch("stopped", stopped),
@@ -303,10 +306,13 @@ pub(crate) fn c160f_each_request_of_a_port_takes_effect_in_connection_refused(ki
         let to = vacated(&mut rig, 162);
         let log = Log::default();
         let asking = Port { log: log.clone(), at: At::Refused, ask: Some(ask) };
-        let port = rig.reactor.connect_udp(to, asking).expect("there is a route");
+        let port = rig
+            .reactor
+            .listen_datagrams(DatagramEndpoint::to(to), asking)
+            .expect("there is a route");
         port.send("to nobody").expect("there is room");
         rig.until("the callback", || log.has("Refused"));
-        let peer = rig.reactor.listen_udp(to, Port::quiet()).expect("the port is free");
+        let peer = rig.reactor.listen_datagrams(to, Port::quiet()).expect("the port is free");
         // A connected port may send only to its peer.
         let effects = if name == "send_to" { &["refused"] } else { effects };
         has_effects(&mut rig, &log, (name, effects, ask), [&peer, &port]);
@@ -348,14 +354,19 @@ pub(crate) fn c160d_the_answer_to_a_multicast_comes_from_the_address_of_a_socket
     let answers = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
         transport.answer(datagram, "an answer").expect("it can be answered");
     };
-    let member = rig.reactor.listen_udp(any, answers).expect("a free port");
+    let member = rig.reactor.listen_datagrams(any, answers).expect("a free port");
     let seen = got.clone();
     let notes = move |_: &DatagramTransport, datagram: &Datagram<'_>| {
         seen.borrow_mut().push((datagram.data.to_vec(), datagram.from.clone()));
     };
-    let asks = rig.reactor.listen_udp(LOOPBACK, notes).expect("a free port");
-    log.watch("joined", member.join_group(Group::new([239, 255, 155, 161]).interface(local)));
-    log.watch("leaves by", asks.set_outgoing_interface(local));
+    let asks = rig.reactor.listen_datagrams(LOOPBACK, notes).expect("a free port");
+    log.watch(
+        "joined",
+        member.set_option(DatagramOption::Join(
+            Group::new([239, 255, 155, 161]).interface(local),
+        )),
+    );
+    log.watch("leaves by", asks.set_option(DatagramOption::MulticastInterface(local.into())));
     rig.until("a member", || log.len() == 2);
     assert!(log.has("joined: ok"), "{:?}", log.entries());
     let port = member.host().port().expect("a number");

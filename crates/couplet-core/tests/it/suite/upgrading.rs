@@ -2,7 +2,7 @@
 
 use couplet::protocols::{LimitConnections, LineProtocol, LineReceiver, LineTransport, Policy};
 use couplet::testing::failure_of;
-use couplet::transport::WrongProtocol;
+use couplet::transport::{Upgrade, WrongProtocol};
 use couplet::{Address, Protocol, Transport};
 
 use crate::logged::logged;
@@ -141,7 +141,8 @@ pub(crate) fn c50a_a_policy_outlasts_an_upgrade(kit: Kit) {
     let limit = LimitConnections::new(1);
     let (a, next) = (rig.end(), rig.end());
     let plays = next.plays(Script::new());
-    let script = Script::new().once(On::Data, |t| t.upgrade_with(plays, b"unread"));
+    let script =
+        Script::new().once(On::Data, |t| t.upgrade(Upgrade::with_unread(plays, b"unread")));
     let port = rig.listen_with(limit.clone().wrap(a.once(script)));
     let b = rig.peer(&port);
     b.send(b"x");

@@ -76,8 +76,9 @@ fn c139k_a_server_that_cannot_listen_does_not_start_and_keeps_no_port_when_it_pa
     fails_to_start(&mut memory, panics, "no room");
     assert!(memory.listening().is_empty());
 
-    let address = "127.0.0.1:8000".parse().unwrap();
-    let open = move |reactor: &Reactor| Ok(reactor.listen_udp(address, Answers(Log::default()))?);
+    let address = SocketAddr::from(([127, 0, 0, 1], 8000));
+    let open =
+        move |reactor: &Reactor| Ok(reactor.listen_datagrams(address, Answers(Log::default()))?);
     let taken = open(&memory.reactor()).unwrap();
     fails_to_start(&mut memory, DatagramService::opening("echo", open), "8000");
     taken.stop_listening().unwrap().detach();
@@ -104,10 +105,10 @@ impl DatagramProtocol for Answers {
 #[test]
 fn c139k_a_datagram_server_receives_while_it_runs_and_lets_its_protocol_finish() {
     let (mut memory, log) = (MemoryReactor::new(), Log::default());
-    let address = "127.0.0.1:8000".parse().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], 8000));
     let (answers, said) = (log.clone(), log.clone());
     let mut service = DatagramService::opening("echo", move |reactor| {
-        Ok(reactor.listen_udp(address, Answers(answers.clone()))?)
+        Ok(reactor.listen_datagrams(address, Answers(answers.clone()))?)
     })
     .on_listening(move |port| said.say(port.host().to_string()))
     .finish(|port| {
@@ -118,7 +119,10 @@ fn c139k_a_datagram_server_receives_while_it_runs_and_lets_its_protocol_finish()
     let hears = move |_: &DatagramTransport, datagram: &Datagram<'_>| {
         heard.say(format!("got {}", String::from_utf8_lossy(datagram.data)));
     };
-    let client = memory.reactor().listen_udp("127.0.0.1:9000".parse().unwrap(), hears).unwrap();
+    let client = memory
+        .reactor()
+        .listen_datagrams("127.0.0.1:9000".parse::<SocketAddr>().unwrap(), hears)
+        .unwrap();
     for is_cancelled in [false, true] {
         given(service.start(&memory.reactor())).take().unwrap();
         memory.settle();

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::reactor::Snapshot;
-use couplet::{ListenOptions, Port, Protocol, Reactor, Transport};
+use couplet::{ListenError, ListenOptions, Port, Protocol, Reactor, Transport};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
@@ -36,7 +36,7 @@ fn c47_a_round_of_accepts_is_bounded_and_adapts() {
     let mut rig = Kit::mio().rig();
     let (a, calm) = (rig.end(), rig.end());
     let options = ListenOptions::default().backlog(512);
-    let port = rig.reactor.listen_at(LOOPBACK, options, echoes(&a));
+    let port = rig.reactor.listen((LOOPBACK, options), echoes(&a));
     let port = port.expect("a free port can be opened");
     let calm_port = rig.listen_with(calm.makes_many());
     rig.turn();
@@ -249,7 +249,7 @@ fn c49_an_address_can_be_reused_while_old_connections_linger() {
     let ends = [rig.end(), rig.end()];
     let mut next = ends.clone().into_iter();
     let factory = move |_: &couplet::Address| Some(next.next()?.plays(Script::new()));
-    let port = rig.reactor.listen_tcp(own_address(49, 0), factory);
+    let port = rig.reactor.listen(own_address(49, 0), factory);
     let port = port.expect("a free port can be opened");
     let b = rig.peer(&port);
     rig.until("connection_made", || ends[0].is_made());
@@ -259,7 +259,7 @@ fn c49_an_address_can_be_reused_while_old_connections_linger() {
     let a = &ends[0];
     let address = port.host().socket_addr().expect("a port has an address");
     let log = Log::default();
-    let second = rig.reactor.listen_tcp(address, Maker::new(&log, |_| None));
+    let second = rig.reactor.listen(address, Maker::new(&log, |_| None));
     assert!(second.is_err(), "the address is in use while the port listens");
     a.transport().lose_connection();
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
@@ -268,10 +268,11 @@ fn c49_an_address_can_be_reused_while_old_connections_linger() {
     drop(port.stop_listening());
     rig.turns(2);
     let fresh = ListenOptions::default().reuse_addr(false);
-    let refused = rig.reactor.listen_at(address, fresh, Maker::new(&log, |_| None));
+    let refused = rig.reactor.listen((address, fresh), Maker::new(&log, |_| None));
     let error = refused.expect_err("the old connections linger");
+    let error: &ListenError = error.downcast_ref().expect("a port in use");
     assert_eq!(error.source.kind(), ErrorKind::AddrInUse);
-    let again = rig.reactor.listen_tcp(address, Maker::new(&log, |_| None));
+    let again = rig.reactor.listen(address, Maker::new(&log, |_| None));
     assert!(again.is_ok(), "{again:?}");
 }
 
@@ -284,7 +285,7 @@ fn a_connection_to_a_wildcard_port_knows_our_address_whenever_it_is_asked() {
         let mut rig = Kit::mio().rig();
         let (a, seen) = (rig.end(), Rc::new(OnceCell::new()));
         let (end, heard) = (a.clone(), seen.clone());
-        let port = rig.reactor.listen_tcp(SocketAddr::from(([0; 4], 0)), move |_: &_| {
+        let port = rig.reactor.listen(SocketAddr::from(([0; 4], 0)), move |_: &_| {
             let heard = heard.clone();
             Some(end.plays(match when {
                 Some(when) => Script::new().once(when, move |transport| {

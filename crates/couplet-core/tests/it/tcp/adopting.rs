@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use couplet::defer::Cancelled;
 use couplet::testing::{failure_of, success_of};
-use couplet::{Address, ConnectError, Connection, Deferred};
+use couplet::{Address, ConnectError, Connection, Deferred, hooks};
 
-use crate::suite::kit::{Kit, LOOPBACK, Rig};
+use crate::suite::kit::{Kit, LOOPBACK, Rig, tcp_options};
 use crate::suite::recorder::{A, On, Recorder, Script};
 
 /// A connected pair of system sockets: ours, and the peer's, whose reads block with a timeout.
@@ -35,7 +35,7 @@ fn adopt(rig: &Rig, a: &A, script: Script, socket: TcpStream) -> Adopting {
 }
 
 /// The peer and the host of each connection in a snapshot.
-fn in_snapshot(rig: &Rig) -> Vec<(Address, Address)> {
+fn in_snapshot(rig: &mut Rig) -> Vec<(Address, Address)> {
     let snapshot = rig.l.snapshot();
     snapshot.connections.into_iter().map(|shown| (shown.peer, shown.host)).collect()
 }
@@ -52,7 +52,7 @@ fn c51a_a_snapshot_shows_the_real_addresses_of_adopted_connections() {
     let theirs = TcpStream::connect(("127.0.0.1", number)).expect("it listens");
     rig.until("connection_made", || a.log.count("made") == 1);
     let addresses = (theirs.local_addr().unwrap(), theirs.peer_addr().unwrap());
-    assert_eq!(in_snapshot(&rig), [(addresses.0.into(), addresses.1.into())]);
+    assert_eq!(in_snapshot(&mut rig), [(addresses.0.into(), addresses.1.into())]);
     drop(port);
     // A connection reset by its peer.
     let (ours, theirs) = sockets();
@@ -99,8 +99,7 @@ fn c64b_an_adopted_socket_keeps_its_options() {
         let a = rig.end();
         adopt(&rig, &a, Script::new(), ours).detach();
         rig.until("connection_made", || a.is_made());
-        assert_eq!(a.transport().tcp_no_delay(), Some(no_delay));
-        assert_eq!(a.transport().tcp_keep_alive(), Some(keep_alive));
+        assert_eq!(tcp_options(&a.transport()), (Some(no_delay), Some(keep_alive)));
     }
 }
 
@@ -122,14 +121,14 @@ fn c51a_an_adopted_connection_is_like_any_other() {
     assert_eq!(connection.transport(), a.transport());
     assert_eq!(a.transport().peer(), &peer.into());
     assert_eq!(a.transport().host(), &host.into());
-    assert_eq!(a.transport().descriptor(), Some(number));
-    assert_eq!(in_snapshot(&rig), [(Address::from(peer), Address::from(host))]);
+    assert_eq!(hooks::descriptor(&a.transport()), Some(number));
+    assert_eq!(in_snapshot(&mut rig), [(Address::from(peer), Address::from(host))]);
     let mut answer = [0; 6];
     theirs.read_exact(&mut answer).expect("an answer");
     assert_eq!(&answer, b"answer");
     drop(theirs);
     assert_eq!(rig.lost(&a), "Done(Peer)");
-    assert_eq!(a.transport().descriptor(), None);
+    assert_eq!(hooks::descriptor(&a.transport()), None);
 }
 
 #[test]
@@ -177,11 +176,11 @@ fn c22b_c51a_an_adopted_port_is_like_any_other() {
     assert_eq!(port.host(), address.into());
     assert_eq!(port.descriptor(), Some(number));
     let ports =
-        |rig: &Rig| rig.l.snapshot().ports.iter().map(|p| p.host.clone()).collect::<Vec<_>>();
-    assert_eq!(ports(&rig), [Address::from(address)], "before its first turn");
+        |rig: &mut Rig| rig.l.snapshot().ports.iter().map(|p| p.host.clone()).collect::<Vec<_>>();
+    assert_eq!(ports(&mut rig), [Address::from(address)], "before its first turn");
     rig.until("connection_made", || a.log.count("made") == 1);
-    assert_eq!(ports(&rig), [Address::from(address)]);
-    assert_eq!(in_snapshot(&rig), [(early.local_addr().unwrap().into(), address.into())]);
+    assert_eq!(ports(&mut rig), [Address::from(address)]);
+    assert_eq!(in_snapshot(&mut rig), [(early.local_addr().unwrap().into(), address.into())]);
     port.stop_listening().expect("it listens").detach();
     rig.until("the end of the port", || !port.is_listening());
     rig.turns(2);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use couplet::Transport;
+use couplet::{SocketOption, Transport, hooks};
 use rustix::io::Errno;
 
 use crate::suite::endings::write_big;
@@ -63,7 +63,7 @@ fn c15_bytes_that_leave_the_kernel_are_progress() {
         rig.turn();
         assert!(!a.is_lost(), "at {:?}", rig.passed());
         if at % 5 == 0 && at <= 20 {
-            let left = || a.transport().unacknowledged();
+            let left = || hooks::unacknowledged(&a.transport());
             let before = left();
             assert!(b.take(128 * 1024) > 0);
             // A busy system acknowledges them a little later.
@@ -86,7 +86,7 @@ fn c15_bytes_that_leave_the_kernel_are_progress() {
 #[test]
 fn c17a_a_dropped_loop_resets_connections_that_were_not_closed() {
     let promise = |transport: &Transport| {
-        transport.set_reset_unless_closed(true);
+        transport.set_option(SocketOption::ResetUnlessClosed(true));
         transport.write("a part");
     };
     type Case = (bool, fn(&Transport), Saw);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use couplet::driver::SockRef;
 use couplet::testing::failure_of;
-use couplet::{Address, ConnectError, ConnectOptions, ListenOptions, Port, UnixAddress};
+use couplet::{Address, ConnectError, ConnectOptions, ListenOptions, Port, UnixAddress, hooks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -169,7 +169,7 @@ fn an_option_of_a_port_is_set_in_each_family_and_with_other_options() {
         for set in alone_and_in_pairs(&OF_PORTS) {
             let (a, folder) = (rig.end(), Folder::new());
             let (to, options) = (family.any(&folder), options_of(&set));
-            let port = rig.reactor.listen_at(to, options, a.once(Script::new()));
+            let port = rig.reactor.listen((to, options), a.once(Script::new()));
             let port = port.unwrap_or_else(|error| panic!("{family:?} {set:?}: {error}"));
             if !has_options(family, &set, &port) {
                 return;
@@ -179,7 +179,7 @@ fn an_option_of_a_port_is_set_in_each_family_and_with_other_options() {
             }
             let _clients = fill(family, &port, !set.contains(&Backlog));
             rig.until("connection_made", || a.is_made());
-            let Some(accepted) = duplicate(a.transport().descriptor()) else { return };
+            let Some(accepted) = duplicate(hooks::descriptor(&a.transport())) else { return };
             if family != Unix {
                 let case = format!("{family:?} {set:?}");
                 let (delays, prepared) = (set.contains(&Delay), set.contains(&Prepared));
@@ -222,7 +222,7 @@ fn local(family: Family) -> SocketAddr {
 fn server(rig: &Rig, family: Family, folder: &Folder) -> (A, Port) {
     let a = rig.end();
     let factory = a.once(Script::new());
-    let port = rig.reactor.listen_at(family.any(folder), ListenOptions::default(), factory);
+    let port = rig.reactor.listen((family.any(folder), ListenOptions::default()), factory);
     (a, port.expect("a free port can be opened"))
 }
 
@@ -245,9 +245,9 @@ fn an_option_of_a_connect_is_set_in_each_family_and_with_other_options() {
                 ConnectOption::Timeout => options.timeout(Duration::from_secs(600)),
             });
             let (server, port) = server(&rig, family, &folder);
-            rig.reactor.connect_to(port.host(), options, client.once(Script::new()));
+            hooks::connector(&rig.reactor, port.host(), options, client.once(Script::new()));
             rig.until("connection_made", || server.is_made() && client.is_made());
-            let Some(socket) = duplicate(client.transport().descriptor()) else { return };
+            let Some(socket) = duplicate(hooks::descriptor(&client.transport())) else { return };
             let is = |of: ConnectOption| set.contains(&of);
             assert_eq!(
                 socket.keepalive().expect("an option"),
@@ -280,7 +280,7 @@ fn a_local_address_that_is_taken_fails_a_connect_in_each_family() {
         let bound = ConnectOptions::default().bind(taken);
         for options in [bound.clone(), bound.clone().no_delay(false), bound.prepare(keep_alive)] {
             let factory = rig.end().once(Script::new());
-            let connecting = rig.reactor.connect_to_deferred(at, options, factory);
+            let connecting = rig.reactor.connect((at, options), factory);
             rig.until("the failure", || connecting.has_fired());
             let failure = failure_of(connecting);
             let Some(ConnectError::LocalBind { address, source }) = failure.downcast_ref() else {

@@ -5,8 +5,9 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use couplet::endpoints::TcpClient;
 use couplet::testing::failure_of;
-use couplet::{Address, ConnectError, ConnectOptions, ListenError};
+use couplet::{Address, ConnectError, ConnectOptions, ListenError, hooks};
 use rustix::io::Errno;
 
 use crate::suite::kit::{Kit, LOOPBACK, own_address};
@@ -21,7 +22,8 @@ fn failed(to: SocketAddr, options: ConnectOptions) -> ConnectError {
     let a = rig.end();
     let factory = move || a.plays(Script::new());
     let host = to.ip().to_string();
-    let connecting = rig.reactor.connect_to_deferred((&host, to.port()), options, factory);
+    let connecting =
+        rig.reactor.connect(TcpClient::new(&host, to.port()).options(options), factory);
     rig.until("the failure", || connecting.has_fired());
     let failure = rig.l.run_until(connecting).expect_err("nothing listens there");
     failure.downcast_ref::<ConnectError>().unwrap_or_else(|| panic!("{failure:?}")).clone()
@@ -106,11 +108,11 @@ fn c32a_a_second_connection_between_the_same_ends_is_an_error_of_the_local_addre
         let options = ConnectOptions::default().bind(from);
         options.prepare(|socket| socket.set_reuse_address(true))
     };
-    rig.reactor.connect_to(port.host(), from_port(from), first.once(Script::new()));
+    hooks::connector(&rig.reactor, port.host(), from_port(from), first.once(Script::new()));
     rig.until("connection_made", || first.is_made());
     let from = first.transport().host().socket_addr().expect("an address");
     let factory = move || second.plays(Script::new());
-    let connecting = rig.reactor.connect_to_deferred(port.host(), from_port(from), factory);
+    let connecting = rig.reactor.connect((port.host(), from_port(from)), factory);
     rig.until("the failure", || connecting.has_fired());
     let failure = failure_of(connecting);
     let Some(ConnectError::LocalBind { address, .. }) = failure.downcast_ref() else {
@@ -129,8 +131,9 @@ fn c34_a_port_that_cannot_be_opened_is_an_error_of_the_call_with_its_cause() {
     {
         let rig = Kit::mio().rig();
         let a = rig.end();
-        let port = rig.reactor.listen_tcp(address, move || a.plays(Script::new()));
-        let error: ListenError = port.expect_err("the port cannot be opened");
+        let port = rig.reactor.listen(address, move || a.plays(Script::new()));
+        let error = port.expect_err("the port cannot be opened");
+        let error: &ListenError = error.downcast_ref().expect("the error of a port");
         assert_eq!(error.address.socket_addr(), Some(address));
         assert_eq!(error.source.kind(), kind);
         assert!(error.raw_os_error().is_some(), "the error keeps its number");

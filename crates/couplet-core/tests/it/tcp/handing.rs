@@ -14,9 +14,10 @@ use couplet::protocols::{
 };
 use couplet::reactor::HandedOver;
 use couplet::testing::{Manner, failure_of, success_of};
+use couplet::transport::Timeout;
 use couplet::{
-    Address, ConnectionLost, HandOver, ListenOptions, Protocol, Reason, SocketOption, Transport,
-    UnixAddress,
+    Address, ConnectionLost, HandOver, ListenOptions, PeerCredentials, Protocol, ProtocolExtension,
+    Reason, SocketOption, Transport, UnixAddress,
 };
 
 use super::{TCP, hand_over, served};
@@ -95,6 +96,12 @@ impl Protocol for Mover {
         self.seen.note(format!("lost: {reason}"));
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Mover {
     fn hand_over(&mut self) -> Option<HandOver> {
         match self.says {
             Says::Yes | Says::Holds => {}
@@ -187,7 +194,7 @@ fn take_over(handed: HandedOver) -> (Rig, Seen) {
 }
 
 /// The bytes received and sent, of the only connection.
-fn counters(rig: &Rig) -> (u64, u64) {
+fn counters(rig: &mut Rig) -> (u64, u64) {
     let shown = &rig.l.snapshot().connections[0];
     (shown.bytes_in, shown.bytes_out)
 }
@@ -228,7 +235,7 @@ fn c51d_a_connection_moves_between_two_callbacks_and_its_peer_notices_nothing() 
     reads(&mut second, &mut client, b"def");
     assert_eq!(seen.take(), ["made", "def"]);
     let moved = seen.transport();
-    assert_eq!(counters(&second), (6, 6));
+    assert_eq!(counters(&mut second), (6, 6));
     // The connection can move on.
     let handed = hand_over(&mut second, moved.id()).expect("it may move again");
     assert_eq!(handed.state(), [6]);
@@ -251,7 +258,7 @@ fn c51d_unsent_output_leaves_before_later_writes() {
     let (mut second, seen) = take_over(handed);
     seen.transport().write("!");
     reads(&mut second, &mut client, &[&wanted[..], b"!"].concat());
-    assert_eq!(counters(&second), (0, most as u64 + 1));
+    assert_eq!(counters(&mut second), (0, most as u64 + 1));
 }
 
 #[test]
@@ -273,7 +280,7 @@ fn c51d_the_times_and_limits_of_a_connection_move_with_it() {
     let mut old = Old::new(Says::Yes);
     old.echo("abc");
     let transport = old.seen.transport();
-    transport.set_idle_timeout(Some(Duration::from_secs(9)));
+    transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(9)));
     transport.set_write_cap(Some(1000));
     transport.pause_for(Duration::from_secs(3));
     old.rig.pass(Duration::from_secs(2));
@@ -388,7 +395,7 @@ fn moves_within_a_message<P: Protocol>(build: fn() -> P, message: &[u8]) {
         client.write_all(&[message, &message[..cut]].concat()).expect("room");
         reads(&mut rig, &mut client, message);
         let id = rig.l.snapshot().connections[0].id;
-        while counters(&rig).0 < (message.len() + cut) as u64 {
+        while counters(&mut rig).0 < (message.len() + cut) as u64 {
             rig.turn();
         }
         let handed = hand_over(&mut rig, id).expect("it may move");
@@ -419,9 +426,9 @@ fn c51d_a_framer_refuses_inside_a_line_that_is_too_long() {
     reads(&mut rig, &mut client, b"one\r\n");
     // The default for a line that is too long closes; this one skips it.
     for (bytes, may_move) in [(&b"much too long"[..], false), (b" still\r\n", true)] {
-        let before = counters(&rig).0;
+        let before = counters(&mut rig).0;
         client.write_all(bytes).expect("room");
-        while counters(&rig).0 < before + bytes.len() as u64 {
+        while counters(&mut rig).0 < before + bytes.len() as u64 {
             rig.turn();
         }
         let handed = hand_over(&mut rig, lines.transport().id());
@@ -435,7 +442,7 @@ fn c51d_a_unix_connection_moves_too() {
     let path = folder.join("port");
     let _port = rig
         .reactor
-        .listen_at(UnixAddress::from(&*path), ListenOptions::default(), seen.movers())
+        .listen((UnixAddress::from(&*path), ListenOptions::default()), seen.movers())
         .expect("a free path");
     let mut client = UnixStream::connect(&path).expect("it listens");
     seen.connected(&mut rig);
@@ -444,7 +451,7 @@ fn c51d_a_unix_connection_moves_too() {
     client.write_all(b"hello").expect("room");
     second.until("bytes", || seen.calls.borrow().len() == 2);
     assert_eq!(seen.take(), ["made", "hello"]);
-    assert!(seen.transport().peer_credentials().is_some());
+    assert!(seen.transport().info::<PeerCredentials>().is_some());
 }
 
 /// A header of a proxy, and the addresses in it.
@@ -468,7 +475,7 @@ fn c51d_a_connection_behind_a_proxy_moves_with_the_addresses_of_its_header() {
     assert_eq!(ends(&moved), told);
     client.write_all(b"def").expect("room");
     reads(&mut second, &mut client, b"def");
-    assert_eq!(counters(&second), (6, 6));
+    assert_eq!(counters(&mut second), (6, 6));
     // The connection moves again, with unsent output, and belongs to the port on its socket's address.
     moved.set_option(SocketOption::SendBuffer(4096));
     second.turns(2);
@@ -484,7 +491,7 @@ fn c51d_a_connection_behind_a_proxy_moves_with_the_addresses_of_its_header() {
     third.reactor.take_over(handed, seen.mover(Says::Yes, 0)).expect("a socket").detach();
     reads(&mut third, &mut client, &vec![b'x'; 1_000_000]);
     assert!(third.l.snapshot().ports[0].paused, "the port is full");
-    let header = seen.transport().layer_info::<ProxyHeader>().expect("the header");
+    let header = seen.transport().info::<ProxyHeader>().expect("the header");
     assert_eq!([header.peer.clone(), header.host.clone()], told.map(Some));
 }
 

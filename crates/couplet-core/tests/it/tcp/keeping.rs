@@ -13,9 +13,10 @@ use std::time::Duration;
 use couplet::driver::SockRef;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::reactor::{HandedOver, Keeper};
+use couplet::transport::Timeout;
 use couplet::{
-    ConnectionId, HandOver, IntoFactory, ListenOptions, Protocol, SocketOption, Transport,
-    UnixAddress,
+    ConnectionId, HandOver, IntoFactory, ListenOptions, Protocol, ProtocolExtension, SocketOption,
+    Transport, UnixAddress, hooks,
 };
 
 use super::{TCP, client, hand_over, served};
@@ -72,7 +73,7 @@ struct Counter {
 
 impl Counter {
     fn keep(&mut self, transport: &Transport) {
-        transport.keep(self.hand_over());
+        hooks::keep(transport, self.hand_over());
     }
 }
 
@@ -89,6 +90,12 @@ impl Protocol for Counter {
         transport.write(data);
     }
 
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for Counter {
     fn hand_over(&mut self) -> Option<HandOver> {
         HandOver::new("counter", [self.count])
     }
@@ -99,7 +106,7 @@ struct Lines(Slot);
 
 impl LineProtocol for Lines {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.keep(HandOver::new("lines", []));
+        hooks::keep(transport, HandOver::new("lines", []));
         *self.0.borrow_mut() = Some(transport.as_ref().clone());
     }
 
@@ -160,10 +167,10 @@ impl Old {
 
     /// Sends bytes, and turns until the protocol has them.
     fn send(&mut self, bytes: &[u8]) {
-        let received = |rig: &Rig| rig.l.snapshot().connections[0].bytes_in;
-        let wanted = received(&self.rig) + bytes.len() as u64;
+        let received = |rig: &mut Rig| rig.l.snapshot().connections[0].bytes_in;
+        let wanted = received(&mut self.rig) + bytes.len() as u64;
         self.client.write_all(bytes).expect("room");
-        while received(&self.rig) < wanted {
+        while received(&mut self.rig) < wanted {
             self.rig.turn();
         }
     }
@@ -310,7 +317,7 @@ struct Pausing(Slot);
 
 impl LineProtocol for Pausing {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.keep(HandOver::new("lines", []));
+        hooks::keep(transport, HandOver::new("lines", []));
         *self.0.borrow_mut() = Some(transport.as_ref().clone());
     }
 
@@ -372,7 +379,7 @@ impl Protocol for Holding {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let state = HandOver::new("counter", [3]).expect("it is short");
-        transport.keep(Some(state.with_unread(&data[3..])));
+        hooks::keep(transport, Some(state.with_unread(&data[3..])));
     }
 }
 
@@ -442,8 +449,10 @@ fn c51e_a_connection_that_ends_or_changes_is_forgotten() {
         ("lose", |old| old.transport().lose_connection()),
         ("lose_write", |old| old.transport().lose_write_connection()),
         ("abort", |old| old.transport().abort_connection()),
-        ("none", |old| old.transport().keep(None)),
-        ("too long", |old| old.transport().keep(HandOver::new("counter", vec![0; 1 << 20]))),
+        ("none", |old| hooks::keep(&old.transport(), None)),
+        ("too long", |old| {
+            hooks::keep(&old.transport(), HandOver::new("counter", vec![0; 1 << 20]))
+        }),
         ("upgrade", |old| old.transport().upgrade(Holding(Slot::default()))),
         ("fin", |old| old.client.shutdown(Shutdown::Write).expect("it is connected")),
         ("reset", |old| {
@@ -453,7 +462,7 @@ fn c51e_a_connection_that_ends_or_changes_is_forgotten() {
         }),
         ("panic", |old| old.client.write_all(b"panic").expect("room")),
         ("timeout", |old| {
-            old.transport().set_idle_timeout(Some(Duration::from_secs(1)));
+            old.transport().set_timeout(Timeout::Idle, Some(Duration::from_secs(1)));
             old.rig.turns(2);
             old.rig.pass(Duration::from_secs(2));
             old.rig.tick();
@@ -491,7 +500,7 @@ fn c51e_other_connections_are_not_kept() {
     let (slot, path) = (counter.transport.clone(), folder.join("port"));
     let _port = rig
         .reactor
-        .listen_at(UnixAddress::from(&*path), ListenOptions::default(), move || counter.clone())
+        .listen((UnixAddress::from(&*path), ListenOptions::default()), move || counter.clone())
         .expect("a free path");
     let _client = UnixStream::connect(&path).expect("it listens");
     rig.until("a connection", || slot.borrow().is_some());
@@ -512,7 +521,7 @@ fn c51e_a_stream_that_has_received_bytes_is_reset() {
     let (mut rig, store) = (Kit::mio().rig(), Store::default());
     rig.l.keep_connections(store.clone());
     let port = rig.reactor.serve(TCP, async |mut stream| {
-        stream.transport().keep(HandOver::new("stream", []));
+        hooks::keep(stream.transport(), HandOver::new("stream", []));
         let mut bytes = [0; 10];
         loop {
             let count = stream.read(&mut bytes).await?;

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use couplet::driver::SockRef;
-use couplet::{ConnectOptions, ListenOptions, SocketOption, Transport};
+use couplet::{ConnectOptions, ListenOptions, SocketOption, Transport, hooks};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use socket2::Socket;
@@ -18,7 +18,7 @@ use crate::suite::recorder::{A, Script};
 
 /// A duplicate of a connection's socket. `None` where the system does not allow one.
 fn socket_of(transport: &Transport) -> Option<Socket> {
-    let socket = duplicate(transport.descriptor())?;
+    let socket = duplicate(hooks::descriptor(transport))?;
     let peer = socket.peer_addr().expect("it is connected").as_socket();
     assert_eq!(peer, transport.peer().socket_addr());
     Some(socket)
@@ -45,9 +45,9 @@ pub(super) fn duplicate(descriptor: Option<RawFd>) -> Option<Socket> {
 /// A server and its client, joined with these options.
 fn joined(rig: &mut Rig, listen: ListenOptions, connect: ConnectOptions) -> [A; 2] {
     let (server, client) = (rig.end(), rig.end());
-    let port = rig.reactor.listen_at(LOOPBACK, listen, server.once(Script::new()));
+    let port = rig.reactor.listen((LOOPBACK, listen), server.once(Script::new()));
     let to = port.expect("a free port can be opened").host().port().expect("a number");
-    rig.reactor.connect_to(("127.0.0.1", to), connect, client.once(Script::new()));
+    hooks::connector(&rig.reactor, ("127.0.0.1", to), connect, client.once(Script::new()));
     rig.until("connection_made", || server.is_made() && client.is_made());
     [server, client]
 }
@@ -106,12 +106,12 @@ fn c64a_an_error_or_a_panic_in_prepare_fails_the_listen_or_the_connect() {
         let (_, lines) = logged(|| {
             let a = rig.end();
             let options = ListenOptions::default().prepare(prepare);
-            let port = rig.reactor.listen_at(LOOPBACK, options, a.once(Script::new()));
+            let port = rig.reactor.listen((LOOPBACK, options), a.once(Script::new()));
             port.map(drop).expect_err("it is not prepared");
             let options = ConnectOptions::default().prepare(prepare);
             let port = rig.peer_port().address().port().expect("TCP");
             let maker = a.maker(Script::new());
-            rig.reactor.connect_to(("127.0.0.1", port), options, maker);
+            hooks::connector(&rig.reactor, ("127.0.0.1", port), options, maker);
             rig.until("the failure", || a.log.has("client_connection_failed"));
         });
         assert!(lines.iter().all(|line| line.contains("by wish")), "{lines:?}");

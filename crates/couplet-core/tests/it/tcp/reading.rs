@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use couplet::transport::Timeout;
 use couplet::{SocketOption, Transport};
 
 use crate::logged::logged;
@@ -40,7 +41,8 @@ fn c64_a_refused_no_delay_is_harmless() {
 
 #[test]
 fn c15c_input_that_did_not_fit_into_one_wait_precedes_the_timers() {
-    let idle = |transport: &Transport| transport.set_idle_timeout(Some(Duration::from_secs(10)));
+    let idle =
+        |transport: &Transport| transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(10)));
     let mut rig = Kit::mio().events_per_wait(2).rig();
     let pairs: Vec<_> = (0..10).map(|_| rig.accept(Script::new().once(On::Made, idle))).collect();
     // Twice, in one loop.

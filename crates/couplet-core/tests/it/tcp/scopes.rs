@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use couplet::testing::failure_of;
-use couplet::{Address, ConnectError, ConnectOptions, Connector};
+use couplet::{Address, ConnectError, ConnectOptions, Connector, hooks};
 
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, Script};
@@ -26,7 +26,8 @@ fn link_local() -> Option<(Ipv6Addr, u32)> {
 /// Listens on an address and connects to it. Returns the accepted end and the client.
 fn joined(rig: &mut Rig, at: SocketAddrV6, connects: impl Fn(&Rig, &Address, &A)) -> (A, A) {
     let (server, client) = (rig.end(), rig.end());
-    let port = rig.reactor.listen_tcp(at.into(), server.once(Script::new())).expect("a free port");
+    let port =
+        rig.reactor.listen(SocketAddr::V6(at), server.once(Script::new())).expect("a free port");
     connects(rig, &port.host(), &client);
     rig.until("connection_made", || server.is_made() && client.is_made());
     (server, client)
@@ -34,7 +35,7 @@ fn joined(rig: &mut Rig, at: SocketAddrV6, connects: impl Fn(&Rig, &Address, &A)
 
 /// Connects to the address unchanged.
 fn connect(rig: &Rig, to: &Address, client: &A) -> Connector {
-    rig.reactor.connect_to(to, ConnectOptions::default(), client.once(Script::new()))
+    hooks::connector(&rig.reactor, to, ConnectOptions::default(), client.once(Script::new()))
 }
 
 #[test]
@@ -64,11 +65,9 @@ fn c145a_a_link_local_address_keeps_its_scope_both_ways() {
     }
     // The scope names the interface; without it the system has no route.
     let (a, unscoped) = (rig.end(), SocketAddrV6::new(ip, 1, 0, 0));
-    let connecting = rig.reactor.connect_to_deferred(
-        SocketAddr::from(unscoped),
-        ConnectOptions::default(),
-        a.once(Script::new()),
-    );
+    let connecting = rig
+        .reactor
+        .connect((SocketAddr::from(unscoped), ConnectOptions::default()), a.once(Script::new()));
     rig.until("the failure", || connecting.has_fired());
     let failure = failure_of(connecting);
     let error: &ConnectError = failure.downcast_ref().expect("an error of the connect");

@@ -8,7 +8,8 @@ use std::time::Duration;
 use couplet::driver::memory::Memory;
 use couplet::testing::Manner;
 use couplet::{
-    Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, Group, Loop, LoopOptions,
+    Address, Datagram, DatagramOption, DatagramPort, DatagramProtocol, DatagramTransport, Group,
+    Loop, LoopOptions,
 };
 
 use couplet_testkit_loops::doubles::Quiet;
@@ -33,7 +34,7 @@ fn loops() -> [Loop; 2] {
 }
 
 fn at(l: &Loop, host: [u8; 4], seen: &Seen) -> DatagramPort<Seen> {
-    l.reactor().listen_udp(SocketAddr::from((host, 0)), seen.clone()).expect("a free port")
+    l.reactor().listen_datagrams(SocketAddr::from((host, 0)), seen.clone()).expect("a free port")
 }
 
 fn turns(l: &mut Loop) {
@@ -48,8 +49,8 @@ fn a_member_for_one_source_gets_no_other_datagrams_until_it_leaves() {
         let (one, all) = (Seen::default(), Seen::default());
         let group = Group::new([232, 1, 1, 1]);
         let members = [at(&l, [0; 4], &one), at(&l, [0; 4], &all)];
-        members[0].join_group(group.source([10, 0, 0, 1])).detach();
-        members[1].join_group(group).detach();
+        members[0].set_option(DatagramOption::Join(group.source([10, 0, 0, 1]))).detach();
+        members[1].set_option(DatagramOption::Join(group)).detach();
         let senders = [1, 2].map(|last| at(&l, [10, 0, 0, last], &Seen::default()));
         turns(&mut l);
         let send = |l: &mut Loop| {
@@ -67,7 +68,7 @@ fn a_member_for_one_source_gets_no_other_datagrams_until_it_leaves() {
         };
         let [first, second] = [&senders[0], &senders[1]].map(|sender| sender.host());
         assert_eq!(send(&mut l), [vec![first.clone()], vec![first.clone(), second.clone()]]);
-        members[0].leave_group(group.source([10, 0, 0, 1])).detach();
+        members[0].set_option(DatagramOption::Leave(group.source([10, 0, 0, 1]))).detach();
         turns(&mut l);
         assert_eq!(send(&mut l), [vec![], vec![first, second]]);
     }
@@ -94,12 +95,12 @@ fn a_port_that_does_not_read_loses_datagrams_beyond_its_sockets_buffer() {
 #[test]
 fn the_network_chooses_a_port_that_no_other_kind_or_host_uses() {
     let [l, _] = loops();
-    let tcp = |port| l.reactor().listen_tcp(SocketAddr::from(([127, 0, 0, 1], port)), || Quiet);
+    let tcp = |port| l.reactor().listen(SocketAddr::from(([127, 0, 0, 1], port)), || Quiet);
     let first = tcp(0).expect("a free port").host().port().expect("a number");
     let taken = SocketAddr::from(([127, 0, 0, 9], first + 1));
-    let other = l.reactor().listen_tcp(taken, || Quiet).expect("a free port");
+    let other = l.reactor().listen(taken, || Quiet).expect("a free port");
     let datagrams = SocketAddr::from(([127, 0, 0, 1], first + 2));
-    l.reactor().listen_udp(datagrams, Seen::default()).expect("a free port");
+    l.reactor().listen_datagrams(datagrams, Seen::default()).expect("a free port");
     let next = tcp(0).expect("a free port").host().port();
     assert_eq!((other.host().port(), next), (Some(first + 1), Some(first + 3)));
     let last = at(&l, [127, 0, 0, 1], &Seen::default()).host().port();

@@ -212,7 +212,7 @@ fn a_reset_destroys_half_of_the_bytes_of_tcp_and_none_between_unix_sockets() {
         for (to, arrived) in [(tcp.clone(), 500), (UnixAddress::from("a").into(), 1000)] {
             let notes = saying("never read");
             let ours = notes.clone();
-            let port = stage.reactor.listen_at(to, ListenOptions::default(), move || ours.clone());
+            let port = stage.reactor.listen((to, ListenOptions::default()), move || ours.clone());
             let wire =
                 stage.network.connect(port.expect("a free port").host()).expect("it listens");
             stage.turns(10);
@@ -262,7 +262,7 @@ fn the_far_end_of_a_unix_connection_sees_no_options_of_tcp() {
             let set = |transport: &Transport| {
                 OPTIONS.iter().for_each(|option| transport.set_option(*option));
             };
-            let port = stage.reactor.listen_at(to, ListenOptions::default(), move || on_made(set));
+            let port = stage.reactor.listen((to, ListenOptions::default()), move || on_made(set));
             let wire =
                 stage.network.connect(port.expect("a free port").host()).expect("it listens");
             stage.turns(5);

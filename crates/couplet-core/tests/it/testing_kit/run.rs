@@ -1,6 +1,7 @@
 //! `testing::run`: a whole program in virtual time, and the report on a program that leaks.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,7 +9,11 @@ use super::{Notes, failing, s};
 use couplet::defer::set_reporter;
 use couplet::reactor::Stopped;
 use couplet::testing::{hold, run, run_within};
-use couplet::{Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Transport};
+use couplet::transport::Timeout;
+use couplet::{
+    Address, ConnectOptions, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown,
+    Transport, hooks,
+};
 
 use couplet_testkit_loops::doubles::{Quiet, on_made};
 
@@ -162,7 +167,7 @@ fn an_open_port_is_reported_with_where_it_was_opened() {
     let left =
         [("a port that listens on tcp:127.0.0.1:7", "@port again", "`port.stop_listening()`")];
     leaves(&left, |reactor| {
-        let port = reactor.listen_tcp(([127, 0, 0, 1], 7).into(), || Echo).expect("free");
+        let port = reactor.listen(SocketAddr::from(([127, 0, 0, 1], 7)), || Echo).expect("free");
         port.stop_listening().expect("it listens").map(move |()| {
             port.start_listening().expect("it is free again"); // @port again
         })
@@ -190,7 +195,7 @@ fn an_open_connection_is_reported_once_for_each_end_with_its_origin() {
         connecting.map(move |connection| {
             let transport = connection.transport();
             transport.write("hello");
-            transport.set_idle_timeout(Some(s(60)));
+            transport.set_timeout(Timeout::Idle, Some(s(60)));
             connection.call_later(s(60), |_, _| {}); // @call of a connection
         })
     });
@@ -246,7 +251,7 @@ fn an_unfinished_connect_is_reported_with_its_call_site() {
     let left =
         [("a connect to tcp:127.0.0.1:9 (waiting)", "@connect", "`connector.stop_connecting()`")];
     leaves(&left, |reactor| {
-        reactor.connect_tcp("127.0.0.1", 9, Again); // @connect
+        hooks::connector(reactor, ("127.0.0.1", 9), ConnectOptions::default(), Again); // @connect
         reactor.sleep(s(1))
     });
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
 use couplet::testing::success_of;
-use couplet::{ConnectOptions, ListenOptions, SocketOption, UnixAddress};
+use couplet::{ConnectOptions, ListenOptions, PeerCredentials, SocketOption, UnixAddress, hooks};
 
 use crate::needed::Folder;
 use crate::suite::kit::{BOTH_ROLES, Kit};
@@ -19,7 +19,8 @@ fn a_connect_to_no_socket_fails_with_the_systems_error() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let failure = |rig: &mut crate::suite::kit::Rig, name: &str| {
         let a = rig.end();
-        rig.reactor.connect_to(
+        hooks::connector(
+            &rig.reactor,
             UnixAddress::from(folder.join(name)),
             ConnectOptions::default(),
             Maker::new(&a.log, |_| None),
@@ -45,13 +46,15 @@ fn connects_wait_while_the_queue_of_the_port_is_full() {
     let _first = UnixStream::connect(&path).expect("the queue holds one");
     let (waiting, stopped) = ([rig.end(), rig.end(), rig.end()], rig.end());
     for a in &waiting {
-        rig.reactor.connect_to(
+        hooks::connector(
+            &rig.reactor,
             UnixAddress::from(path.clone()),
             ConnectOptions::default(),
             a.once(Script::new()),
         );
     }
-    let connector = rig.reactor.connect_to(
+    let connector = hooks::connector(
+        &rig.reactor,
         UnixAddress::from(path),
         ConnectOptions::default(),
         Maker::new(&stopped.log, |_| None),
@@ -79,7 +82,7 @@ fn a_socket_is_prepared_before_it_connects_and_an_error_fails_the_attempt() {
         socket.set_recv_buffer_size(4096)
     });
     let a = rig.end();
-    rig.reactor.connect_to(UnixAddress::from(&path), prepared, a.once(Script::new()));
+    hooks::connector(&rig.reactor, UnixAddress::from(&path), prepared, a.once(Script::new()));
     rig.until("connection_made", || a.is_made());
     let size = Rc::new(Cell::new(0));
     let seen = size.clone();
@@ -88,7 +91,7 @@ fn a_socket_is_prepared_before_it_connects_and_an_error_fails_the_attempt() {
     assert!(size.get() <= 2 * 4096, "{}", size.get());
     let refuses = ConnectOptions::default().prepare(|_| Err(std::io::Error::other("by wish")));
     let b = rig.end();
-    rig.reactor.connect_to(UnixAddress::from(path), refuses, Maker::new(&b.log, |_| None));
+    hooks::connector(&rig.reactor, UnixAddress::from(path), refuses, Maker::new(&b.log, |_| None));
     rig.until("the failure", || b.log.has("client_connection_failed(Failed(by wish))"));
 }
 
@@ -104,7 +107,7 @@ fn c51a_unix_sockets_are_adopted_too() {
     rig.until("bytes that came before", || a.received_len() == 5);
     let connection = success_of(adopted);
     assert_eq!(connection.transport().peer(), &UnixAddress::Unnamed.into());
-    assert_eq!(connection.transport().descriptor(), Some(number));
+    assert_eq!(hooks::descriptor(&connection.transport()), Some(number));
     let mut answer = [0; 6];
     theirs.read_exact(&mut answer).expect("an answer");
     // An adopted port leaves its file to its creator.
@@ -131,10 +134,10 @@ fn a_connection_has_its_descriptor_until_it_is_lost() {
             Ok(())
         });
         rig.until("its socket", || number.get().is_some());
-        assert_eq!(a.transport().descriptor(), number.get(), "{role:?}");
+        assert_eq!(hooks::descriptor(&a.transport()), number.get(), "{role:?}");
         drop(b);
         rig.lost(&a);
-        assert_eq!(a.transport().descriptor(), None, "{role:?}");
+        assert_eq!(hooks::descriptor(&a.transport()), None, "{role:?}");
     }
 }
 
@@ -144,7 +147,7 @@ fn c60a_bytes_that_have_arrived_before_a_write_error_are_read() {
     let a = rig.end();
     let script = Script::new().once(On::Data, |transport| transport.write("x"));
     rig.reactor
-        .listen_at(UnixAddress::from(folder.join("port")), ListenOptions::default(), a.once(script))
+        .listen((UnixAddress::from(folder.join("port")), ListenOptions::default()), a.once(script))
         .expect("a free path");
     // More than one read; then the peer reads no more, and stays.
     let mut peer = UnixStream::connect(folder.join("port")).expect("it listens");
@@ -161,17 +164,15 @@ fn c64_options_of_tcp_do_nothing() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let a = rig.end();
     let options = ListenOptions::default().reuse_port(true).no_delay(true);
-    let port = rig.reactor.listen_at(
-        UnixAddress::from(folder.join("port")),
-        options,
-        a.once(Script::new()),
-    );
+    let port = rig
+        .reactor
+        .listen((UnixAddress::from(folder.join("port")), options), a.once(Script::new()));
     let b = rig.peer(&port.expect("a free path"));
     rig.until("connection_made", || a.is_made());
     let ((), lines) = crate::logged::logged(|| {
         a.transport().set_option(SocketOption::NoDelay(false));
         a.transport().set_option(SocketOption::KeepAlive(Some(std::time::Duration::from_secs(5))));
-        a.transport().set_reset_unless_closed(true);
+        a.transport().set_option(SocketOption::ResetUnlessClosed(true));
         rig.turns(2);
     });
     assert!(lines.is_empty(), "{lines:?}");
@@ -183,17 +184,18 @@ fn c64_options_of_tcp_do_nothing() {
 #[test]
 fn peer_credentials_identify_the_other_end() {
     for role in BOTH_ROLES {
-        let (mut rig, a, b) = Kit::mio()
-            .unix()
-            .pair(role, Script::new().on(On::Made, |t| assert!(t.peer_credentials().is_some())));
-        let peer = a.transport().peer_credentials().expect("a UNIX socket");
+        let (mut rig, a, b) = Kit::mio().unix().pair(
+            role,
+            Script::new().on(On::Made, |t| assert!(t.info::<PeerCredentials>().is_some())),
+        );
+        let peer = a.transport().info::<PeerCredentials>().expect("a UNIX socket");
         assert_eq!(peer.pid, std::process::id(), "{role:?}");
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         assert_eq!(peer.gid, rustix::process::getegid().as_raw());
         drop(b);
         rig.lost(&a);
-        assert_eq!(a.transport().peer_credentials(), Some(peer), "after the end too");
+        assert_eq!(a.transport().info::<PeerCredentials>(), Some(peer), "after the end too");
     }
     let (_rig, a, _b) = Kit::mio().accept(Script::new());
-    assert_eq!(a.transport().peer_credentials(), None);
+    assert_eq!(a.transport().info::<PeerCredentials>(), None);
 }

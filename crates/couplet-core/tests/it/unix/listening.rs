@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use couplet::{ConnectOptions, ListenError, ListenOptions, Port, UnixAddress};
+use couplet::{ConnectOptions, ListenError, ListenOptions, Port, UnixAddress, hooks};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
@@ -23,7 +23,8 @@ fn inode(path: &Path) -> u64 {
 }
 
 fn try_listen(rig: &Rig, path: &Path, options: ListenOptions) -> Result<Port, ListenError> {
-    rig.reactor.listen_at(UnixAddress::from(path.to_path_buf()), options, || Echo)
+    let port = rig.reactor.listen((UnixAddress::from(path.to_path_buf()), options), || Echo);
+    port.map_err(|error| error.downcast_ref::<ListenError>().expect("the error of a port").clone())
 }
 
 fn listen(rig: &Rig, path: &Path) -> Port {
@@ -242,13 +243,18 @@ fn c161_a_leading_nul_names_an_abstract_socket() {
     let name = format!("\0couplet-{}", std::process::id());
     let port = rig
         .reactor
-        .listen_at(UnixAddress::from(&*name), ListenOptions::default(), || Echo)
+        .listen((UnixAddress::from(&*name), ListenOptions::default()), || Echo)
         .expect("a free name");
     assert_eq!(port.host().to_string(), format!("unix:@{}", &name[1..]));
     assert_eq!(port.host().path(), None);
     let a = rig.end();
     let script = Script::new().on(On::Made, |transport| transport.write("echo"));
-    rig.reactor.connect_to(UnixAddress::from(&*name), ConnectOptions::default(), a.once(script));
+    hooks::connector(
+        &rig.reactor,
+        UnixAddress::from(&*name),
+        ConnectOptions::default(),
+        a.once(script),
+    );
     rig.until("an answer", || a.received_len() == 4);
     assert_eq!(a.transport().peer(), &port.host());
     assert_eq!(a.transport().host(), &UnixAddress::Unnamed.into());

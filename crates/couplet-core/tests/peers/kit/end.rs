@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use couplet::layers::tls::TlsInfo;
-use couplet::{ConnectError, Failure, Protocol, Reason, Transport};
+use couplet::{ConnectError, Failure, Protocol, ProtocolExtension, Reason, Transport};
 
 /// A callback.
 pub(crate) enum Event<'e> {
@@ -89,7 +89,7 @@ impl End {
     }
 
     fn note(&self, transport: &Transport, event: Event<'_>) {
-        if let Some(tls) = transport.tls() {
+        if let Some(tls) = transport.info::<TlsInfo>() {
             *self.0.tls.borrow_mut() = Some(tls);
         }
         (self.0.act)(transport, event);
@@ -107,10 +107,6 @@ impl Protocol for End {
         self.note(transport, Event::Data(data));
     }
 
-    fn handshake_completed(&mut self, transport: &Transport) {
-        self.note(transport, Event::Secure);
-    }
-
     fn read_closed(&mut self, transport: &Transport) {
         self.0.read_closed.set(true);
         self.note(transport, Event::ReadClosed);
@@ -122,6 +118,16 @@ impl Protocol for End {
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         *self.0.reason.borrow_mut() = Some(reason.clone());
+    }
+
+    fn extension(&mut self) -> Option<&mut dyn ProtocolExtension> {
+        Some(self)
+    }
+}
+
+impl ProtocolExtension for End {
+    fn handshake_completed(&mut self, transport: &Transport) {
+        self.note(transport, Event::Secure);
     }
 }
 

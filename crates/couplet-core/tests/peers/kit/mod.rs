@@ -7,6 +7,7 @@ mod program;
 use std::process::Command;
 use std::time::Duration;
 
+use couplet::endpoints::TcpClient;
 use couplet::factory::Layered;
 use couplet::layers::Layer;
 use couplet::layers::tls::{
@@ -94,10 +95,14 @@ impl Scene {
     }
 
     /// Turns the loop until `done`; `state` describes it if that takes too long.
-    fn wait(&mut self, state: impl Fn(&Loop) -> String, mut done: impl FnMut(&Loop) -> bool) {
+    fn wait(
+        &mut self,
+        state: impl Fn(&mut Loop) -> String,
+        mut done: impl FnMut(&mut Loop) -> bool,
+    ) {
         let late = self.reactor.now() + PATIENCE;
-        while !done(&self.l) {
-            assert!(self.reactor.now() < late, "this takes too long: {}", state(&self.l));
+        while !done(&mut self.l) {
+            assert!(self.reactor.now() < late, "this takes too long: {}", state(&mut self.l));
             self.l.turn(Some(Duration::from_millis(2))).expect("the driver waits");
         }
     }
@@ -125,13 +130,13 @@ impl Scene {
     }
 
     /// Number of connections that the ports have accepted.
-    pub(crate) fn accepted(&self) -> u64 {
-        accepted(&self.l)
+    pub(crate) fn accepted(&mut self) -> u64 {
+        accepted(&mut self.l)
     }
 
     /// Waits until the layers of `count` accepted connections have failed to open.
     pub(crate) fn until_not_opened(&mut self, count: u64) {
-        let not_opened = |l: &Loop| l.snapshot().ports.iter().map(|port| port.not_opened).sum();
+        let not_opened = |l: &mut Loop| l.snapshot().ports.iter().map(|port| port.not_opened).sum();
         self.wait(|l| l.snapshot().to_string(), |l| count <= not_opened(l));
     }
 
@@ -145,8 +150,8 @@ impl Scene {
         self.wait(|l| l.snapshot().to_string(), |l| arrived(l) > than);
     }
 
-    pub(crate) fn arrived(&self) -> u64 {
-        arrived(&self.l)
+    pub(crate) fn arrived(&mut self) -> u64 {
+        arrived(&mut self.l)
     }
 
     /// Runs a program to its end; true if it succeeded.
@@ -178,7 +183,7 @@ impl Scene {
     ) -> u16 {
         let factory = Layered::new(ends.factory(), layer);
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = self.reactor.listen_tcp(any, factory).expect("a free port");
+        let port = self.reactor.listen(any, factory).expect("a free port");
         port.host().port().expect("a TCP port")
     }
 
@@ -199,7 +204,8 @@ impl Scene {
         let (made, failed) = (end.clone(), end.clone());
         let factory = Layered::new(move || made.clone(), layer);
         let options = ConnectOptions::default();
-        let connecting = self.reactor.connect_to_deferred(("127.0.0.1", port), options, factory);
+        let connecting =
+            self.reactor.connect(TcpClient::new("127.0.0.1", port).options(options), factory);
         connecting
             .add_both(move |outcome| {
                 if let Err(failure) = outcome {
@@ -235,10 +241,10 @@ impl Scene {
     }
 }
 
-fn accepted(l: &Loop) -> u64 {
+fn accepted(l: &mut Loop) -> u64 {
     l.snapshot().ports.iter().map(|port| port.accepted).sum()
 }
 
-fn arrived(l: &Loop) -> u64 {
+fn arrived(l: &mut Loop) -> u64 {
     l.snapshot().connections.iter().map(|connection| connection.wire[0]).sum()
 }

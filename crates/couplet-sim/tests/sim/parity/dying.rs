@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::sim::{Fault, Sim};
-use couplet::{Address, Transport};
+use couplet::{Address, ConnectOptions, SocketOption, Transport, hooks};
 use couplet_testkit_loops::PATIENCE;
 
 use super::{kernel_loop, networks, reason, turn};
@@ -29,12 +29,17 @@ fn client_of_a_killed(script: fn() -> Script) -> Vec<String> {
 fn on_the_kernel(script: fn() -> Script) -> Vec<String> {
     let (mut server, mut client) = (kernel_loop(), kernel_loop());
     let accept = move |_: &Address| Some(A::default().plays(script()));
-    let port = server.reactor().listen_tcp(LOOPBACK, accept).expect("a free port");
+    let port = server.reactor().listen(LOOPBACK, accept).expect("a free port");
     let to = port.host().socket_addr().expect("a port has an address");
     let a = A::default();
     let mut plays = Some(a.plays(Script::new()));
     let made = move |_: &Address| plays.take();
-    client.reactor().connect_tcp(&to.ip().to_string(), to.port(), made);
+    hooks::connector(
+        &client.reactor(),
+        (&to.ip().to_string(), to.port()),
+        ConnectOptions::default(),
+        made,
+    );
     let late = client.reactor().now() + PATIENCE;
     while a.received_len() < PART.len() && client.reactor().now() < late {
         turn(&mut server, ms(1));
@@ -52,7 +57,7 @@ fn on_the_kernel(script: fn() -> Script) -> Vec<String> {
 fn in_the_simulator(mut sim: Sim, script: fn() -> Script) -> Vec<String> {
     let server = sim.host("server", move |reactor| {
         let accept = move |_: &Address| Some(A::default().plays(script()));
-        reactor.listen_tcp(SocketAddr::from(([0, 0, 0, 0], 80)), accept)?;
+        reactor.listen(SocketAddr::from(([0, 0, 0, 0], 80)), accept)?;
         Ok(())
     });
     let a = Rc::new(A::default());
@@ -60,7 +65,7 @@ fn in_the_simulator(mut sim: Sim, script: fn() -> Script) -> Vec<String> {
     sim.host("client", move |reactor| {
         let plays = plays.clone();
         let made = move |_: &Address| Some(plays.plays(Script::new()));
-        reactor.connect_tcp("server", 80, made);
+        hooks::connector(reactor, ("server", 80), ConnectOptions::default(), made);
         Ok(())
     });
     let has_its_part = sim.run_until(s(60), |_| a.received_len() >= PART.len());
@@ -85,7 +90,7 @@ fn log_of(a: &A) -> Vec<String> {
 
 fn promises() -> Script {
     Script::new().once(On::Made, |transport| {
-        transport.set_reset_unless_closed(true);
+        transport.set_option(SocketOption::ResetUnlessClosed(true));
         transport.write(PART);
     })
 }

@@ -6,7 +6,7 @@ use couplet::protocols::{
     IntReceiver, LineProtocol, LineReceiver, LineTransport, NetstringReceiver, StringProtocol,
     StringTransport,
 };
-use couplet::{Address, Connector, Factory, Protocol, Reason, Transport};
+use couplet::{Address, ConnectOptions, Connector, Factory, Protocol, Reason, Transport, hooks};
 
 use super::{Scene, reason};
 use crate::suite::recorder::{A, Log, On, Script};
@@ -41,7 +41,12 @@ impl Factory for LoggingFactory {
 fn asks_with(builds: bool) -> super::Ask {
     Rc::new(move |side, to| {
         let factory = LoggingFactory { side: side.clone(), builds };
-        side.reactor.connect_tcp(&to.ip().to_string(), to.port(), factory);
+        hooks::connector(
+            &side.reactor,
+            (&to.ip().to_string(), to.port()),
+            ConnectOptions::default(),
+            factory,
+        );
     })
 }
 
@@ -52,7 +57,7 @@ fn a_connect_where_nothing_listens() {
     scene.serve = Rc::new(move |side, address| {
         // A port that has just stopped listening.
         let to = listens(side, address);
-        let port = side.reactor.listen_tcp(super::with_port(address, 0), || Deaf);
+        let port = side.reactor.listen(super::with_port(address, 0), || Deaf);
         let port = port.expect("a free port");
         let free = port.host().socket_addr().expect("a port has an address").port();
         port.stop_listening();
@@ -81,7 +86,7 @@ fn a_connection_that_the_server_turns_away() {
             log.note("turned away");
             None
         };
-        let port = side.reactor.listen_tcp(address, nobody).expect("a free port");
+        let port = side.reactor.listen(address, nobody).expect("a free port");
         port.host().socket_addr().expect("a port has an address")
     });
     scene.ask = asks_with(true);
@@ -147,7 +152,7 @@ fn framed<P: Protocol>(
     scene.serve = Rc::new(move |side, address| {
         let (log, server) = (side.log.clone(), server.clone());
         let build = move || server(log.clone());
-        let port = side.reactor.listen_tcp(address, build).expect("a free port");
+        let port = side.reactor.listen(address, build).expect("a free port");
         port.host().socket_addr().expect("a port has an address")
     });
     // The time of write_closed depends on the buffers.

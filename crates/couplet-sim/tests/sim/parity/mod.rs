@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use couplet::driver::Mio;
 use couplet::sim::{Cut, Latency, Link, Sim};
-use couplet::{Address, Loop, LoopOptions, Reactor, Reason};
+use couplet::{Address, ConnectOptions, Loop, LoopOptions, Reactor, Reason, hooks};
 use couplet_testkit_loops::PATIENCE;
 
 use super::kit::{ms, s};
@@ -102,13 +102,18 @@ impl Scene {
             serve: Rc::new(move |side, address| {
                 let (inner, server) = (side.clone(), server.clone());
                 let accept = move |_: &Address| Some(inner.plays(&*server));
-                let port = side.reactor.listen_tcp(address, accept).expect("a free port");
+                let port = side.reactor.listen(address, accept).expect("a free port");
                 port.host().socket_addr().expect("a port has an address")
             }),
             ask: Rc::new(move |side, to| {
                 let (inner, client) = (side.clone(), client.clone());
                 let made = move |_: &Address| Some(inner.plays(&*client));
-                side.reactor.connect_tcp(&to.ip().to_string(), to.port(), made);
+                hooks::connector(
+                    &side.reactor,
+                    (&to.ip().to_string(), to.port()),
+                    ConnectOptions::default(),
+                    made,
+                );
             }),
             ends: 2,
             any_part: false,

@@ -4,6 +4,7 @@
 use crate::suite::kit::Kit;
 use crate::suite::peer::Saw;
 use crate::suite::plays::play;
+use couplet_core::ListenError;
 
 /// Scenes that have the same outcome on sockets and in the simulator, with the protocol as server and
 /// as client.
@@ -60,13 +61,14 @@ fn a_port_is_in_the_way_of_another() {
         let rig = kit.rig();
         let listen = |ip: &str, port: u16| {
             let address = std::net::SocketAddr::new(ip.parse().expect("an address"), port);
-            rig.reactor.listen_tcp(address, || super::factories::Deaf)
+            rig.reactor.listen(address, || super::factories::Deaf)
         };
         let any = listen("0.0.0.0", 0).expect("a free port");
         let number = any.host().socket_addr().expect("an address").port();
         for ip in ["0.0.0.0", "127.0.0.1", "::"] {
-            let error = listen(ip, number).expect_err(ip).source;
-            assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{kit:?} {ip}");
+            let error = listen(ip, number).expect_err(ip);
+            let error: &ListenError = error.downcast_ref().expect("a port in use");
+            assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse, "{kit:?} {ip}");
         }
         listen("::1", number).unwrap_or_else(|error| panic!("{kit:?}: {error}"));
     }
