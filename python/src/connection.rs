@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use couplet::driver::Pipe;
+use couplet::transport::Pipe;
 use couplet::layers::tls::Tls;
 use couplet::{Address, Bytes, Producer, ProducerKind, Transport, hooks};
 use couplet_os::tethered::Tethered;

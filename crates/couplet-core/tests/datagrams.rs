@@ -15,7 +15,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use couplet::driver::{Commands, Driver, Event, Key, Mio, SockRef};
+use couplet::driver::{Commands, Driver, Event, Key, Mio};
+use couplet::transport::SockRef;
 use couplet::{
     Address, Datagram, DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort,
     DatagramProtocol, DatagramTransport, Deferred, Group, Interface, Loop, Reactor, UnixAddress,
@@ -311,8 +312,7 @@ fn two_sockets_of_a_group_get_each_multicast() {
     let port = number(&a);
     let b = rig.1.listen_datagrams((any(port), options()), two.clone()).expect("it is shared");
     for member in [&a, &b] {
-        rig.result(member.set_option(DatagramOption::Join(group)))
-            .expect("loopback has groups");
+        rig.result(member.set_option(DatagramOption::Join(group))).expect("loopback has groups");
     }
     rig.result(a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into())))
         .expect("it is one");
@@ -352,8 +352,7 @@ fn a_member_for_one_source_gets_no_other_datagrams() {
     }
     rig.until("it", || far.count() == 1);
     assert_eq!(far.last().data, source.octets());
-    rig.result(b.set_option(DatagramOption::Leave(group.source(source))))
-        .expect("it is a member");
+    rig.result(b.set_option(DatagramOption::Leave(group.source(source)))).expect("it is a member");
     let a = rig.at((source, 0).into(), &Far::default());
     rig.result(a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into())))
         .expect("it is one");
@@ -363,10 +362,7 @@ fn a_member_for_one_source_gets_no_other_datagrams() {
     rig.until("another", || far.count() > 1);
     assert_eq!((far.count(), far.last().data), (2, b"127.0.0.1".to_vec()), "it has left");
     let mixed = Group::new([232, 77, 77, 77]).source([0u16, 0, 0, 0, 0, 0, 0, 1]);
-    assert!(
-        rig.result(b.set_option(DatagramOption::Join(mixed))).is_err(),
-        "of two families"
-    );
+    assert!(rig.result(b.set_option(DatagramOption::Join(mixed))).is_err(), "of two families");
 }
 
 #[test]
@@ -388,20 +384,19 @@ fn each_kind_of_membership_begins_once_and_ends_once() {
             if group.address.is_ipv4() { [0; 4].into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let a = rig.at(SocketAddr::new(any, 0), &Far::default());
         for _ in 0..2 {
-            let joins = [(); 2]
-                .map(|()| rig.result(a.set_option(DatagramOption::Join(group))).is_ok());
-            let leaves = [(); 2]
-                .map(|()| rig.result(a.set_option(DatagramOption::Leave(group))).is_ok());
+            let joins =
+                [(); 2].map(|()| rig.result(a.set_option(DatagramOption::Join(group))).is_ok());
+            let leaves =
+                [(); 2].map(|()| rig.result(a.set_option(DatagramOption::Leave(group))).is_ok());
             assert_eq!((joins, leaves), ([true, false], [true, false]), "{group:?}");
         }
     }
     let a = rig.at((Ipv6Addr::UNSPECIFIED, 0).into(), &Far::default());
     let mixed = [v6.interface(Ipv4Addr::LOCALHOST), v4.source(from_v6)];
     for group in mixed {
-        for change in [
-            a.set_option(DatagramOption::Join(group)),
-            a.set_option(DatagramOption::Leave(group)),
-        ] {
+        for change in
+            [a.set_option(DatagramOption::Join(group)), a.set_option(DatagramOption::Leave(group))]
+        {
             let failure = rig.result(change).expect_err("of two families");
             let error = failure.downcast_ref::<std::io::Error>().expect("an error of I/O");
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{group:?}");
@@ -676,9 +671,7 @@ fn a_socket_of_each_family_is_prepared_before_it_is_bound() {
     let hosts = hosts.map(|host| Address::udp(host.parse::<SocketAddr>().expect("an address")));
     for host in hosts.into_iter().chain([path.into()]) {
         let listen = |options| match host.clone() {
-            Address::Unix(path) => {
-                rig.1.listen_datagrams((path, options), Far::default())
-            }
+            Address::Unix(path) => rig.1.listen_datagrams((path, options), Far::default()),
             host => {
                 let host = host.socket_addr().expect("an IP address");
                 rig.1.listen_datagrams((host, options), Far::default())
@@ -770,8 +763,7 @@ fn a_multicast_leaves_by_the_interface_with_the_address_or_the_number() {
         let (a, b) = (rig.at(any, &Far::default()), rig.at(any, &far));
         let group = Group::new([239, 255, 77, 4]).interface(interface);
         rig.result(b.set_option(DatagramOption::Join(group))).expect("loopback has groups");
-        rig.result(a.set_option(DatagramOption::MulticastInterface(interface)))
-            .expect("it is one");
+        rig.result(a.set_option(DatagramOption::MulticastInterface(interface))).expect("it is one");
         a.send_to("x", SocketAddr::new(group.address, number(&b))).expect("there is room");
         rig.until("it", || far.count() == 1);
         assert_eq!((far.last().to, far.last().interface), (Some(group.address), Some(lo)));

@@ -24,7 +24,7 @@ const FRAME: usize = 64 * 1024;
 ///
 /// ```
 /// # fn page() -> std::io::Result<()> {
-/// use couplet::driver::SharedFile;
+/// use couplet::transport::SharedFile;
 /// use couplet::http::{FileBody, Response};
 ///
 /// let file = SharedFile::new(std::fs::File::open("page.html")?)?;

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use couplet::ConnectionId;
-use couplet::driver::SockRef;
 use couplet::endpoints::take_passed;
 use couplet::reactor::{HandedOver, Keeper};
+use couplet::transport::SockRef;
 use rustix::fs::{FileType, fstat};
 
 use crate::loops::Loops;

@@ -12,7 +12,7 @@ use super::serial::Modes;
 /// read from, one to write to, or both. Pipes, FIFOs, terminals, serial lines, files.
 ///
 /// ```
-/// use couplet::driver::Pipe;
+/// use couplet::transport::Pipe;
 ///
 /// let (reader, writer) = std::io::pipe()?;
 /// let loops_back = Pipe::both(reader, writer).named("a loop");

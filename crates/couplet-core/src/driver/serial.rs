@@ -131,7 +131,8 @@ impl Pipe {
     /// if output is still unsent by then, a thread waits for it first. Twisted's `SerialPort`.
     ///
     /// ```no_run
-    /// use couplet::driver::{Pipe, SerialOptions};
+    /// use couplet::endpoints::SerialOptions;
+    /// use couplet::transport::Pipe;
     ///
     /// let line = Pipe::serial("/dev/ttyUSB0", &SerialOptions::default().speed(115_200))?;
     /// assert_eq!(line.name(), "serial:/dev/ttyUSB0");

@@ -84,6 +84,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 #[cfg(unix)]
+pub use crate::driver::{FlowControl, Parity, SerialOptions};
+#[cfg(unix)]
 pub use descriptors::{FdClient, StdioClient};
 pub use error::EndpointError;
 pub use grammar::{Part, Parts, quote};

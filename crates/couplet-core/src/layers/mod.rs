@@ -31,7 +31,7 @@ pub use throttle::{Bandwidth, Throttle};
 
 use crate::address::Address;
 use crate::error::Reason;
-pub use crate::outbox::Outbox;
+pub use crate::outbox::{Outbox, Spares};
 
 /// A layer stops producing output when this many bytes are queued below it: about four TLS records.
 ///

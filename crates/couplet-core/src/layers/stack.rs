@@ -46,8 +46,7 @@ pub struct PlaintextAfterUpgrade;
 /// use std::rc::Rc;
 /// use std::time::Instant;
 ///
-/// use couplet::driver::{Outbox, Spares};
-/// use couplet::layers::{Layers, PassThrough, SingleBytes, Up};
+/// use couplet::layers::{Layers, Outbox, PassThrough, SingleBytes, Spares, Up};
 ///
 /// # #[expect(clippy::disallowed_methods, reason = "a test of its own")]
 /// let now = Instant::now();

@@ -196,7 +196,7 @@ impl WeakFile {
     ///
     /// ```
     /// # let path = std::env::current_exe()?;
-    /// let file = couplet::driver::SharedFile::new(std::fs::File::open(path)?)?;
+    /// let file = couplet::transport::SharedFile::new(std::fs::File::open(path)?)?;
     /// let weak = file.downgrade();
     /// assert_eq!(weak.users(), 1);
     /// drop(file);

@@ -31,7 +31,7 @@ use crate::transport::ConnectionId;
 /// use std::collections::BTreeMap;
 ///
 /// use couplet::ConnectionId;
-/// use couplet::driver::SockRef;
+/// use couplet::transport::SockRef;
 /// use couplet::reactor::{Keeper, Loop};
 ///
 /// /// Keeps records in memory, which helps no other process.

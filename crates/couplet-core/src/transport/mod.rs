@@ -24,7 +24,10 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::defer::{Deferred, Failure};
-use crate::driver::{FilePart, Key, SharedFile, SockRef, SocketOption, SocketOptionKind};
+#[cfg(unix)]
+pub use crate::driver::Pipe;
+pub use crate::driver::{ConnectedSocket, FileChanged, FilePart, SharedFile, SockRef, WeakFile};
+use crate::driver::{Key, SocketOption, SocketOptionKind};
 use crate::error::{ConnectionLost, Reason};
 use crate::internals::new_quiet;
 use crate::layers::{Layer, StartLayerError};
@@ -303,7 +306,7 @@ impl Transport {
     ///
     /// ```no_run
     /// # fn send(transport: &couplet::Transport) -> std::io::Result<()> {
-    /// let file = couplet::driver::SharedFile::new(std::fs::File::open("page.html")?)?;
+    /// let file = couplet::transport::SharedFile::new(std::fs::File::open("page.html")?)?;
     /// transport.send_file_range(&file, 0..file.metadata().len());
     /// # Ok(())
     /// # }

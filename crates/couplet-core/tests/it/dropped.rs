@@ -11,7 +11,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::Pipe;
 use couplet::endpoints::{ProcessClient, ServerEndpoint, Sharing};
 use couplet::factory::ErasedFactory;
 use couplet::process::{Command, WhenLost};
@@ -22,6 +21,7 @@ use couplet::services::{
 };
 use couplet::task::{CooperativeTask, Cooperator};
 use couplet::testing::{Network, Wire, success_of};
+use couplet::transport::Pipe;
 use couplet::transport::Upgrade;
 use couplet::{
     Address, Bytes, ConnectOptions, Connection, Connector, Datagram, DatagramEndpoint,

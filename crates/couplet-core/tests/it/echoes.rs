@@ -73,12 +73,9 @@ fn assert_seen_as_written(answer: Answer, patient: bool) {
         let server = move || Server { answer, received: 0, written: note.clone() };
         let port = reactor.listen(LOOPBACK, server)?;
         let to = port.host().socket_addr().expect("a TCP port");
-        hooks::connector(
-            reactor,
-            ("127.0.0.1", to.port()),
-            ConnectOptions::default(),
-            move || Client { seen: client.0.clone(), patient, done: client.1.clone() },
-        );
+        hooks::connector(reactor, ("127.0.0.1", to.port()), ConnectOptions::default(), move || {
+            Client { seen: client.0.clone(), patient, done: client.1.clone() }
+        });
         Ok(())
     })
     .expect("a clean run");

@@ -206,10 +206,7 @@ fn c160g_a_port_that_stops_or_has_no_udp_socket_has_no_duplicate() {
     port.set_reading(true);
     let unix = UnixAddress::Unnamed;
     let options = DatagramOptions::default();
-    let port = rig
-        .reactor
-        .listen_datagrams((unix, options), Named::new("u"))
-        .expect("a name");
+    let port = rig.reactor.listen_datagrams((unix, options), Named::new("u")).expect("a name");
     let asked = port.duplicate();
     rig.turns(2);
     assert_eq!(kind(&failure_of(asked)), Some(ErrorKind::Unsupported));

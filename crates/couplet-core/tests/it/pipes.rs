@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::Pipe;
+use couplet::transport::Pipe;
 use couplet::{Address, Loop, hooks};
 use couplet_testkit_loops::until;
 

@@ -7,8 +7,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::{FlowControl, Parity, Pipe, SerialOptions};
+use couplet::endpoints::{FlowControl, Parity, SerialOptions};
 use couplet::endpoints::{SerialClient, client_from_string};
+use couplet::transport::Pipe;
 use couplet::{Failure, Loop, Transport};
 use couplet_testkit_loops::until;
 use rustix::termios::{ControlModes, InputModes, LocalModes, Termios, tcgetattr};

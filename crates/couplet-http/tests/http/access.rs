@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::time::Duration;
 
-use couplet::driver::SharedFile;
 use couplet::http::{Body, FileBody, HttpOptions, Request, Response};
+use couplet::transport::SharedFile;
 use couplet::{Reactor, Result};
 
 use crate::http2;

@@ -7,8 +7,8 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
-use couplet::driver::SharedFile;
 use couplet::http::{Body, FileBody, HttpOptions, Request, Response};
+use couplet::transport::SharedFile;
 use couplet::{Bytes, Reactor, Result as Done, Stream};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;

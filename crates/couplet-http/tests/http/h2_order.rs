@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::fs::File;
 
-use couplet::driver::SharedFile;
 use couplet::http::{Body, FileBody, HttpOptions, Request, Response};
+use couplet::transport::SharedFile;
 use couplet::{Bytes, Reactor, Result};
 use futures_util::stream;
 use http_body_util::StreamBody;

@@ -135,12 +135,9 @@ fn a_connect_that_gets_no_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (program, ()) = Program::start(move |reactor| {
-        hooks::connector(
-            reactor,
-            ("127.0.0.1", address.port()),
-            ConnectOptions::default(),
-            || Planted(|_| ()),
-        );
+        hooks::connector(reactor, ("127.0.0.1", address.port()), ConnectOptions::default(), || {
+            Planted(|_| ())
+        });
     });
     let row = program
         .until("/connectors.json", |rows| Some(rows[0].clone()).filter(|row| !row.is_null()));

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use couplet::driver::{SharedFile, WeakFile};
 use couplet::http::HeaderValue;
+use couplet::transport::{SharedFile, WeakFile};
 
 use super::conditions::{Validators, Version};
 

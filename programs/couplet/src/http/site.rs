@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use couplet::driver::SharedFile;
 use couplet::http::{
     FileBody, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
 };
+use couplet::transport::SharedFile;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
 

@@ -419,7 +419,7 @@ impl Rig {
 
     /// Adopts non-socket descriptors as A; B has their other ends.
     #[cfg(unix)]
-    fn adopt_pipe(&self, a: &A, script: Script, ends: (B, couplet::driver::Pipe)) -> B {
+    fn adopt_pipe(&self, a: &A, script: Script, ends: (B, couplet::transport::Pipe)) -> B {
         let (b, pipe) = ends;
         let adopted = self.reactor.adopt_pipe(pipe, a.once(script));
         adopted.expect("pipes can be adopted").add_both(|_| Ok(())).detach();
@@ -502,9 +502,7 @@ impl Rig {
         protocol: P,
     ) -> DatagramPort<P> {
         let port = match self.any() {
-            Address::Unix(path) => {
-                self.reactor.listen_datagrams((path, options), protocol)
-            }
+            Address::Unix(path) => self.reactor.listen_datagrams((path, options), protocol),
             _ => self.reactor.listen_datagrams((LOOPBACK, options), protocol),
         };
         port.expect("a free port can be opened")

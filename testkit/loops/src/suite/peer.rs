@@ -171,14 +171,14 @@ impl B {
 
     /// The other ends of two pipes.
     #[cfg(unix)]
-    pub fn piped() -> (B, couplet::driver::Pipe) {
+    pub fn piped() -> (B, couplet::transport::Pipe) {
         let (pipes, pipe) = Pipes::new();
         (B::new(Far::Pipes(pipes)), pipe)
     }
 
     /// The controlling side of a terminal.
     #[cfg(unix)]
-    pub fn at_terminal() -> (B, couplet::driver::Pipe) {
+    pub fn at_terminal() -> (B, couplet::transport::Pipe) {
         let (terminal, pipe) = Terminal::new();
         (B::new(Far::Terminal(terminal)), pipe)
     }
@@ -449,14 +449,14 @@ mod sockets {
 
     #[cfg(unix)]
     impl Pipes {
-        pub fn new() -> (Pipes, couplet::driver::Pipe) {
+        pub fn new() -> (Pipes, couplet::transport::Pipe) {
             let (reader, theirs) = std::io::pipe().expect("a pipe");
             let (ours, writer) = std::io::pipe().expect("a pipe");
             #[cfg(target_os = "linux")]
             rustix::pipe::fcntl_setpipe_size(&writer, SEND_BUFFER).expect("an option");
             rustix::io::ioctl_fionbio(&reader, true).expect("an option");
             rustix::io::ioctl_fionbio(&writer, true).expect("an option");
-            let pipe = couplet::driver::Pipe::both(ours, theirs);
+            let pipe = couplet::transport::Pipe::both(ours, theirs);
             (Pipes(reader, RefCell::new(Some(writer))), pipe)
         }
 
@@ -480,12 +480,12 @@ mod sockets {
 
     #[cfg(unix)]
     impl Terminal {
-        pub fn new() -> (Terminal, couplet::driver::Pipe) {
+        pub fn new() -> (Terminal, couplet::transport::Pipe) {
             let (far, near) = couplet_testkit::terminal::raw();
             rustix::io::ioctl_fionbio(&far, true).expect("an option");
             let path = rustix::termios::ttyname(&near, Vec::new()).expect("a terminal");
             let path = path.into_string().expect("ASCII");
-            let pipe = couplet::driver::Pipe::duplex(near).expect("a duplicate");
+            let pipe = couplet::transport::Pipe::duplex(near).expect("a duplicate");
             (Terminal(RefCell::new(Some(far.into())), path), pipe)
         }
 

@@ -12,10 +12,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use couplet::driver::{
-    Adopted, Bound, CloseMode, Commands, ConnectedSocket, DatagramQueue, DatagramsSent, Driver,
-    Event, Job, Key, ListeningSocket, LocalSocket, Outbox, Released, SocketCall, Ticket, World,
-    WriteOutcome,
+    Adopted, Bound, CloseMode, Commands, DatagramQueue, DatagramsSent, Driver, Event, Job, Key,
+    ListeningSocket, LocalSocket, Outbox, Released, SocketCall, Ticket, World, WriteOutcome,
 };
+use couplet::transport::ConnectedSocket;
 use couplet::{
     Address, ConnectOptions, Datagram, DatagramOption, DatagramOptions, DatagramSocket,
     ListenOptions, SocketOption,
@@ -151,7 +151,7 @@ impl World for Tapped {
         bind(address: &Address, options: &ListenOptions) -> io::Result<Bound>;
         bind_datagrams(address: &Address, options: &DatagramOptions) -> io::Result<Bound>;
         adopt(socket: ConnectedSocket) -> io::Result<Adopted>;
-        #[cfg(unix)] adopt_pipe(pipe: couplet::driver::Pipe) -> io::Result<Adopted>;
+        #[cfg(unix)] adopt_pipe(pipe: couplet::transport::Pipe) -> io::Result<Adopted>;
         #[cfg(unix)] inherited(number: i32) -> Option<io::Result<Adopted>>;
         adopt_datagrams(socket: DatagramSocket, options: &DatagramOptions) -> io::Result<Bound>;
         adopt_port(socket: ListeningSocket) -> io::Result<Bound>;

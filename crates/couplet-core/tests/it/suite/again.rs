@@ -76,9 +76,7 @@ pub(crate) fn c160c_each_of_several_options_has_its_outcome(kit: Kit) {
             for (fails, last) in fails.into_iter().zip(1..) {
                 let set = match fails {
                     true => port.set_option(DatagramOption::Join([127, 0, 0, 1].into())),
-                    false if round == 1 => {
-                        port.set_option(DatagramOption::Join(group(last)))
-                    }
+                    false if round == 1 => port.set_option(DatagramOption::Join(group(last))),
                     false => port.set_option(DatagramOption::Leave(group(last))),
                 };
                 log.watch("set", set);

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use couplet::driver::{FileChanged, SharedFile};
+use couplet::transport::{FileChanged, SharedFile};
 use couplet::{LoadLimits, Reason};
 
 use crate::needed::Folder;

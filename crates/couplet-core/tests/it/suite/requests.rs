@@ -362,9 +362,7 @@ pub(crate) fn c160d_the_answer_to_a_multicast_comes_from_the_address_of_a_socket
     let asks = rig.reactor.listen_datagrams(LOOPBACK, notes).expect("a free port");
     log.watch(
         "joined",
-        member.set_option(DatagramOption::Join(
-            Group::new([239, 255, 155, 161]).interface(local),
-        )),
+        member.set_option(DatagramOption::Join(Group::new([239, 255, 155, 161]).interface(local))),
     );
     log.watch("leaves by", asks.set_option(DatagramOption::MulticastInterface(local.into())));
     rig.until("a member", || log.len() == 2);

@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use couplet::driver::SockRef;
 use couplet::testing::failure_of;
+use couplet::transport::SockRef;
 use couplet::{Address, ConnectError, ConnectOptions, ListenOptions, Port, UnixAddress, hooks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};

@@ -10,9 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::SockRef;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::reactor::{HandedOver, Keeper};
+use couplet::transport::SockRef;
 use couplet::transport::Timeout;
 use couplet::{
     ConnectionId, HandOver, IntoFactory, ListenOptions, Protocol, ProtocolExtension, SocketOption,

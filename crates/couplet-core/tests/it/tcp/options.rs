@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use couplet::driver::SockRef;
+use couplet::transport::SockRef;
 use couplet::{ConnectOptions, ListenOptions, SocketOption, Transport, hooks};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
