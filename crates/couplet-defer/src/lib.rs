@@ -15,6 +15,8 @@ extern crate couplet_testkit;
 pub mod events;
 
 pub mod backlog;
+#[doc(hidden)]
+pub mod bounded;
 pub mod defer;
 #[doc(hidden)]
 pub mod internals;
