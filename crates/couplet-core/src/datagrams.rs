@@ -20,6 +20,7 @@ use crate::address::{Address, UnixAddress};
 use crate::defer::{Deferred, Resolver, Result};
 use crate::driver::{
     Bound, Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramSocket, Key,
+    MOST_QUEUED,
 };
 use crate::panics::{Contained, contain};
 use crate::recorder::{DelayedCall, Reactor};
@@ -670,9 +671,6 @@ impl DatagramTransport {
         DatagramPort { transport: self.clone(), protocol: PhantomData }
     }
 }
-
-/// Maximum queued datagrams, regardless of their length.
-const MOST_QUEUED: usize = 16 * 1024;
 
 fn is_group(ip: IpAddr) -> bool {
     ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())

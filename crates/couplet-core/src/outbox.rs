@@ -18,6 +18,9 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 
+#[cfg(unix)]
+use crate::bounded::{AtMost, Bounded};
+
 mod file;
 
 pub use file::{FileChanged, FilePart, SharedFile, WeakFile};
@@ -191,9 +194,8 @@ struct Sealed {
     // Bound: the foreign buffers sent by one write; dropped right after it.
     spent: Vec<Bytes>,
     /// Each descriptor goes with the first byte after the given number of bytes.
-    // Bound: DESCRIPTORS (64): the next one is given back.
     #[cfg(unix)]
-    descriptors: VecDeque<(usize, OwnedFd)>,
+    descriptors: Bounded<VecDeque<(usize, OwnedFd)>, AtMost<DESCRIPTORS>>,
     /// The part of a file at the front can't be sent.
     failed: Option<io::Error>,
 }
@@ -452,10 +454,10 @@ impl Outbox {
     pub(crate) fn attach(&mut self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
         let at = self.len;
         let descriptors = &mut self.sealed.get_or_insert_default().descriptors;
-        if descriptors.len() >= DESCRIPTORS {
+        if descriptors.is_full() {
             return Err(descriptor);
         }
-        descriptors.push_back((at, descriptor));
+        descriptors.edit().push_back((at, descriptor));
         Ok(())
     }
 
@@ -463,9 +465,9 @@ impl Outbox {
     #[cfg(unix)]
     fn take_attached(&mut self, other: &mut Outbox) {
         let Some(sealed) = other.sealed.as_deref_mut() else { return };
-        for (at, descriptor) in mem::take(&mut sealed.descriptors) {
+        for (at, descriptor) in sealed.descriptors.take() {
             let at = self.len + at;
-            self.sealed.get_or_insert_default().descriptors.push_back((at, descriptor));
+            self.sealed.get_or_insert_default().descriptors.edit().push_back((at, descriptor));
         }
     }
 
@@ -476,7 +478,7 @@ impl Outbox {
     /// next descriptor.
     #[cfg(unix)]
     pub(crate) fn attached(&self) -> (Vec<BorrowedFd<'_>>, usize) {
-        let all = self.sealed.iter().flat_map(|sealed| &sealed.descriptors);
+        let all = self.sealed.iter().flat_map(|sealed| &*sealed.descriptors);
         let first = all.clone().take_while(|(at, _)| *at == 0).map(|(_, fd)| fd.as_fd()).collect();
         (first, all.map(|(at, _)| *at).find(|at| *at > 0).map_or(self.len, |at| at.min(self.len)))
     }
@@ -496,6 +498,7 @@ impl Outbox {
     #[cfg(unix)]
     fn detach(&mut self, n: usize) {
         let Some(Sealed { descriptors, .. }) = self.sealed.as_deref_mut() else { return };
+        let mut descriptors = descriptors.edit();
         while descriptors.pop_front_if(|(at, _)| *at < n).is_some() {}
         descriptors.iter_mut().for_each(|(at, _)| *at -= n);
     }

@@ -126,6 +126,14 @@ impl<C: Collection, M: Most> Bounded<C, M> {
     }
 }
 
+impl<K: Ord, V, M> Bounded<BTreeMap<K, V>, M> {
+    /// The value of a key, to be changed: the number of entries stays.
+    #[inline]
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.all.get_mut(key)
+    }
+}
+
 impl<C, M> Deref for Bounded<C, M> {
     type Target = C;
 

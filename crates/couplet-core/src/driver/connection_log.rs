@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Key;
 use crate::address::Address;
+use crate::bounded::Bounded;
 
 /// A connection of a loop with a ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,35 +29,33 @@ pub struct LoggedConnection {
 /// The last connections of a loop; new ones replace the oldest.
 #[derive(Debug)]
 pub(super) struct ConnectionLog {
-    // Bound: the setting `most` (65 536), then the oldest are dropped.
-    connections: VecDeque<LoggedConnection>,
-    most: usize,
+    connections: Bounded<VecDeque<LoggedConnection>>,
     /// How many connections were replaced.
     replaced: u64,
     /// The number of the open connection in each slot, counted from the first connection.
-    // Bound: one for each entry of `connections`.
-    open: BTreeMap<u32, u64>,
+    open: Bounded<BTreeMap<u32, u64>>,
     /// The targets of attempts to connect.
-    // Bound: one for each attempt of the loop that has neither succeeded nor ended, and at most `most`.
-    targets: BTreeMap<u32, Address>,
+    targets: Bounded<BTreeMap<u32, Address>>,
 }
 
 impl ConnectionLog {
     pub(super) fn new(most: usize) -> ConnectionLog {
-        let (connections, open, targets) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
-        ConnectionLog { connections, most: most.max(1), replaced: 0, open, targets }
+        let most = most.max(1);
+        let (connections, open) = (Bounded::new(most), Bounded::new(most));
+        ConnectionLog { connections, replaced: 0, open, targets: Bounded::new(most) }
     }
 
     /// An attempt to connect begins.
     pub(super) fn connecting(&mut self, key: Key, target: &Address) {
-        if self.targets.len() < self.most {
-            self.targets.insert(key.slot, target.clone());
+        if !self.targets.is_full() {
+            self.targets.edit().insert(key.slot, target.clone());
         }
     }
 
     /// An attempt to connect has succeeded.
     pub(super) fn connected(&mut self, key: Key, host: &Address, now: u64) {
-        if let Some(peer) = self.targets.remove(&key.slot) {
+        let target = self.targets.edit().remove(&key.slot);
+        if let Some(peer) = target {
             self.made(key, peer, Some(host.clone()), now);
         }
     }
@@ -65,19 +64,20 @@ impl ConnectionLog {
     pub(super) fn made(&mut self, key: Key, peer: Address, host: Option<Address>, now: u64) {
         // The connection that had the slot before may have left without a close.
         self.closed(key.slot, now);
-        while self.connections.len() >= self.most {
+        while self.connections.is_full() {
             self.drop_oldest();
         }
-        self.open.insert(key.slot, self.replaced + self.connections.len() as u64);
+        let number = self.replaced + self.connections.len() as u64;
+        self.open.edit().insert(key.slot, number);
         let (slot, generation) = (key.slot, key.generation.get());
         let made = LoggedConnection { slot, generation, peer, host, made: now, ended: None };
-        self.connections.push_back(made);
+        self.connections.edit().push_back(made);
     }
 
     fn drop_oldest(&mut self) {
-        if let Some(oldest) = self.connections.pop_front() {
+        if let Some(oldest) = self.connections.edit().pop_front() {
             if self.open.get(&oldest.slot) == Some(&self.replaced) {
-                self.open.remove(&oldest.slot);
+                self.open.edit().remove(&oldest.slot);
             }
             self.replaced += 1;
         }
@@ -85,10 +85,10 @@ impl ConnectionLog {
 
     /// A connection or an attempt was closed.
     pub(super) fn closed(&mut self, slot: u32, now: u64) {
-        self.targets.remove(&slot);
-        let Some(number) = self.open.remove(&slot) else { return };
+        self.targets.edit().remove(&slot);
+        let Some(number) = self.open.edit().remove(&slot) else { return };
         let place = usize::try_from(number - self.replaced).unwrap_or(usize::MAX);
-        if let Some(connection) = self.connections.get_mut(place) {
+        if let Some(connection) = self.connections.edit().get_mut(place) {
             connection.ended = Some(now);
         }
     }

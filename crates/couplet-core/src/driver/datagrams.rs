@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::PeerCredentials;
 use crate::address::Address;
+use crate::bounded::{AtMost, Bounded};
 
 /// A received datagram, borrowed for the call.
 #[derive(Clone, Debug)]
@@ -169,6 +170,9 @@ impl From<u32> for Interface {
 /// event reports that the queue of a UNIX socket has room.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
+/// Maximum datagrams in a queue, regardless of their length.
+pub(crate) const MOST_QUEUED: usize = 16 * 1024;
+
 /// Queued datagrams, in order: their bytes in one buffer, and a list of lengths and destinations.
 ///
 /// Datagrams for a receiver that takes none for now are held apart, so that they delay only those
@@ -179,19 +183,19 @@ pub struct DatagramQueue {
     bytes: Vec<u8>,
     /// Bytes at the front of the buffer that are already sent.
     sent: usize,
-    // Bound: at most MOST_QUEUED (16384) datagrams, with those that are held.
-    list: VecDeque<QueuedDatagram>,
-    // Bound: the receivers of the queued datagrams, and those that are tried.
-    full: BTreeMap<Address, FullReceiver>,
+    list: Bounded<VecDeque<QueuedDatagram>, AtMost<MOST_QUEUED>>,
+    /// INVARIANT: each has datagrams, held or in the list.
+    full: Bounded<BTreeMap<Address, FullReceiver>, AtMost<MOST_QUEUED>>,
     /// The number and the bytes of the held datagrams.
     held: (usize, usize),
 }
 
+type HeldDatagrams = Bounded<VecDeque<(Vec<u8>, Option<IpAddr>)>, AtMost<MOST_QUEUED>>;
+
 /// A receiver whose queue was full.
 struct FullReceiver {
     /// The datagrams for this receiver, in order. INVARIANT: none of them is in the list.
-    // Bound: as the list of the queue.
-    held: VecDeque<(Vec<u8>, Option<IpAddr>)>,
+    held: HeldDatagrams,
     bytes: usize,
     retry: Retry,
     /// The last delay.
@@ -250,7 +254,7 @@ impl DatagramQueue {
             return;
         }
         self.bytes.extend_from_slice(data);
-        self.list.push_back(QueuedDatagram { length: data.len(), to, from });
+        self.list.edit().push_back(QueuedDatagram { length: data.len(), to, from });
     }
 
     /// Makes room for a datagram of this length within these limits of bytes and datagrams: full
@@ -265,17 +269,23 @@ impl DatagramQueue {
         let own = self.waiting_receiver(to).map_or(0, |full| full.bytes) + length;
         let mut dropped = 0;
         while self.bytes() + length > limits.0 || self.len() >= limits.1 {
-            let waiting = self.full.iter_mut().filter(|(receiver, _)| Some(*receiver) != to);
-            let Some((_, most)) = waiting.max_by_key(|(_, full)| (full.bytes, full.held.len()))
+            let mut receivers = self.full.edit();
+            let waiting = receivers.iter_mut().filter(|(receiver, _)| Some(*receiver) != to);
+            let Some((receiver, most)) =
+                waiting.max_by_key(|(_, full)| (full.bytes, full.held.len()))
             else {
                 break;
             };
             if most.bytes < own || most.held.is_empty() {
                 break;
             }
-            let newest = most.held.pop_back().map_or(0, |(data, _)| data.len());
+            let newest = most.held.edit().pop_back().map_or(0, |(data, _)| data.len());
             most.bytes -= newest;
             self.held = (self.held.0 - 1, self.held.1 - newest);
+            if most.held.is_empty() {
+                let receiver = receiver.clone();
+                receivers.remove(&receiver);
+            }
             dropped += 1;
         }
         dropped
@@ -308,15 +318,17 @@ impl DatagramQueue {
     /// The receiver of the first datagram takes none for now.
     pub(super) fn hold_first(&mut self, now: Instant) {
         let Some(to) = self.list.front().and_then(|first| first.to.clone()) else { return };
-        let full = self.full.entry(to).or_insert_with(FullReceiver::new);
+        let mut receivers = self.full.edit();
+        let full = receivers.entry(to).or_insert_with(FullReceiver::new);
         full.delay = (full.delay * 2).clamp(RETRY.0, RETRY.1);
         full.retry = Retry::At(now + full.delay);
+        drop(receivers);
         self.hold_one();
     }
 
     /// Moves the first datagram to its receiver's held ones: the receiver is full.
     fn hold_one(&mut self) {
-        let Some(first) = self.list.pop_front() else { return };
+        let Some(first) = self.list.edit().pop_front() else { return };
         let data = self.bytes[self.sent..self.sent + first.length].to_vec();
         self.forget_bytes(first.length);
         self.held = (self.held.0 + 1, self.held.1 + data.len());
@@ -327,15 +339,15 @@ impl DatagramQueue {
 
     /// Moves the datagrams of full receivers whose time has come to the list, to be tried.
     pub(super) fn release(&mut self, now: Instant) {
-        let due = self.full.iter_mut().filter(|(_, full)| full.is_due(now));
-        for (to, full) in due {
+        let mut receivers = self.full.edit();
+        for (to, full) in receivers.iter_mut().filter(|(_, full)| full.is_due(now)) {
             full.retry = Retry::Now;
             self.held = (self.held.0 - full.held.len(), self.held.1 - full.bytes);
             full.bytes = 0;
-            for (data, from) in full.held.drain(..) {
+            for (data, from) in full.held.take() {
                 self.bytes.extend_from_slice(&data);
                 let to = Some(to.clone());
-                self.list.push_back(QueuedDatagram { length: data.len(), to, from });
+                self.list.edit().push_back(QueuedDatagram { length: data.len(), to, from });
             }
         }
     }
@@ -395,14 +407,14 @@ impl DatagramQueue {
 
     /// Removes the first `n` datagrams.
     pub fn pop(&mut self, n: usize) {
-        let mut length = 0;
-        for sent in self.list.drain(..n.min(self.list.len())) {
+        let (mut length, n) = (0, n.min(self.list.len()));
+        for sent in self.list.edit().drain(..n) {
             length += sent.length;
             if !self.full.is_empty()
                 && let Some(to) = &sent.to
             {
                 // The receiver takes datagrams again.
-                self.full.remove(to);
+                self.full.edit().remove(to);
             }
         }
         self.forget_bytes(length);
@@ -424,8 +436,8 @@ impl DatagramQueue {
     /// Removes and returns all but the first `n` datagrams. Those that are held stay, and count as
     /// the first.
     pub(crate) fn split_off(&mut self, n: usize) -> DatagramQueue {
-        let n = n.saturating_sub(self.held.0);
-        let list = self.list.split_off(n.min(self.list.len()));
+        let n = n.saturating_sub(self.held.0).min(self.list.len());
+        let list: Bounded<_, _> = self.list.edit().split_off(n).into();
         let kept: usize = self.list.iter().map(|waiting| waiting.length).sum();
         let bytes = self.bytes.split_off(self.sent + kept);
         DatagramQueue { bytes, list, ..DatagramQueue::default() }
@@ -434,7 +446,7 @@ impl DatagramQueue {
     /// Appends all datagrams of another queue, which holds none.
     pub(crate) fn append(&mut self, mut other: DatagramQueue) {
         self.bytes.extend_from_slice(&other.bytes[other.sent..]);
-        self.list.append(&mut other.list);
+        self.list.edit().append(&mut other.list.edit());
     }
 
     /// The number of queued datagrams.
@@ -456,12 +468,12 @@ impl DatagramQueue {
 impl FullReceiver {
     fn new() -> FullReceiver {
         let retry = Retry::Now;
-        FullReceiver { held: VecDeque::new(), bytes: 0, retry, delay: Duration::ZERO }
+        FullReceiver { held: Bounded::default(), bytes: 0, retry, delay: Duration::ZERO }
     }
 
     fn add(&mut self, data: &[u8], from: Option<IpAddr>) {
         self.bytes += data.len();
-        self.held.push_back((data.to_vec(), from));
+        self.held.edit().push_back((data.to_vec(), from));
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -702,6 +714,18 @@ mod tests {
             assert_eq!(numbers, first, "the newest are dropped");
         }
         assert_eq!(queue.make_room(Some(&place(3)), 1000, limits), 0, "nothing is held");
+    }
+
+    #[test]
+    fn c157a_a_receiver_whose_datagrams_were_all_dropped_is_forgotten() {
+        let now = start();
+        let mut queue = DatagramQueue::default();
+        for n in 0..100 {
+            queue.make_room(Some(&place(n)), 1, (1, 100));
+            queue.push(b"x", Some(place(n)), None);
+            assert!(send(&mut queue, now, |_| true).is_empty());
+            assert_eq!((queue.len(), queue.full.len()), (1, 1));
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -84,6 +84,7 @@ pub use crate::outbox::{FileChanged, FilePart, Outbox, Piece, SharedFile, Spares
 pub use crate::slots::Key;
 
 pub use around::Around;
+pub(crate) use datagrams::MOST_QUEUED;
 pub use datagrams::{
     Datagram, DatagramOption, DatagramQueue, DatagramsSent, Group, Interface, Outgoing,
 };

@@ -18,6 +18,7 @@ use couplet_os::ticks::ticks;
 use super::UserCall;
 use super::connection_log::{ConnectionLog, LoggedConnection};
 use super::contents::Contents;
+use crate::bounded::{AtMost, Bounded};
 
 /// The bits of the time in its two words; the kind is above them. At 4 GHz they last two years.
 const TIME_BITS: u32 = 58;
@@ -175,10 +176,8 @@ enum Clock {
 /// The names of calls, and their numbers.
 #[derive(Default)]
 struct Names {
-    // Bound: NAMES (10 000), then calls have no name.
-    list: Vec<UserCall>,
-    // Bound: NAMES (10 000), then calls have no name.
-    numbers: BTreeMap<UserCall, u32>,
+    list: Bounded<Vec<UserCall>, AtMost<NAMES>>,
+    numbers: Bounded<BTreeMap<UserCall, u32>, AtMost<NAMES>>,
 }
 
 impl Ring {
@@ -244,9 +243,9 @@ impl Ring {
             return *number;
         }
         let number = names.list.len() as u32;
-        if names.list.len() < NAMES {
-            names.list.push(call.clone());
-            names.numbers.insert(call.clone(), number);
+        if !names.list.is_full() {
+            names.list.edit().push(call.clone());
+            names.numbers.edit().insert(call.clone(), number);
         }
         number
     }

@@ -13,6 +13,7 @@ use super::socket::{Listener, Stream};
 use super::stream::StreamSlot;
 use super::unix::SocketFile;
 use crate::address::Address;
+use crate::bounded::{AtMost, Bounded};
 #[cfg(unix)]
 use crate::driver::ListeningSocket;
 use crate::driver::readiness::Readiness;
@@ -281,14 +282,13 @@ const RESERVED: usize = 16;
 #[derive(Debug)]
 pub(super) struct Reserve {
     /// The last one accepts and closes connections.
-    // Bound: `wanted`, at most RESERVED and that one.
-    files: Vec<std::fs::File>,
+    files: Bounded<Vec<std::fs::File>, AtMost<{ RESERVED + 1 }>>,
     wanted: usize,
 }
 
 impl Reserve {
     pub(super) fn new() -> Reserve {
-        let mut reserve = Reserve { files: Vec::new(), wanted: 1 };
+        let mut reserve = Reserve { files: Bounded::default(), wanted: 1 };
         reserve.fill();
         reserve
     }
@@ -305,18 +305,18 @@ impl Reserve {
         while self.files.len() < self.wanted
             && let Ok(file) = std::fs::File::open(if cfg!(windows) { "NUL" } else { "/dev/null" })
         {
-            self.files.push(file);
+            self.files.edit().push(file);
         }
     }
 
     /// Releases a descriptor for a connection; false if there is only the last.
     fn give_up_one(&mut self) -> bool {
-        self.files.len() > 1 && self.files.pop().is_some()
+        self.files.len() > 1 && self.files.edit().pop().is_some()
     }
 
     /// Releases the descriptor that accepts and closes connections; it has to be filled again.
     fn give_up_last(&mut self) -> bool {
-        self.files.pop().is_some()
+        self.files.edit().pop().is_some()
     }
 }
 

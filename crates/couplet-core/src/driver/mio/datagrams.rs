@@ -25,6 +25,7 @@ use super::system::bind_ip;
 use super::unix::SocketFile;
 use super::{Mio, socket, unix};
 use crate::address::Address;
+use crate::bounded::{AtMost, Bounded};
 use crate::driver::datagrams::{Datagram, DatagramQueue, DatagramsSent};
 use crate::driver::readiness::Readiness;
 use crate::driver::{self, Bound, DatagramOption, DatagramOptions, Event, Key, World};
@@ -34,6 +35,8 @@ use calls::{PortSocket, ReceiveBuffers};
 
 /// Maximum datagrams of one port in a round, between two waits.
 const BATCH: usize = 64;
+/// Maximum datagrams that GRO joins to one message: `UDP_MAX_SEGMENTS`.
+const SEGMENTS: usize = 128;
 /// Minimum datagrams that a receive call asks for.
 const FEW: usize = 8;
 
@@ -68,8 +71,7 @@ pub(super) struct DatagramSlot {
     /// When a port without an event is tried again, while it is blocked.
     retry_at: Option<Instant>,
     /// Datagrams received but not reported when the port paused, or beyond its share of a round.
-    // Bound: one batch, BATCH (64).
-    held: VecDeque<(Datagram<'static>, Vec<u8>)>,
+    held: Bounded<VecDeque<(Datagram<'static>, Vec<u8>)>, AtMost<{ BATCH * SEGMENTS }>>,
     /// Otherwise another process reads from the socket.
     reads: bool,
 }
@@ -220,7 +222,7 @@ impl Mio {
             taken: 0,
             tried_in: u64::MAX,
             retry_at: None,
-            held: VecDeque::new(),
+            held: Bounded::default(),
             reads: true,
         }))))
     }
@@ -285,7 +287,7 @@ impl Mio {
             self.queue(slot);
             return None;
         }
-        self.arrived.held = port.held.pop_front();
+        self.arrived.held = port.held.edit().pop_front();
         if self.arrived.held.is_some() {
             port.taken += 1;
             let more = !port.held.is_empty() && port.taken < BATCH;
@@ -365,7 +367,7 @@ impl Mio {
         while more {
             more = self.arrived.advance();
             let (head, data) = self.arrived.current_datagram();
-            port.held.push_back((head, data.to_vec()));
+            port.held.edit().push_back((head, data.to_vec()));
         }
         self.arrived.owner = None;
     }

@@ -79,6 +79,7 @@ use super::{
 };
 
 use crate::address::Address;
+use crate::bounded::Bounded;
 #[cfg(unix)]
 use crate::driver::ListeningSocket;
 use crate::driver::readiness::Readiness;
@@ -115,15 +116,20 @@ const SEND_LIMIT: usize = 512 * 1024;
 /// Maximum events per wait, unless set otherwise.
 const EVENTS: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
+/// The events of a wait, none so far; epoll fills at most the capacity.
+fn empty_batch(most: NonZeroUsize) -> Bounded<Vec<Polled>> {
+    let mut batch: Bounded<Vec<Polled>> = Bounded::new(most.get());
+    batch.edit().reserve_exact(most.get());
+    batch
+}
+
 /// The driver over mio. One per loop; dropping it closes everything that it opened.
 pub struct Mio {
     poll: mio::Poll,
     #[cfg(not(target_os = "linux"))]
     events: mio::Events,
     /// The events of the last poll, copied out so that slots can change during the walk.
-    // Bound: the events of one wait: at most `events_per_wait`.
-    batch: Vec<Polled>,
-    events_per_wait: NonZeroUsize,
+    batch: Bounded<Vec<Polled>>,
     cursor: usize,
     // Bound: the peak number of open connections, attempts and ports; shrinks when half of it is
     // unused.
@@ -167,8 +173,8 @@ pub struct Mio {
     jobs: Pool<Job, ()>,
     /// The batch of datagrams being reported.
     arrived: ReceivedBatch,
-    // Bound: the events of one wait: at most `events_per_wait`; empty before the next wait.
-    watched: VecDeque<(WatchId, Ready)>,
+    /// Empty before the next wait.
+    watched: Bounded<VecDeque<(WatchId, Ready)>>,
     /// There may be an event without a slot: a resolved name, a finished job, a watched descriptor.
     has_internal_events: bool,
     signals: SignalSource,
@@ -220,8 +226,7 @@ impl Mio {
             poll,
             #[cfg(not(target_os = "linux"))]
             events: mio::Events::with_capacity(EVENTS.get()),
-            batch: Vec::with_capacity(EVENTS.get()),
-            events_per_wait: EVENTS,
+            batch: empty_batch(EVENTS),
             cursor: 0,
             slots: Slots::new(),
             high_water: 0,
@@ -241,7 +246,7 @@ impl Mio {
             names,
             jobs,
             arrived: ReceivedBatch::default(),
-            watched: VecDeque::new(),
+            watched: Bounded::new(EVENTS.get()),
             has_internal_events: false,
             signals: SignalSource::default(),
             spin: None,
@@ -261,10 +266,9 @@ impl Mio {
     /// next one.
     #[must_use]
     pub fn events_per_wait(mut self, most: NonZeroUsize) -> Mio {
-        self.events_per_wait = most;
         #[cfg(not(target_os = "linux"))]
         (self.events = mio::Events::with_capacity(most.get()));
-        self.batch = Vec::with_capacity(most.get());
+        (self.batch, self.watched) = (empty_batch(most), Bounded::new(most.get()));
         self
     }
 
@@ -347,13 +351,13 @@ impl Mio {
     #[cfg(target_os = "linux")]
     #[inline(always)]
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        epoll::wait(&self.poll, &mut self.batch, timeout)
+        epoll::wait(&self.poll, &mut self.batch.edit(), timeout)
     }
 
     #[cfg(not(target_os = "linux"))]
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.poll.poll(&mut self.events, timeout)?;
-        self.batch.extend(self.events.iter().cloned());
+        self.batch.edit().extend(self.events.iter().cloned());
         Ok(())
     }
 
@@ -401,7 +405,7 @@ impl Mio {
         } else {
             Some(Duration::ZERO)
         };
-        self.batch.clear();
+        self.batch.edit().clear();
         self.cursor = 0;
         Ok(timeout)
     }
@@ -477,7 +481,7 @@ impl Driver for Mio {
     }
 
     fn full_batch(&self) -> Option<NonZeroUsize> {
-        NonZeroUsize::new(self.batch.len()).filter(|events| *events >= self.events_per_wait)
+        NonZeroUsize::new(self.batch.len()).filter(|_| self.batch.is_full())
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 //!
 //! Contract: 54, 55, 57, 162.
 
+use std::collections::VecDeque;
 use std::io;
 
 use mio::Token;
@@ -38,7 +39,7 @@ impl Mio {
                         (false, true) if !failed => Ready::Writable,
                         _ => Ready::Both,
                     };
-                    self.watched.push_back((watch, ready));
+                    self.watched.edit().push_back((watch, ready));
                     self.has_internal_events = true;
                 }
             }
@@ -166,7 +167,7 @@ impl Mio {
             ReadResult::Bytes(n) if !descriptors.is_empty() => {
                 // Descriptors are reported first, and then another connection may use the buffer.
                 let held = HeldMessage {
-                    descriptors: descriptors.into(),
+                    descriptors: VecDeque::from(descriptors).into(),
                     bytes: self.buffer[..n].to_vec(),
                 };
                 self.held.insert(slot, held);
@@ -190,7 +191,9 @@ impl Mio {
     fn next_held(&mut self, key: Key) -> Option<Event> {
         let mut held = self.held.remove(&key.slot)?;
         #[cfg(unix)]
-        if let Some(descriptor) = held.descriptors.pop_front() {
+        let descriptor = held.descriptors.edit().pop_front();
+        #[cfg(unix)]
+        if let Some(descriptor) = descriptor {
             self.held.insert(key.slot, held);
             self.again.push_front(key.slot);
             return Some(Event::Descriptor(key, descriptor));
@@ -249,7 +252,7 @@ impl Mio {
             if let Some((ticket, ())) = self.jobs.next() {
                 return Some(Event::JobDone(ticket));
             }
-            if let Some((id, ready)) = self.watched.pop_front() {
+            if let Some((id, ready)) = self.watched.edit().pop_front() {
                 return Some(Event::Ready(id, ready));
             }
             self.has_internal_events = false;

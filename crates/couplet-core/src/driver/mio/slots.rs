@@ -14,8 +14,9 @@ use super::pipe::PipeSlot;
 use super::socket::Stream;
 use super::stream::StreamSlot;
 use super::system::Forks;
-use super::unix::Descriptor;
+use super::unix::{Descriptor, MOST};
 use crate::address::Address;
+use crate::bounded::{AtMost, Bounded};
 use crate::driver::readiness::Readiness;
 use crate::driver::{ConnectOptions, Key};
 
@@ -58,9 +59,8 @@ pub(super) struct ConnectingSlot {
 
 /// Descriptors, and the bytes received with them.
 pub(super) struct HeldMessage {
-    // Bound: the descriptors of one message: at most MOST (253).
     #[cfg_attr(not(unix), expect(dead_code, reason = "none is passed"))]
-    pub(super) descriptors: VecDeque<Descriptor>,
+    pub(super) descriptors: Bounded<VecDeque<Descriptor>, AtMost<MOST>>,
     // Bound: one read of a UNIX socket; of a ring, the buffers filled before it was cancelled.
     pub(super) bytes: Vec<u8>,
 }

@@ -159,7 +159,7 @@ pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
 pub(super) type Descriptor = OwnedFd;
 
 /// Maximum descriptors received in one message (SCM_MAX_FD on Linux). The kernel closes the rest.
-const MOST: usize = 253;
+pub(super) const MOST: usize = 253;
 
 /// Whether the peer of a connection may still send, though it has stopped reading.
 pub(super) fn may_receive(stream: &Stream) -> bool {

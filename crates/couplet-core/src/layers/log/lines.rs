@@ -1,15 +1,17 @@
 //! A tap that writes lines: escaped text, or a hex dump.
 
 use std::fmt::Write;
-use std::mem;
 use std::time::Instant;
 
 use super::{Direction, Tap};
+use crate::bounded::{AtMost, Bounded};
 
 /// Default limit on the logged bytes of a connection.
 const LIMIT: u64 = 64 * 1024;
 /// Maximum bytes of text per line.
 const LONGEST_TEXT: usize = 256;
+/// Maximum bytes of a line: its mark, and text whose bytes are all escaped.
+const LONGEST_LINE: usize = 2 + 4 * LONGEST_TEXT;
 /// Bytes per line of the hex dump.
 const ROW: usize = 16;
 
@@ -31,14 +33,13 @@ pub struct Lines<F> {
     left: u64,
     /// Bytes seen so far, in and out.
     offsets: [u64; 2],
-    // Bound: one line: LONGEST_TEXT bytes with their escapes.
-    line: String,
+    line: Bounded<String, AtMost<LONGEST_LINE>>,
 }
 
 impl<F: FnMut(&str)> Lines<F> {
     /// Passes lines, without line endings, to `write`.
     pub fn new(form: LogForm, write: F) -> Lines<F> {
-        Lines { form, write, left: LIMIT, offsets: [0; 2], line: String::new() }
+        Lines { form, write, left: LIMIT, offsets: [0; 2], line: Bounded::default() }
     }
 
     /// Limits the number of logged bytes.
@@ -49,11 +50,11 @@ impl<F: FnMut(&str)> Lines<F> {
     }
 
     fn write_line(&mut self, fill: impl FnOnce(&mut String)) {
-        let mut line = mem::take(&mut self.line);
+        let mut line = self.line.take();
         line.clear();
         fill(&mut line);
         (self.write)(&line);
-        self.line = line;
+        *self.line.edit() = line;
     }
 
     fn text(&mut self, mark: char, bytes: &[u8]) {

@@ -15,6 +15,7 @@ use super::segment::RST;
 use super::segment::{ACK, FIN, LONGEST, PSH, SEGMENT, SYN, Segment, same_family};
 use super::{Direction, Tap};
 use crate::address::Address;
+use crate::bounded::{AtMost, Bounded};
 
 /// Default limit on the size of a file, in bytes.
 const LIMIT: u64 = 256 * 1024 * 1024;
@@ -83,7 +84,7 @@ impl Pcap {
             host,
             opener: Some(if opened_by_peer { Direction::In } else { Direction::Out }),
             sent: [1; 2],
-            packet: Vec::new(),
+            packet: Bounded::default(),
         }
     }
 }
@@ -98,8 +99,7 @@ pub struct PcapTap {
     /// The next sequence numbers, in and out.
     sent: [u32; 2],
     /// The packet being built, after space for its record header.
-    // Bound: the longest packet: a segment of 16 KiB and its headers.
-    packet: Vec<u8>,
+    packet: Bounded<Vec<u8>, AtMost<{ RECORD + LONGEST }>>,
 }
 
 impl PcapTap {
@@ -162,12 +162,12 @@ impl PcapTap {
             Direction::In => (self.peer, self.host),
             Direction::Out => (self.host, self.peer),
         };
-        let mut packet = std::mem::take(&mut self.packet);
+        let mut packet = self.packet.take();
         packet.clear();
         packet.extend([0; RECORD]);
         Segment { ends, number, acknowledged, flags, data, cut: 0 }.push(&mut packet);
         self.file.borrow_mut().write_packet(&mut packet, now);
-        self.packet = packet;
+        *self.packet.edit() = packet;
     }
 }
 

@@ -14,7 +14,7 @@ const LONGEST_LINE: usize = 107;
 /// Length of the fixed part of version 2.
 const FIXED: usize = 16;
 /// Maximum length of a version 2 header, read or written. The format allows 64 KiB.
-const LONGEST: usize = 4096;
+pub(super) const LONGEST: usize = 4096;
 
 /// The TLV types of version 2 (section 2.2).
 mod tlv {

@@ -13,14 +13,15 @@ mod header;
 
 use std::fmt;
 use std::io;
-use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use header::LONGEST;
 pub use header::{ProxyError, ProxyHeader, ProxyTls, ProxyVersion};
 
 use super::{Layer, Opened, Outbox, PassThrough, Up};
+use crate::bounded::{AtMost, Bounded};
 use crate::defer::Failure;
 use crate::error::Reason;
 
@@ -36,8 +37,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// If the stream ends within the header, the reason is [`Lost`](Reason::Lost), with the
 /// [`ProxyError`] inside; any other error is the failure in [`Failed`](Reason::Failed).
 pub struct ProxyReader {
-    // Bound: the longest header: 4096 bytes; empty once it was read.
-    received: Vec<u8>,
+    /// Empty once the header was read.
+    received: Bounded<Vec<u8>, AtMost<LONGEST>>,
     deadline: Option<Instant>,
     stage: HeaderStage,
     after: PassThrough,
@@ -55,7 +56,7 @@ impl ProxyReader {
     /// A reader for a connection made at `now`.
     pub fn new(now: Instant) -> ProxyReader {
         ProxyReader {
-            received: Vec::new(),
+            received: Bounded::default(),
             deadline: now.checked_add(TIMEOUT),
             stage: HeaderStage::Header,
             after: PassThrough::default(),
@@ -86,7 +87,7 @@ impl ProxyReader {
                 };
             }
             let (taken, rest) = below.split_at(missing.min(below.len()));
-            self.received.extend_from_slice(taken);
+            self.received.edit().extend_from_slice(taken);
             *below = rest;
         }
     }
@@ -104,7 +105,7 @@ impl Layer for ProxyReader {
         match self.read(below) {
             Ok(None) => Up::Nothing,
             Ok(Some(header)) => {
-                self.received = Vec::new();
+                self.received.take();
                 self.deadline = None;
                 self.stage = HeaderStage::Open;
                 Up::Open(Some(Box::new(Opened::from(header))))
@@ -171,8 +172,8 @@ impl From<ProxyHeader> for Opened {
 /// Writes a PROXY header before all other bytes.
 #[derive(Debug)]
 pub struct ProxyWriter {
-    // Bound: a header of at most 4096 bytes, until it was sent.
-    header: Vec<u8>,
+    /// Empty once the header was sent.
+    header: Bounded<Vec<u8>, AtMost<LONGEST>>,
     after: PassThrough,
 }
 
@@ -183,7 +184,7 @@ impl ProxyWriter {
     ///
     /// If the version cannot express the header, or the header is too long.
     pub fn new(header: &ProxyHeader, version: ProxyVersion) -> Result<ProxyWriter, ProxyError> {
-        Ok(ProxyWriter { header: header.encode(version)?, after: PassThrough::default() })
+        Ok(ProxyWriter { header: header.encode(version)?.into(), after: PassThrough::default() })
     }
 }
 
@@ -198,7 +199,7 @@ impl Layer for ProxyWriter {
 
     fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
         if !self.header.is_empty() {
-            below.extend(&mem::take(&mut self.header));
+            below.extend(&self.header.take());
         }
         self.after.down(above, below, now);
     }

@@ -32,6 +32,7 @@ pub use settings::{
 };
 
 use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
+use crate::bounded::{AtMost, Bounded};
 use crate::defer::Deferred;
 use crate::error::{Fault, Reason, TlsError, TlsProblem};
 use crate::outbox::Spares;
@@ -119,16 +120,14 @@ pub struct Tls {
     /// The session may have more to do without new bytes.
     more: bool,
     /// Decrypted data.
-    // Bound: one record: 16 KiB.
-    plain: Vec<u8>,
+    plain: Bounded<Vec<u8>, AtMost<LONGEST_RECORD>>,
     /// `plain` was lent by the previous call.
     lent: bool,
     /// Records to be sent.
     // Bound: the answer to one record, and our own chain of certificates.
     pending: Vec<u8>,
     /// The first bytes of the stream, for a guess if it is not TLS.
-    // Bound: the length of a guess: 5 bytes of the handshake.
-    first: Vec<u8>,
+    first: Bounded<Vec<u8>, AtMost<{ guess::LENGTH }>>,
     /// The stream below has ended.
     ended: bool,
     /// Deadline of the handshake, or for reporting a failure.
@@ -178,10 +177,10 @@ impl Tls {
             is_part: false,
             seen: 0,
             more: false,
-            plain: Vec::new(),
+            plain: Bounded::default(),
             lent: false,
             pending: Vec::new(),
-            first: Vec::new(),
+            first: Bounded::default(),
             ended: false,
             deadline,
             info: None,
@@ -248,7 +247,7 @@ impl Tls {
     #[inline]
     fn clear_lent(&mut self) {
         if mem::take(&mut self.lent) {
-            self.plain.clear();
+            self.plain.edit().clear();
         }
     }
 
@@ -281,7 +280,7 @@ impl Tls {
         }
         let Some(spares) = &self.spares else { return };
         if self.plain.capacity() > 0 {
-            spares.give(mem::take(&mut self.plain));
+            spares.give(self.plain.take());
         }
         if self.received.capacity() > 2 * LONGEST_RECORD {
             let part = self.received.to_vec();
@@ -300,9 +299,9 @@ impl Tls {
         if below.is_empty() {
             return false;
         }
-        if self.is_handshaking() && self.first.len() < guess::LENGTH {
+        if self.is_handshaking() && !self.first.is_full() {
             let n = below.len().min(guess::LENGTH - self.first.len());
-            self.first.extend_from_slice(&below[..n]);
+            self.first.edit().extend_from_slice(&below[..n]);
         }
         if self.received.is_empty()
             && let Some(header) = below.first_chunk::<HEADER>()
@@ -413,7 +412,7 @@ impl Tls {
             return self.choose();
         }
         if self.plain.capacity() == 0 {
-            self.plain = self.spare();
+            *self.plain.edit() = self.spare();
         }
         if self.session.is_none()
             && self.is_handshaking()
@@ -423,7 +422,8 @@ impl Tls {
         }
         let is_handshaking = self.is_handshaking();
         let Some(session) = &mut self.session else { return self.more = false };
-        let (done, step) = session.process(&mut self.received, &mut self.plain, &mut self.pending);
+        let (done, step) =
+            session.process(&mut self.received, &mut self.plain.edit(), &mut self.pending);
         if matches!(self.state, TlsState::Beginning) && !self.pending.is_empty() {
             self.state = TlsState::Handshaking;
         }
@@ -449,7 +449,7 @@ impl Tls {
         };
         if complete {
             self.info = info.map(Rc::new);
-            self.first = Vec::new();
+            self.first.take();
             self.deadline = None;
             self.state = TlsState::Opening;
         }
@@ -541,7 +541,9 @@ impl Tls {
         }
         let data = &data[..data.len().min(BATCH)];
         let Some(session) = &mut self.session else { return 0 };
-        match session.encrypt(data, &mut self.received[..self.seen], &mut self.plain, below) {
+        let partial = &mut self.received[..self.seen];
+        let encrypted = session.encrypt(data, partial, &mut self.plain.edit(), below);
+        match encrypted {
             Ok((done, sent)) => {
                 self.received.drain(..done);
                 self.seen -= done;
@@ -649,7 +651,11 @@ impl Layer for Tls {
         }
         self.clear_lent();
         let Some(session) = &mut self.session else { return };
-        session.close_notify(&mut self.received[..self.seen], &mut self.plain, &mut self.pending);
+        session.close_notify(
+            &mut self.received[..self.seen],
+            &mut self.plain.edit(),
+            &mut self.pending,
+        );
         below.extend(&mem::take(&mut self.pending));
     }
 
