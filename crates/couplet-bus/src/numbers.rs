@@ -8,6 +8,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use couplet_defer::bounded::{AtMost, Bounded};
+
 use crate::error::PublishError;
 use crate::message::Message;
 
@@ -19,13 +21,14 @@ pub(crate) const MOST: usize = 4096;
 /// The longest name of a publisher, in bytes. A bus may have other users.
 const PUBLISHER: usize = 128;
 
+type LastNumbers<K> = Bounded<BTreeMap<K, u64>, AtMost<MOST>>;
+
 /// The numbers that a bus has used.
 #[derive(Default)]
 pub(crate) struct Sent {
     publisher: RefCell<String>,
     /// The last number, by subject.
-    // Bound: MOST (4096); one more, and all begin anew.
-    last: RefCell<BTreeMap<String, u64>>,
+    last: RefCell<LastNumbers<String>>,
 }
 
 impl Sent {
@@ -39,8 +42,8 @@ impl Sent {
     ) -> Result<(), PublishError> {
         let subject = message.subject();
         let mut last = self.last.borrow_mut();
-        if last.is_empty() || (last.len() >= MOST && !last.contains_key(subject)) {
-            last.clear();
+        if last.is_empty() || (last.is_full() && !last.contains_key(subject)) {
+            last.edit().clear();
             self.publisher.replace(unique());
         }
         let number = last.get(subject).copied().unwrap_or(0) + 1;
@@ -48,7 +51,7 @@ impl Sent {
         let mut message = message.clone();
         let _other = message.take_header(HEADER);
         publish(&message.header(HEADER, numbered))?;
-        last.insert(subject.to_owned(), number);
+        last.edit().insert(subject.to_owned(), number);
         Ok(())
     }
 }
@@ -57,8 +60,7 @@ impl Sent {
 #[derive(Default)]
 pub(crate) struct Received {
     /// The last number, by publisher and subject.
-    // Bound: MOST (4096), with names of PUBLISHER bytes and subjects that the pattern matches.
-    last: RefCell<BTreeMap<(String, String), u64>>,
+    last: RefCell<LastNumbers<(String, String)>>,
 }
 
 impl Received {
@@ -68,10 +70,10 @@ impl Received {
         let Some((publisher, number)) = parse(value) else { return 0 };
         let mut last = self.last.borrow_mut();
         let key = (publisher.to_owned(), message.subject().to_owned());
-        if last.len() >= MOST && !last.contains_key(&key) {
-            last.clear();
+        if last.is_full() && !last.contains_key(&key) {
+            last.edit().clear();
         }
-        let before = last.insert(key, number);
+        let before = last.edit().insert(key, number);
         before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)))
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use couplet_core::services::Health;
 use couplet_core::{DelayedCall, hooks};
+use couplet_defer::bounded::Bounded;
 
 use crate::bus::{Bus, Subscription};
 use crate::core::Item;
@@ -100,8 +101,7 @@ struct Group {
     id: String,
     options: PresenceOptions,
     meta: RefCell<Bytes>,
-    // Bound: `PresenceOptions::peers`, 65 536 by default.
-    peers: RefCell<BTreeMap<String, Known>>,
+    peers: RefCell<Bounded<BTreeMap<String, Known>>>,
     observer: RefCell<Option<Observer>>,
     /// The next heartbeat.
     next: RefCell<Option<DelayedCall>>,
@@ -136,7 +136,7 @@ impl Bus {
             id,
             options,
             meta: RefCell::new(meta.into()),
-            peers: RefCell::default(),
+            peers: RefCell::new(Bounded::new(options.peers)),
             observer: RefCell::default(),
             next: RefCell::default(),
             was_away: Cell::new(true),
@@ -228,7 +228,7 @@ impl Group {
         let was_away = self.was_away.replace(is_away);
         if !is_away {
             if was_away {
-                self.peers.borrow_mut().values_mut().for_each(|known| known.seen = now);
+                self.peers.borrow_mut().edit().values_mut().for_each(|known| known.seen = now);
             }
             // A full queue is counted and reported by the bus.
             let _ = self.say(if was_away { HELLO } else { ALIVE });
@@ -240,7 +240,7 @@ impl Group {
     fn expire(&self, now: Instant) {
         let most = self.options.interval.saturating_mul(MISSED);
         let mut gone = Vec::new();
-        self.peers.borrow_mut().retain(|id, known| {
+        self.peers.borrow_mut().edit().retain(|id, known| {
             let stays = now.saturating_duration_since(known.seen) < most;
             if !stays {
                 gone.push(peer(id, &known.meta));
@@ -258,7 +258,7 @@ impl Group {
         let (kind, meta) = (message.payload()[0], message.payload().slice(1..));
         match kind {
             BYE => {
-                let known = self.peers.borrow_mut().remove(id);
+                let known = self.peers.borrow_mut().edit().remove(id);
                 known.into_iter().for_each(|known| {
                     self.report(PresenceEvent::Left(peer(id, &known.meta)));
                 });
@@ -279,8 +279,9 @@ impl Group {
     fn note(&self, id: &str, meta: Bytes) {
         let mut peers = self.peers.borrow_mut();
         let seen = self.bus.reactor().now();
-        let is_full = peers.len() >= self.options.peers;
-        let event = match peers.get_mut(id) {
+        let is_full = peers.is_full();
+        let mut known_peers = peers.edit();
+        let event = match known_peers.get_mut(id) {
             Some(known) if known.meta == meta => {
                 known.seen = seen;
                 return;
@@ -291,10 +292,11 @@ impl Group {
             }
             None if is_full => PresenceEvent::Ignored(peer(id, &meta)),
             None => {
-                peers.insert(id.to_owned(), Known { meta: meta.clone(), seen });
+                known_peers.insert(id.to_owned(), Known { meta: meta.clone(), seen });
                 PresenceEvent::Joined(peer(id, &meta))
             }
         };
+        drop(known_peers);
         drop(peers);
         self.report(event);
     }

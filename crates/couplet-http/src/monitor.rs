@@ -22,6 +22,7 @@ use couplet_core::driver::{FileChanged, FilePart};
 use couplet_core::hooks::{self, ConnectionEnd, Departure, GuestStream};
 use couplet_core::transport::Timeout;
 use couplet_core::{Address, DelayedCall, Reason, Stream, Transport};
+use couplet_defer::bounded::{AtMost, Bounded};
 
 /// Interval between two checks of an active connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -85,8 +86,7 @@ struct Contents {
     // Bound: one for each request in flight with a body: one in HTTP/1.1,
     // `HttpOptions::max_streams` in HTTP/2.
     bodies: Vec<MonitoredBody>,
-    // Bound: MAX_LENT_PIECES (32), then the oldest are dropped.
-    lent: VecDeque<Bytes>,
+    lent: Bounded<VecDeque<Bytes>, AtMost<MAX_LENT_PIECES>>,
     /// The parts of files among the pieces that hyper holds, in their order.
     // Bound: the pieces in hyper's queue, at most 16.
     files: VecDeque<FilePart>,
@@ -880,7 +880,7 @@ impl Exchange {
             let mut contents = self.monitor.contents.borrow_mut();
             let piece = contents.as_deref_mut().and_then(|Contents { lent, .. }| {
                 let at = lent.iter().position(|whole| whole.as_ptr_range().end == end)?;
-                lent.remove(at)
+                lent.edit().remove(at)
             });
             drop(contents);
             drop(piece);
@@ -914,8 +914,8 @@ impl Exchange {
         if piece.len() >= MIN_LENT {
             let mut contents = self.monitor.contents.borrow_mut();
             let Contents { lent, .. } = &mut **contents.get_or_insert_default();
-            let oldest = if lent.len() == MAX_LENT_PIECES { lent.pop_front() } else { None };
-            lent.push_back(piece.clone());
+            let oldest = if lent.is_full() { lent.edit().pop_front() } else { None };
+            lent.edit().push_back(piece.clone());
             drop(contents);
             drop(oldest);
         }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use couplet_core::Bytes;
+use couplet_defer::bounded::Bounded;
 
 use crate::link::Backlog;
 use crate::options::RoomOptions;
@@ -31,14 +32,13 @@ pub(crate) struct History {
     epoch: u64,
     /// The number of the newest message.
     last: u64,
-    // Bound: `RoomOptions::history`, by messages and bytes.
-    kept: VecDeque<(Instant, Bytes)>,
+    kept: Bounded<VecDeque<(Instant, Bytes)>>,
     bytes: usize,
 }
 
 impl History {
-    pub(crate) fn new(epoch: u64) -> History {
-        History { epoch, last: 0, kept: VecDeque::new(), bytes: 0 }
+    pub(crate) fn new(epoch: u64, options: &RoomOptions) -> History {
+        History { epoch, last: 0, kept: Bounded::new(options.history_messages), bytes: 0 }
     }
 
     /// The position of the newest message.
@@ -75,9 +75,12 @@ impl History {
     ) -> Position {
         self.last += 1;
         if options.history_messages > 0 {
-            self.kept.push_back((now, bytes.clone()));
+            if self.kept.is_full() {
+                removed.extend(self.remove_oldest());
+            }
+            self.kept.edit().push_back((now, bytes.clone()));
             self.bytes += bytes.len();
-            while self.kept.len() > options.history_messages || self.bytes > options.history_bytes {
+            while self.bytes > options.history_bytes {
                 removed.extend(self.remove_oldest());
             }
         }
@@ -85,7 +88,7 @@ impl History {
     }
 
     pub(crate) fn remove_oldest(&mut self) -> Option<Bytes> {
-        let (_, bytes) = self.kept.pop_front()?;
+        let (_, bytes) = self.kept.edit().pop_front()?;
         self.bytes -= bytes.len();
         Some(bytes)
     }
@@ -134,7 +137,7 @@ mod tests {
     /// time of the last.
     fn history(options: &RoomOptions, count: u8) -> (History, Instant) {
         let mut now = Clock::new().reactor().now();
-        let mut history = History::new(7);
+        let mut history = History::new(7, options);
         for n in 1..=count {
             now += SECOND;
             let mut removed = Vec::new();

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use couplet_core::{Bytes, ConnectionId, Reactor, Reason, Remote, hooks};
+use couplet_defer::bounded::Bounded;
 
 use crate::error::TooManyRooms;
 use crate::event::{Departure, MemberId, Present};
@@ -76,8 +77,7 @@ pub(crate) struct Joined<K> {
 }
 
 struct HubState<K, M> {
-    // Bound: `Limits::rooms`, 65 536 by default.
-    rooms: BTreeMap<Arc<K>, Room<M>>,
+    rooms: Bounded<BTreeMap<Arc<K>, Room<M>>>,
     // Bound: one for each attached loop.
     loops: BTreeMap<u64, LoopQueue<K, M>>,
     /// The bytes in all histories.
@@ -129,7 +129,7 @@ struct Effects<M> {
 impl<K: Key, M: Meta> Hub<K, M> {
     pub(crate) fn new(limits: Limits, choose: Box<ChooseOptions<K>>) -> Hub<K, M> {
         let state = HubState {
-            rooms: BTreeMap::new(),
+            rooms: Bounded::new(limits.rooms),
             loops: BTreeMap::new(),
             history_bytes: 0,
             cursor: None,
@@ -174,7 +174,7 @@ impl<K: Key, M: Meta> Hub<K, M> {
             let room = match (known, new) {
                 (Some(room), _) => room,
                 (None, Some((room, options, epoch))) => {
-                    state.create(&room, options, epoch, &self.limits, effects)?;
+                    state.create(&room, options, epoch, effects)?;
                     room
                 }
                 // Removed since the look above.
@@ -214,7 +214,7 @@ impl<K: Key, M: Meta> Hub<K, M> {
         let _queue = self.change(|state, effects| {
             let queue = state.loops.remove(&number);
             let mut members = Vec::new();
-            for (room, Room { present, .. }) in &state.rooms {
+            for (room, Room { present, .. }) in &*state.rooms {
                 let of_loop = present.iter().filter(|(_, (of, _))| *of == number);
                 members.extend(of_loop.map(|(id, _)| (room.clone(), *id)));
             }
@@ -350,23 +350,22 @@ impl<K: Key, M: Meta> HubState<K, M> {
         room: &Arc<K>,
         options: Arc<RoomOptions>,
         epoch: u64,
-        limits: &Limits,
         effects: &mut Effects<M>,
     ) -> Result<(), TooManyRooms> {
-        if self.rooms.len() >= limits.rooms {
+        if self.rooms.is_full() {
             let empty = self.rooms.iter().filter(|(_, room)| room.present.is_empty());
             let oldest = empty.min_by_key(|(_, room)| room.history.newest());
             let oldest = oldest.map(|(room, _)| room.clone()).ok_or(TooManyRooms)?;
             self.remove(&oldest, effects);
         }
-        let history = History::new(epoch);
+        let history = History::new(epoch, &options);
         let (present, by_loop) = (BTreeMap::new(), BTreeMap::new());
-        self.rooms.insert(room.clone(), Room { options, history, present, by_loop });
+        self.rooms.edit().insert(room.clone(), Room { options, history, present, by_loop });
         Ok(())
     }
 
     fn remove(&mut self, room: &Arc<K>, effects: &mut Effects<M>) {
-        let Some(mut removed) = self.rooms.remove(room) else { return };
+        let Some(mut removed) = self.rooms.edit().remove(room) else { return };
         self.history_bytes -= removed.history.bytes();
         effects.removed.extend(std::iter::from_fn(|| removed.history.remove_oldest()));
     }
@@ -374,7 +373,7 @@ impl<K: Key, M: Meta> HubState<K, M> {
     fn remove_if_unused(&mut self, room: &Arc<K>) {
         let is_unused = |room: &Room<M>| room.present.is_empty() && room.history.is_empty();
         if self.rooms.get(room).is_some_and(is_unused) {
-            self.rooms.remove(room);
+            self.rooms.edit().remove(room);
         }
     }
 

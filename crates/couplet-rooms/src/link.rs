@@ -11,6 +11,7 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use couplet_core::{Bytes, Transport};
+use couplet_defer::bounded::Bounded;
 
 use crate::event::MemberId;
 use crate::options::{RoomOptions, WhenFull};
@@ -48,13 +49,11 @@ pub(crate) struct Link {
     served: Cell<MemberId>,
 }
 
-#[derive(Default)]
 struct Queue {
     /// Messages of the history, ahead of the others.
     // Bound: the room's history.
     missed: Backlog,
-    // Bound: `RoomOptions::queue`, by messages and bytes.
-    messages: Backlog,
+    messages: Bounded<Backlog>,
     /// The bytes in `messages`.
     bytes: usize,
 }
@@ -112,9 +111,9 @@ impl Link {
         number: u64,
         bytes: &Bytes,
     ) -> Delivery {
-        let mut queue = self.queues.borrow_mut().remove(&id).unwrap_or_default();
+        let mut queue = self.queues.borrow_mut().remove(&id).unwrap_or_else(|| Queue::new(options));
         let (mut dropped, mut is_cut) = (Vec::new(), false);
-        let could_fit = Queue::default().has_room(bytes.len(), options);
+        let could_fit = Queue::new(options).has_room(bytes.len(), options);
         if options.when_full == WhenFull::DropOldest && could_fit {
             while !queue.has_room(bytes.len(), options) {
                 let Some((oldest, _)) = queue.next_message() else { break };
@@ -122,7 +121,7 @@ impl Link {
             }
         }
         if queue.has_room(bytes.len(), options) {
-            queue.messages.push_back((number, bytes.clone()));
+            queue.messages.edit().push_back((number, bytes.clone()));
             queue.bytes += bytes.len();
         } else if options.when_full == WhenFull::Cut {
             is_cut = true;
@@ -140,8 +139,13 @@ impl Link {
 
     /// Sends messages of the history to a member, which gets its next ones behind them. Returns the
     /// number of messages that the transport took.
-    pub(crate) fn replay(self: &Rc<Self>, id: MemberId, missed: Backlog) -> usize {
-        self.keep(id, Queue { missed, ..Queue::default() });
+    pub(crate) fn replay(
+        self: &Rc<Self>,
+        id: MemberId,
+        options: &RoomOptions,
+        missed: Backlog,
+    ) -> usize {
+        self.keep(id, Queue { missed, ..Queue::new(options) });
         if self.awaits_room.get() { 0 } else { self.send_queued() }
     }
 
@@ -197,13 +201,17 @@ impl Link {
 }
 
 impl Queue {
+    fn new(options: &RoomOptions) -> Queue {
+        let (missed, messages) = (Backlog::new(), Bounded::new(options.queue_messages));
+        Queue { missed, messages, bytes: 0 }
+    }
+
     fn len(&self) -> usize {
         self.missed.len() + self.messages.len()
     }
 
     fn has_room(&self, bytes: usize, options: &RoomOptions) -> bool {
-        self.messages.len() < options.queue_messages
-            && bytes <= options.queue_bytes.saturating_sub(self.bytes)
+        !self.messages.is_full() && bytes <= options.queue_bytes.saturating_sub(self.bytes)
     }
 
     fn next(&mut self) -> Option<(u64, Bytes)> {
@@ -211,7 +219,7 @@ impl Queue {
     }
 
     fn next_message(&mut self) -> Option<(u64, Bytes)> {
-        let (number, bytes) = self.messages.pop_front()?;
+        let (number, bytes) = self.messages.edit().pop_front()?;
         self.bytes -= bytes.len();
         Some((number, bytes))
     }

@@ -151,7 +151,7 @@ impl<K: Key> MemberCell<K> {
     /// Begins with the messages that the member missed; returns the number that the transport took.
     pub(crate) fn activate(&self) -> usize {
         self.standing.set(Standing::Joined);
-        self.link.replay(self.id, self.missed.take())
+        self.link.replay(self.id, &self.options, self.missed.take())
     }
 
     /// Ends the membership. Returns false if it had ended before.

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use couplet_core::{Reactor, hooks};
+use couplet_defer::bounded::Bounded;
 
 /// Maximum number of servers learned from others.
 const MAX_LEARNED: usize = 64;
@@ -70,17 +71,15 @@ impl fmt::Display for Server {
 
 /// The servers in the order of the attempts.
 #[derive(Debug)]
-pub(crate) struct Servers(
-    // Bound: those that the program names, and `MAX_LEARNED`.
-    VecDeque<Server>,
-);
+pub(crate) struct Servers(Bounded<VecDeque<Server>>);
 
 impl Servers {
     /// In random order, so that clients spread over the servers.
     pub(crate) fn new(named: Vec<Server>, reactor: &Reactor) -> Servers {
-        let mut servers = VecDeque::from(named);
+        let mut servers: Bounded<VecDeque<Server>> = Bounded::new(named.len() + MAX_LEARNED);
+        servers.edit().extend(named);
         for place in (1..servers.len()).rev() {
-            servers.swap(place, (hooks::random(reactor) % (place as u64 + 1)) as usize);
+            servers.edit().swap(place, (hooks::random(reactor) % (place as u64 + 1)) as usize);
         }
         Servers(servers)
     }
@@ -91,7 +90,7 @@ impl Servers {
 
     /// The next one to try.
     pub(crate) fn next(&mut self) -> Server {
-        self.0.rotate_left(1);
+        self.0.edit().rotate_left(1);
         self.0.back().expect("at least one was named").clone()
     }
 
@@ -99,13 +98,13 @@ impl Servers {
     pub(crate) fn learn(&mut self, listed: Vec<Server>, from: &Server) {
         let is_same = |a: &Server, b: &Server| a.host == b.host && a.port == b.port;
         let is_listed = |known: &Server| listed.iter().any(|one| is_same(one, known));
-        self.0.retain(|known| known.learned.is_none() || is_listed(known));
+        self.0.edit().retain(|known| known.learned.is_none() || is_listed(known));
         let through = from.learned.as_ref().map_or(&from.host, |learned| &learned.through);
         for server in listed {
             let learned = self.0.iter().filter(|known| known.learned.is_some()).count();
             if learned < MAX_LEARNED && !self.0.iter().any(|known| is_same(known, &server)) {
                 let learned = Some(Learned { through: through.clone() });
-                self.0.push_front(Server { learned, ..server });
+                self.0.edit().push_front(Server { learned, ..server });
             }
         }
     }

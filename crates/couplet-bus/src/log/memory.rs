@@ -22,7 +22,6 @@ const WRITERS: usize = 64;
 pub(crate) struct MemoryLog {
     epoch: u32,
     limits: LogLimits,
-    // Bound: `LogLimits::messages` and `LogLimits::bytes`.
     messages: VecDeque<Stored>,
     bytes: u64,
     /// The number of the newest message.

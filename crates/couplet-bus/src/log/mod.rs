@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use couplet_core::services::Health;
 use couplet_core::{Deferred, Failure, Resolver, Result};
+use couplet_defer::bounded::Bounded;
 
 use crate::bus::Bus;
 use crate::error::PublishError;
@@ -134,8 +135,7 @@ struct SharedLog {
     /// The number of the newest append.
     last: Cell<u64>,
     /// The appends that are not confirmed, in the order of the calls.
-    // Bound: `LogLimits::queue`, by messages and bytes.
-    queue: RefCell<VecDeque<Append>>,
+    queue: RefCell<Bounded<VecDeque<Append>>>,
     /// The bytes in the queue.
     bytes: Cell<usize>,
     is_appending: Cell<bool>,
@@ -173,7 +173,7 @@ impl Log {
             limits,
             writer: bus.core.unique().into(),
             last: Cell::new(0),
-            queue: RefCell::default(),
+            queue: RefCell::new(Bounded::new(limits.queue.messages)),
             bytes: Cell::new(0),
             is_appending: Cell::new(false),
             why: RefCell::new(None),
@@ -193,7 +193,7 @@ impl Log {
     pub fn append(&self, payload: impl Into<Bytes>) -> Deferred<Position> {
         let (shared, payload) = (&self.shared, payload.into());
         let (limit, bytes) = (shared.limits.queue, shared.bytes.get() + payload.len());
-        if shared.queue.borrow().len() >= limit.messages || bytes > limit.bytes {
+        if shared.queue.borrow().is_full() || bytes > limit.bytes {
             return Deferred::fail(LogError::Full);
         }
         shared.bytes.set(bytes);
@@ -201,7 +201,7 @@ impl Log {
         let id = AppendId { writer: shared.writer.clone(), number: shared.last.get() };
         let (appended, stored) = Deferred::new();
         let append = Append { id, payload, until: shared.until(), stored };
-        shared.queue.borrow_mut().push_back(append);
+        shared.queue.borrow_mut().edit().push_back(append);
         shared.bus.core.append_begun();
         if !shared.is_appending.replace(true) {
             shared.bus.reactor().spawn(send_appends(shared.clone())).detach();
@@ -278,7 +278,7 @@ async fn send_appends(shared: Rc<SharedLog>) -> Result<()> {
         let attempt = || shared.engine.append(&id, &payload);
         let result = shared.persist(until, attempt).await;
         shared.bytes.set(shared.bytes.get() - payload.len());
-        let done = shared.queue.borrow_mut().pop_front();
+        let done = shared.queue.borrow_mut().edit().pop_front();
         done.into_iter().for_each(|append| append.stored.resolve(result.clone()));
         shared.bus.core.append_ended();
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use couplet_core::defer::first_of;
 use couplet_core::{Deferred, Result};
+use couplet_defer::bounded::{AtMost, Bounded};
 use serde::{Deserialize, Serialize};
 
 use crate::bus::Bus;
@@ -64,8 +65,7 @@ struct Stream {
     max_payload: usize,
     /// The epoch, unless an operation has failed since it was read.
     epoch: Cell<Option<u32>>,
-    // Bound: the 64 of CURSORS.
-    cursors: RefCell<VecDeque<Cursor>>,
+    cursors: RefCell<Bounded<VecDeque<Cursor>, AtMost<CURSORS>>>,
 }
 
 /// A consumer of the stream.
@@ -219,10 +219,10 @@ impl Stream {
         let (epoch, mut messages) = (cursor.epoch, Vec::new());
         if most == 0 || self.pull(&mut cursor, most, wait, &mut messages).await? {
             let mut cursors = self.cursors.borrow_mut();
-            if cursors.len() >= CURSORS {
-                cursors.pop_front();
+            if cursors.is_full() {
+                cursors.edit().pop_front();
             }
-            cursors.push_back(cursor);
+            cursors.edit().push_back(cursor);
         }
         Ok(Batch { epoch, messages })
     }
@@ -230,9 +230,9 @@ impl Stream {
     fn take_cursor(&self, from: u64) -> Option<Cursor> {
         let place = (self.epoch.get()?, self.connection());
         let mut cursors = self.cursors.borrow_mut();
-        cursors.retain(|cursor| (cursor.epoch, cursor.connection) == place);
+        cursors.edit().retain(|cursor| (cursor.epoch, cursor.connection) == place);
         let found = cursors.iter().position(|cursor| cursor.next == from)?;
-        cursors.remove(found)
+        cursors.edit().remove(found)
     }
 
     async fn new_cursor(&self, next: u64) -> Result<Cursor> {

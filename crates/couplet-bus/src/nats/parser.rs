@@ -4,6 +4,7 @@
 //! Contract: 204, 211.
 
 use bytes::Bytes;
+use couplet_defer::bounded::{AtMost, Bounded};
 
 use super::info::Info;
 use crate::message::Message;
@@ -91,16 +92,9 @@ pub struct Parser {
 #[derive(Debug)]
 enum ParserState {
     /// The beginning of a control line.
-    Line(
-        // Bound: the longest line, `MAX_LINE` or `MAX_INFO`.
-        Vec<u8>,
-    ),
+    Line(Bounded<Vec<u8>, AtMost<{ MAX_INFO + 2 }>>),
     /// The beginning of a payload, and the end of its line.
-    Payload(
-        Head,
-        // Bound: the maximum payload, which larger messages skip.
-        Vec<u8>,
-    ),
+    Payload(Head, Bounded<Vec<u8>>),
     /// Bytes to skip of a payload that is too large.
     Skip(Head, u64),
 }
@@ -118,7 +112,7 @@ struct Head {
 impl Parser {
     /// A parser that skips messages whose headers and payload are larger than `max_payload` bytes.
     pub fn new(max_payload: usize) -> Parser {
-        Parser { max_payload, state: ParserState::Line(Vec::new()) }
+        Parser { max_payload, state: ParserState::Line(Bounded::default()) }
     }
 
     /// The next operation; `None` if more bytes are needed. Consumed bytes are removed from `data`.
@@ -128,26 +122,29 @@ impl Parser {
     /// If the bytes are not the protocol. The parser must not be used any further.
     pub fn next(&mut self, data: &mut &[u8]) -> Result<Option<Op>, ParseError> {
         loop {
-            match std::mem::replace(&mut self.state, ParserState::Line(Vec::new())) {
-                ParserState::Line(begun) => match self.line(begun, data)? {
+            match std::mem::replace(&mut self.state, ParserState::Line(Bounded::default())) {
+                ParserState::Line(mut begun) => match self.line(begun.take(), data)? {
                     Some(Line::Done(op)) => return Ok(Some(op)),
                     Some(Line::Head(head)) if head.size > self.max_payload as u64 => {
                         let left = head.size + 2;
                         self.state = ParserState::Skip(head, left);
                     }
-                    Some(Line::Head(head)) => self.state = ParserState::Payload(head, Vec::new()),
+                    Some(Line::Head(head)) => {
+                        let whole = head.size as usize + 2;
+                        self.state = ParserState::Payload(head, Bounded::new(whole));
+                    }
                     None => return Ok(None),
                 },
                 ParserState::Payload(head, mut begun) => {
                     // A size is at most `max_payload`.
-                    let whole = head.size as usize + 2;
+                    let whole = begun.most();
                     let missing = (whole - begun.len()).min(data.len());
                     if begun.is_empty() && missing == whole {
                         return head.finish(Bytes::copy_from_slice(take(data, whole))).map(Some);
                     }
-                    begun.extend_from_slice(take(data, missing));
-                    if begun.len() == whole {
-                        return head.finish(begun.into()).map(Some);
+                    begun.edit().extend_from_slice(take(data, missing));
+                    if begun.is_full() {
+                        return head.finish(begun.take().into()).map(Some);
                     }
                     self.state = ParserState::Payload(head, begun);
                     return Ok(None);
@@ -176,7 +173,7 @@ impl Parser {
         }
         if end.is_none() {
             begun.extend_from_slice(part);
-            self.state = ParserState::Line(begun);
+            self.state = ParserState::Line(begun.into());
             return Ok(None);
         }
         if begun.is_empty() {

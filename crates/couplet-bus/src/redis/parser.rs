@@ -8,6 +8,7 @@
 //! Contract: 217.
 
 use bytes::{Bytes, BytesMut};
+use couplet_defer::bounded::{AtMost, Bounded};
 use redis_protocol::resp3::decode::complete::decode_bytes;
 use redis_protocol::resp3::types::BytesFrame;
 
@@ -117,8 +118,7 @@ pub struct Parser {
     // Bound: four strings of the limit, and `MAX_REST`.
     reply: BytesMut,
     /// The values that each list still lacks, the innermost last.
-    // Bound: at most `MAX_DEPTH` lists.
-    lists: Vec<usize>,
+    lists: Bounded<Vec<usize>, AtMost<MAX_DEPTH>>,
     /// The values of this reply.
     values: usize,
     state: ReplyState,
@@ -141,7 +141,7 @@ impl Parser {
         Parser {
             max_string,
             reply: BytesMut::new(),
-            lists: Vec::new(),
+            lists: Bounded::default(),
             values: 0,
             state: ReplyState::Line(0),
         }
@@ -261,21 +261,22 @@ impl Parser {
         if size == 0 {
             return Ok(true);
         }
-        if self.lists.len() == MAX_DEPTH {
+        if self.lists.is_full() {
             return Err(ParseError::TooLarge);
         }
-        self.lists.push(size);
+        self.lists.edit().push(size);
         Ok(false)
     }
 
     /// Counts a value. Returns whether the reply is complete.
     fn ends_reply(&mut self) -> bool {
-        while let Some(left) = self.lists.last_mut() {
+        let mut lists = self.lists.edit();
+        while let Some(left) = lists.last_mut() {
             *left -= 1;
             if *left > 0 {
                 return false;
             }
-            self.lists.pop();
+            lists.pop();
         }
         true
     }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use couplet_defer::bounded::Bounded;
 use couplet_http2::window::{ReceiveWindow, SendWindow};
 
 /// Identifies an open stream of a connection; reused once the stream is closed.
@@ -69,13 +70,10 @@ pub(super) struct Streams {
     // Bound: one for each stream, `HttpOptions::max_streams`.
     free: Vec<Key>,
     /// The open streams, by number.
-    // Bound: one for each stream, `HttpOptions::max_streams`.
     order: VecDeque<(u32, Key)>,
     /// The highest number of a request.
     last: u32,
-    // Bound: `max_reset`, then the oldest are dropped.
-    reset: VecDeque<u32>,
-    max_reset: usize,
+    reset: Bounded<VecDeque<u32>>,
 }
 
 impl Streams {
@@ -87,8 +85,7 @@ impl Streams {
             free: Vec::new(),
             order: VecDeque::new(),
             last: 0,
-            reset: VecDeque::new(),
-            max_reset: max_open as usize + max_refused as usize,
+            reset: Bounded::new(max_open as usize + max_refused as usize),
         }
     }
 
@@ -152,6 +149,7 @@ impl Streams {
         }
         self.slots[key] = Some(stream);
         self.order.push_back((id, key));
+        debug_assert!(self.order.len() <= self.reset.most(), "law 9");
         key
     }
 
@@ -166,10 +164,10 @@ impl Streams {
 
     /// Remembers a stream that we reset.
     pub(super) fn remember(&mut self, id: u32) {
-        if self.reset.len() >= self.max_reset {
-            self.reset.pop_front();
+        if self.reset.is_full() {
+            self.reset.edit().pop_front();
         }
-        self.reset.push_back(id);
+        self.reset.edit().push_back(id);
     }
 
     /// Frees the memory of closed streams, if none is open.

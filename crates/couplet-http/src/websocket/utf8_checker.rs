@@ -7,6 +7,9 @@ use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use super::wire::MAX_HEAD;
+use couplet_defer::bounded::{AtMost, Bounded};
+
 /// Number of payload bytes unmasked at a time.
 const PIECE: usize = 1024;
 
@@ -22,12 +25,10 @@ pub(super) struct Utf8Checker {
     length: u64,
     message: Message,
     /// The incomplete head of a frame.
-    // Bound: the head of a frame that has begun, of at most MAX_HEAD (14).
-    head: Vec<u8>,
+    head: Bounded<Vec<u8>, AtMost<MAX_HEAD>>,
     frame: Frame,
     /// The first bytes of an incomplete character.
-    // Bound: three bytes of a character.
-    partial_char: Vec<u8>,
+    partial_char: Bounded<Vec<u8>, AtMost<3>>,
 }
 
 /// The incomplete message, without the frame that is being received.
@@ -55,9 +56,9 @@ impl Utf8Checker {
             max_length: u64::MAX,
             length: 0,
             message: Message::None,
-            head: Vec::new(),
+            head: Bounded::default(),
             frame: Frame::default(),
-            partial_char: Vec::new(),
+            partial_char: Bounded::default(),
         }
     }
 
@@ -96,19 +97,19 @@ impl Utf8Checker {
         let head = if before == 0 {
             bytes
         } else {
-            joined = [&self.head, &bytes[..bytes.len().min(super::wire::MAX_HEAD)]].concat();
+            joined = [&self.head, &bytes[..bytes.len().min(MAX_HEAD)]].concat();
             &joined
         };
         let mut cursor = Cursor::new(head);
         match FrameHeader::parse(&mut cursor) {
             Ok(Some((header, length))) => {
                 let rest = &bytes[cursor.position() as usize - before..];
-                self.head.clear();
+                self.head.edit().clear();
                 self.begin_frame(&header, length, rest.len());
                 rest
             }
             Ok(None) => {
-                self.head.extend_from_slice(bytes);
+                self.head.edit().extend_from_slice(bytes);
                 &[]
             }
             Err(_) => {
@@ -129,7 +130,7 @@ impl Utf8Checker {
             OpCode::Data(kind) => {
                 let is_unexpected = self.message != Message::None;
                 self.message = if kind == Data::Text { Message::Text } else { Message::Binary };
-                self.partial_char.clear();
+                self.partial_char.edit().clear();
                 self.length = 0;
                 is_unexpected
             }
@@ -159,14 +160,14 @@ impl Utf8Checker {
         let mut clear = Vec::with_capacity(self.partial_char.len() + payload.len().min(PIECE));
         for piece in payload.chunks(PIECE) {
             clear.clear();
-            clear.append(&mut self.partial_char);
+            clear.append(&mut self.partial_char.edit());
             super::wire::masked(piece, mask, &mut clear);
             mask.rotate_left(piece.len() % 4);
             if let Err(error) = std::str::from_utf8(&clear) {
                 if error.error_len().is_some() {
                     return Err(error);
                 }
-                self.partial_char.extend_from_slice(&clear[error.valid_up_to()..]);
+                self.partial_char.edit().extend_from_slice(&clear[error.valid_up_to()..]);
             }
         }
         self.frame.mask = Some(mask);

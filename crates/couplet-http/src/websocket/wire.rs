@@ -19,6 +19,7 @@ use super::utf8_checker::Utf8Checker;
 use couplet_core::hooks;
 use couplet_core::hooks::GuestStream;
 use couplet_core::{Reactor, Stream, Transport};
+use couplet_defer::bounded::{AtMost, Bounded};
 
 /// Payloads of at least this length are not copied.
 const MIN_LENT: usize = 8 * 1024;
@@ -32,9 +33,7 @@ pub(super) struct Wire {
     unread: Bytes,
     role: Role,
     /// Buffer for a client's frame, reused by the next one.
-    // Bound: one frame that is written, of less than MIN_LENT (8 KiB) once that is done; pongs at
-    // most MAX_CONTROL_BUFFER (1 KiB).
-    frame: Vec<u8>,
+    frame: Bounded<Vec<u8>, AtMost<MIN_LENT>>,
     utf8_checker: Utf8Checker,
     /// Invalid UTF-8 in bytes already read; reported after the state machine has taken earlier
     /// bytes.
@@ -63,7 +62,7 @@ impl Wire {
     fn over(lower: Lower, unread: Bytes, role: Role) -> Wire {
         // An empty `Bytes` may still own a buffer.
         let unread = if unread.is_empty() { Bytes::new() } else { unread };
-        let (frame, utf8_checker) = (Vec::new(), Utf8Checker::new(role));
+        let (frame, utf8_checker) = (Bounded::default(), Utf8Checker::new(role));
         Wire { lower, unread, role, frame, utf8_checker, fault: None, has_blocked_write: false }
     }
 
@@ -211,13 +210,13 @@ impl Wire {
             self.write_bytes(payload);
             return;
         };
-        let mut frame = std::mem::take(&mut self.frame);
+        let mut frame = self.frame.take();
         frame.clear();
         header.format(length, &mut frame).expect("a vector takes everything");
         masked(&payload, mask, &mut frame);
         if frame.len() < MIN_LENT {
             self.write(&frame);
-            self.frame = frame;
+            *self.frame.edit() = frame;
         } else {
             self.write_bytes(frame.into());
         }
@@ -232,7 +231,7 @@ impl Wire {
 
     /// Replaces the state machine's masks by ours, and writes the frames.
     fn write_control(&mut self, frames: &[u8]) {
-        self.frame.clear();
+        self.frame.edit().clear();
         let mut rest = frames;
         while !rest.is_empty() {
             let mut cursor = Cursor::new(rest);
@@ -243,14 +242,16 @@ impl Wire {
             let theirs = header.mask.unwrap_or_default();
             let ours = self.mask();
             header.mask = Some(ours);
-            header.format(length as u64, &mut self.frame).expect("a vector takes everything");
+            header
+                .format(length as u64, &mut *self.frame.edit())
+                .expect("a vector takes everything");
             let both = std::array::from_fn(|at| theirs[at] ^ ours[at]);
-            masked(payload, both, &mut self.frame);
+            masked(payload, both, &mut self.frame.edit());
             rest = after;
         }
-        let frames = std::mem::take(&mut self.frame);
+        let frames = self.frame.take();
         self.write(&frames);
-        self.frame = frames;
+        *self.frame.edit() = frames;
     }
 }
 

@@ -17,6 +17,12 @@ pub(super) struct Block {
     bytes: Vec<u8>,
 }
 
+impl Block {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 impl Connection {
     pub(super) fn receive_headers(&mut self, head: &Head, payload: &[u8]) -> Result<(), Error> {
         let mut fragment = frame::strip_padding(head, payload)?;

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::frame::{MAX_SENT, Output, kind, setting};
+use crate::frame::{HEAD, MAX_SENT, Output, kind, setting};
 use crate::head::Builder;
 use crate::hpack::{Decoder, Encoder, INITIAL_TABLE};
 use crate::window::{INITIAL_WINDOW, ReceiveWindow, SendWindow, Shares};
@@ -237,7 +237,24 @@ impl Connection {
             self.streams.clear();
             self.turns.clear();
             (self.partial, self.block) = (Vec::new(), None);
-        })
+        })?;
+        self.check();
+        Ok(())
+    }
+
+    /// Law 9. Each bound depends on several fields, so debug builds check them together.
+    #[inline]
+    fn check(&self) {
+        let options = &self.options;
+        let frame = HEAD + options.max_frame as usize;
+        debug_assert!(self.partial.len() <= frame, "law 9: an incomplete frame");
+        let block = self.block.as_ref().map_or(0, Block::len);
+        debug_assert!(block <= frame + 2 * options.max_head as usize, "law 9: a field block");
+        let collected = self.collected.as_ref().map_or(0, |(_, bytes)| bytes.len() as i64);
+        let window = INITIAL_WINDOW.max(options.connection_window.into());
+        debug_assert!(collected <= window, "law 9: DATA");
+        debug_assert!(self.turns.len() <= self.streams.len(), "law 9: turns");
+        self.streams.check();
     }
 
     /// Returns the next event. Take all of them after each [`receive`](Connection::receive) and

@@ -162,6 +162,12 @@ impl Streams {
         self.open.len()
     }
 
+    /// Law 9.
+    #[inline]
+    pub(super) fn check(&self) {
+        debug_assert!(self.closed.len() <= self.max_closed, "law 9: closed streams");
+    }
+
     pub(super) fn set_last(&mut self, id: u32) {
         self.last = id;
     }

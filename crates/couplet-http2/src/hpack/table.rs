@@ -173,6 +173,8 @@ impl Table {
         self.text.extend_from_slice(entry.value);
         self.entries.push_back(place);
         self.size += size;
+        let kept = self.entries.len() * ENTRY + self.text.len();
+        debug_assert!(kept <= 2 * self.max_size, "law 9: {kept} bytes");
     }
 
     pub(super) fn max_size(&self) -> usize {

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use couplet_defer::bounded::{AtMost, Bounded};
 use couplet_http2::hpack::STATIC;
 use http::{HeaderName, HeaderValue};
 
+use super::super::machine::MAX_TABLE;
 use super::{CompressionError, Field, Pseudo};
 
 static FIELDS: LazyLock<[Field; 61]> = LazyLock::new(|| STATIC.map(static_field));
@@ -18,18 +20,20 @@ fn static_field((name, value): (&'static str, &'static str)) -> Field {
     }
 }
 
+/// Maximum number of entries: each counts at least 32 bytes (RFC 7541, 4.1).
+const MAX_ENTRIES: usize = MAX_TABLE / 32;
+
 /// The dynamic table.
 pub(super) struct Table {
     /// The newest is the first.
-    // Bound: `max_size`, at least 32 bytes an entry: 128.
-    entries: VecDeque<Field>,
+    entries: Bounded<VecDeque<Field>, AtMost<MAX_ENTRIES>>,
     size: usize,
     max_size: usize,
 }
 
 impl Table {
     pub(super) fn new(max_size: usize) -> Table {
-        Table { entries: VecDeque::new(), size: 0, max_size }
+        Table { entries: Bounded::default(), size: 0, max_size }
     }
 
     /// Returns the field of an index, which begins at 1 with the static table.
@@ -48,7 +52,7 @@ impl Table {
         self.evict(self.max_size.saturating_sub(size));
         if size <= self.max_size {
             self.size += size;
-            self.entries.push_front(field);
+            self.entries.edit().push_front(field);
         }
     }
 
@@ -61,12 +65,12 @@ impl Table {
     /// Removes the oldest fields until the size is at most `size`.
     fn evict(&mut self, size: usize) {
         while self.size > size
-            && let Some(field) = self.entries.pop_back()
+            && let Some(field) = self.entries.edit().pop_back()
         {
             self.size -= field.size();
         }
         if self.entries.is_empty() {
-            self.entries = VecDeque::new();
+            self.entries.take();
         }
     }
 

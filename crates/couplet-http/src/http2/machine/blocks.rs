@@ -8,6 +8,7 @@ use super::super::frame::{self, ConnectionError, FrameHead, Reason, Then, flag};
 use super::super::head::{HeadBuilder, RequestHead};
 use super::super::streams::{Key, RequestState, ResponseState, Stream, StreamStage};
 use super::{Event, Farewell, Machine, broken, failed};
+use couplet_defer::bounded::Bounded;
 use couplet_http2::window::{ReceiveWindow, SendWindow};
 
 /// A block of fields may cost up to this multiple of the longest list. Then the connection ends with
@@ -23,8 +24,7 @@ pub(super) struct Block {
     purpose: Purpose,
     head: HeadBuilder,
     /// The beginning of a field whose end has not arrived.
-    // Bound: MAX_BLOCK_FACTOR (4) times `HttpOptions::max_head`.
-    rest: Vec<u8>,
+    rest: Bounded<Vec<u8>>,
     frames: usize,
 }
 
@@ -65,7 +65,7 @@ impl Machine {
             stream: frame.stream,
             purpose,
             head: HeadBuilder::default(),
-            rest: Vec::new(),
+            rest: Bounded::new(MAX_BLOCK_FACTOR * self.limits.max_head + frame::MAX_PAYLOAD),
             frames: 0,
         };
         self.receive_fragment(block, frame, fragment)
@@ -114,7 +114,7 @@ impl Machine {
         let is_last = frame.has(flag::END_HEADERS);
         let has_rest = !block.rest.is_empty();
         if has_rest {
-            block.rest.extend_from_slice(&self.input[range.clone()]);
+            block.rest.edit().extend_from_slice(&self.input[range.clone()]);
         }
         let fragment = if has_rest { &block.rest[..] } else { &self.input[range.clone()] };
         let max_head = self.limits.max_head;
@@ -133,9 +133,9 @@ impl Machine {
             return if left > 0 { Err(unreadable) } else { self.end_block(block) };
         }
         if has_rest {
-            block.rest.drain(..count);
+            block.rest.edit().drain(..count);
         } else {
-            block.rest.extend_from_slice(&self.input[range][count..]);
+            block.rest.edit().extend_from_slice(&self.input[range][count..]);
         }
         self.block = Some(Box::new(block));
         Ok(None)

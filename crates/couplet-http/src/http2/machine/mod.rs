@@ -25,7 +25,7 @@ use blocks::Block;
 use couplet_http2::window::{INITIAL_WINDOW, ReceiveWindow, SendWindow, Shares};
 
 /// The size of the decoder's table, in bytes: the initial SETTINGS_HEADER_TABLE_SIZE.
-const MAX_TABLE: usize = 4096;
+pub(super) const MAX_TABLE: usize = 4096;
 
 /// Useless work that a client may cause beyond its completed requests, in streams that are reset and
 /// empty frames. Then the connection ends with ENHANCE_YOUR_CALM. As many refused streams are
