@@ -1,7 +1,7 @@
-broken='a new queue without a bound'
+broken='a queue that a peer can fill, without a bound'
 apply() {
-    append crates/couplet-core/src/reactor/turn/steps.rs \
-        'struct Backlog { calls: std::cell::RefCell<std::collections::VecDeque<u8>> }
-    const _: fn(&Backlog) -> usize = |all| all.calls.borrow().len();'
+    append crates/couplet-core/src/transport/cell.rs \
+        'struct Backlog { reads: std::cell::RefCell<std::collections::VecDeque<u8>> }
+    const _: fn(&Backlog) -> usize = |all| all.reads.borrow().len();'
 }
 notice() { reads tidy; }

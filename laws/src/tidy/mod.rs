@@ -2,6 +2,7 @@
 //! names the line, the rule and the remedy.
 
 mod api;
+mod bounded;
 mod bytes;
 mod capabilities;
 mod compatible;
@@ -13,7 +14,6 @@ mod links;
 mod lists;
 mod modules;
 mod packages;
-mod queues;
 mod rooms;
 mod safety;
 mod source;

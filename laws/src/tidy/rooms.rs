@@ -11,7 +11,8 @@ use super::source::{Code, Mention, assert_none, library, with_parsed_code};
 /// layer: a protocol gets a transport, which leads to its reactor's handle. `factory` and
 /// `connector` form the next one, and `reactor` is above both. The layer below, `address`, `error`,
 /// `defer`, `timers`, `outbox`, the seam (`driver`) and `layers`, depends on none of them.
-const MAY_KNOW: [(&str, &[&str]); 32] = [
+const MAY_KNOW: [(&str, &[&str]); 33] = [
+    ("bounded", &[]),
     ("why", &[]),
     ("backlog", &[]),
     ("events", &["backlog"]),
@@ -166,6 +167,9 @@ const MAY_KNOW: [(&str, &[&str]); 32] = [
 /// Names re-exported at the crate root.
 const THE_ROOT: &str = "crate";
 
+/// A room that all others may name: a type for fields, without behaviour.
+const EVERYWHERE: &str = "bounded";
+
 /// Rooms without restrictions: the test kit, the hooks, and the crates `http` and `sim`, which have
 /// only the core's public items.
 const FREE: [&str; 5] = ["testing", "hooks", "http", "inspect", "sim"];
@@ -198,6 +202,9 @@ fn wrong(mention: &Mention, room: &str, allowed: &[&str], modules: &Modules) -> 
         }
         let leads_on = of_the_root && step != steps.last().expect("at least one step");
         let inside = inside.join("::");
+        if step[1] == EVERYWHERE {
+            return None;
+        }
         let within = |room: &&str| {
             inside.strip_prefix(*room).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };

@@ -13,7 +13,6 @@ use std::sync::mpsc::{self, Sender};
 use std::{fs, panic, thread};
 
 use proc_macro2::{Delimiter, Group, Spacing, Span, TokenStream, TokenTree};
-use quote::ToTokens;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
@@ -252,15 +251,12 @@ pub(super) struct Mention {
     pub(super) function: String,
 }
 
-/// `receiver.name(arguments)`. So are `receiver += argument`, `&mut receiver` and
-/// `write!(receiver, …)`, with names that no method has.
+/// `receiver.name(arguments)`.
 pub(super) struct Call {
     pub(super) name: String,
     pub(super) arguments: usize,
     /// The identifiers in the receiver: fields, locals, methods.
     pub(super) receiver: Vec<String>,
-    /// The field or number that a pattern has bound to the receiver.
-    pub(super) field: Option<String>,
     pub(super) line: usize,
     pub(super) function: String,
 }
@@ -271,8 +267,6 @@ pub(super) struct Code {
     pub(super) text: String,
     /// `driver::mio` for `src/driver/mio/mod.rs`; empty for the crate's root.
     pub(super) module: Vec<String>,
-    /// The module that stands for the root of its crate.
-    pub(super) at: Vec<String>,
     pub(super) syntax: syn::File,
     pub(super) mentions: Vec<Mention>,
     pub(super) calls: Vec<Call>,
@@ -296,7 +290,7 @@ impl Code {
         let module = module.filter(|part| !["mod", "lib", "main"].contains(&part.as_str()));
         let at: Vec<_> = at.iter().map(|&part| part.to_owned()).collect();
         let module: Vec<_> = at.iter().cloned().chain(module).collect();
-        let mut reading = Reading { at: at.clone(), module: module.clone(), ..Reading::default() };
+        let mut reading = Reading { at, module: module.clone(), ..Reading::default() };
         reading.visit_file(&syntax);
         let Reading { mentions, calls, imports: mut inner, aliases, .. } = reading;
         let imported = inner.remove(&module).unwrap_or_default();
@@ -304,7 +298,6 @@ impl Code {
             path: source.path,
             text: source.text,
             module,
-            at,
             syntax,
             mentions,
             calls,
@@ -453,13 +446,11 @@ struct Reading {
     depth: usize,
     /// The types of the enclosing `impl` blocks.
     selves: Vec<Vec<String>>,
-    /// Locals that patterns bind to fields: function, local, field.
-    bound: Vec<(String, String, String)>,
 }
 
 /// Makes `self::…` and `super::…` absolute, and paths into crates of the library, in a module of a crate
 /// that stands at a path.
-pub(super) fn absolute(at: &[String], module: &[String], mut path: Vec<String>) -> Vec<String> {
+fn absolute(at: &[String], module: &[String], mut path: Vec<String>) -> Vec<String> {
     let name = path.iter().position(|name| !name.is_empty()).unwrap_or(0);
     if module_of(&path[name]).is_some() {
         path.drain(..name);
@@ -508,28 +499,14 @@ impl Reading {
     }
 
     fn call(&mut self, name: &str, arguments: usize, receiver: &syn::Expr, span: Span) {
-        // `self.0.borrow_mut()`.
-        let numbered = number_in_self(receiver)
-            .and_then(|number| Some(format!("{}.{number}", self.selves.last()?.last()?)));
         let (receiver, function) = (names_through(receiver), self.around.join("::"));
-        let mut bound = self.bound.iter().rev();
-        let bound = bound.find(|(of, local, _)| *of == function && receiver.first() == Some(local));
-        let bound = bound.map(|(.., field)| field.clone());
         self.calls.push(Call {
             name: name.to_owned(),
             arguments,
-            field: bound.or(numbered),
             receiver,
             line: line(span),
             function,
         });
-    }
-
-    /// Notes that a pattern binds a field to a local.
-    fn bind(&mut self, field: String, pattern: &syn::Pat) {
-        if let syn::Pat::Ident(local) = pattern {
-            self.bound.push((self.around.join("::"), local.ident.to_string(), field));
-        }
     }
 
     fn read_use(&mut self, item: &syn::ItemUse) {
@@ -621,7 +598,6 @@ impl Reading {
             name: format!("{}{name}", if is_parameter { "$" } else { "" }),
             arguments: arguments_in(group.stream()),
             receiver,
-            field: None,
             line: line(name.span()),
             function: self.around.join("::"),
         });
@@ -687,38 +663,6 @@ pub(super) fn names_through(expression: &syn::Expr) -> Vec<String> {
     names.0
 }
 
-/// The number in `self.0`, also behind methods.
-fn number_in_self(expression: &syn::Expr) -> Option<u32> {
-    match expression {
-        syn::Expr::Field(field) => match (&field.member, &*field.base) {
-            (syn::Member::Unnamed(at), syn::Expr::Path(base)) if base.path.is_ident("self") => {
-                Some(at.index)
-            }
-            _ => None,
-        },
-        syn::Expr::MethodCall(call) => number_in_self(&call.receiver),
-        syn::Expr::Paren(inner) => number_in_self(&inner.expr),
-        syn::Expr::Reference(inner) => number_in_self(&inner.expr),
-        syn::Expr::Unary(inner) => number_in_self(&inner.expr),
-        _ => None,
-    }
-}
-
-/// True for `all = [all, more].concat()` and the like.
-pub(super) fn lengthens(left: &syn::Expr, right: &syn::Expr) -> bool {
-    let (place, from) = (names_through(left), names_through(right));
-    let joins = ["chain", "collect", "concat", "format", "join"];
-    let joins = from.iter().any(|name| joins.contains(&name.as_str()))
-        || matches!(right, syn::Expr::Macro(call) if call.mac.path.is_ident("format"))
-        || matches!(right, syn::Expr::Binary(sum) if matches!(sum.op, syn::BinOp::Add(_))
-            && !matches!(&*sum.right, syn::Expr::Lit(_) | syn::Expr::Path(_)));
-    let names_it = place.last().is_some_and(|name| {
-        let text = right.to_token_stream().to_string();
-        from.contains(name) || text.contains(&format!("{{{name}"))
-    });
-    joins && names_it
-}
-
 fn casts_to_a_pointer(expression: &syn::Expr) -> bool {
     match expression {
         syn::Expr::Cast(cast) => {
@@ -762,20 +706,6 @@ impl Visit<'_> for Reading {
             }
             _ => visit::visit_attribute(self, attribute),
         }
-    }
-
-    fn visit_field_pat(&mut self, field: &syn::FieldPat) {
-        self.bind(field.member.to_token_stream().to_string(), &field.pat);
-        visit::visit_field_pat(self, field);
-    }
-
-    fn visit_pat_tuple_struct(&mut self, pattern: &syn::PatTupleStruct) {
-        if !["Some", "Ok", "Err", "Ready"].contains(&&*last_of(&pattern.path)) {
-            for (number, element) in pattern.elems.iter().enumerate() {
-                self.bind(format!("{}.{number}", last_of(&pattern.path)), element);
-            }
-        }
-        visit::visit_pat_tuple_struct(self, pattern);
     }
 
     fn visit_item_extern_crate(&mut self, item: &syn::ItemExternCrate) {
@@ -862,20 +792,6 @@ impl Visit<'_> for Reading {
         visit::visit_expr_method_call(self, call);
     }
 
-    fn visit_expr_binary(&mut self, expression: &syn::ExprBinary) {
-        if let syn::BinOp::AddAssign(token) = &expression.op {
-            self.call("+=", 1, &expression.left, token.span());
-        }
-        visit::visit_expr_binary(self, expression);
-    }
-
-    fn visit_expr_assign(&mut self, expression: &syn::ExprAssign) {
-        if lengthens(&expression.left, &expression.right) {
-            self.call("=", 1, &expression.left, expression.eq_token.span());
-        }
-        visit::visit_expr_assign(self, expression);
-    }
-
     fn visit_expr_cast(&mut self, cast: &syn::ExprCast) {
         const ADDRESSES: [&str; 6] =
             ["as_mut_ptr", "as_mut_ptr_range", "as_ptr", "as_ptr_range", "from_mut", "from_ref"];
@@ -896,34 +812,12 @@ impl Visit<'_> for Reading {
         }
     }
 
-    fn visit_expr_call(&mut self, call: &syn::ExprCall) {
-        // `mem::take(&mut place)` empties the place.
-        let takes = matches!(&*call.func, syn::Expr::Path(path) if last_of(&path.path) == "take");
-        match call.args.first() {
-            Some(syn::Expr::Reference(place)) if takes => {
-                self.visit_expr(&call.func);
-                self.visit_expr(&place.expr);
-            }
-            _ => visit::visit_expr_call(self, call),
-        }
-    }
-
-    fn visit_expr_reference(&mut self, expression: &syn::ExprReference) {
-        if let Some(token) = &expression.mutability {
-            self.call("&mut", 0, &expression.expr, token.span());
-        }
-        visit::visit_expr_reference(self, expression);
-    }
-
     fn visit_macro(&mut self, call: &syn::Macro) {
         self.mention(names(&call.path), line(call.path.span()));
         // Most macros take expressions.
         let parser = Punctuated::<syn::Expr, syn::Token![,]>::parse_terminated;
         match call.parse_body_with(parser) {
             Ok(list) => {
-                if matches!(&*last_of(&call.path), "write" | "writeln") {
-                    list.first().inspect(|to| self.call("write!", list.len(), to, to.span()));
-                }
                 list.iter().for_each(|expression| self.visit_expr(expression));
             }
             Err(_) => self.read_tokens(call.tokens.clone()),
