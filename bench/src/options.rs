@@ -80,7 +80,6 @@ pub(crate) struct Options {
     time: Option<u32>,
     /// Only these servers, separated by commas; the first is the base of the ratios
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    // Bound: the arguments on the command line.
     servers: Vec<Kind>,
     /// Only these scenarios, or those whose names begin so, separated by commas
     #[arg(long, value_name = "NAMES")]
@@ -113,10 +112,7 @@ pub(crate) struct Options {
 
 /// The selected scenarios.
 #[derive(Clone, Debug)]
-struct Names(
-    // Bound: the scenarios that exist.
-    Vec<Selected>,
-);
+struct Names(Vec<Selected>);
 
 impl std::str::FromStr for Names {
     type Err = String;
@@ -133,10 +129,7 @@ pub(crate) enum Request {
     /// Count one server, against the limits of a file.
     Guard(Kind, Option<PathBuf>),
     /// Compare servers in these scenarios.
-    Compare(
-        // Bound: the scenarios that exist.
-        Vec<Selected>,
-    ),
+    Compare(Vec<Selected>),
 }
 
 /// Parses the command line; prints help and errors.
@@ -185,9 +178,7 @@ pub(crate) struct Bench {
     /// The load's processor, if it has its own.
     pub(crate) load_cpu: Option<usize>,
     /// The servers requested; if empty, the usual ones.
-    // Bound: the arguments on the command line.
     chosen: Vec<Kind>,
-    // Bound: the kinds that exist.
     missing: Vec<Kind>,
 }
 

@@ -14,9 +14,7 @@ pub(crate) const LONGEST: f64 = 4.0;
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Results {
     pub(crate) about: About,
-    // Bound: the scenarios that exist.
     pub(crate) outcomes: Vec<Outcome>,
-    // Bound: the servers and the scenarios.
     pub(crate) missing: Vec<Missing>,
 }
 
@@ -48,9 +46,7 @@ pub(crate) struct Outcome {
     /// The first column: the quantity whose ratios are drawn. Less is better.
     pub(crate) lead: String,
     /// The further columns.
-    // Bound: the columns of one table.
     pub(crate) columns: Vec<String>,
-    // Bound: the servers that are compared.
     pub(crate) rows: Vec<Row>,
     /// A remark on this measurement.
     pub(crate) note: Option<String>,
@@ -67,7 +63,6 @@ pub(crate) struct Row {
     #[serde(with = "Written")]
     pub(crate) ratio: Spread,
     /// Medians of the further columns; none if there were too few samples.
-    // Bound: the columns of one table.
     pub(crate) cells: Vec<Option<f64>>,
 }
 

@@ -44,7 +44,6 @@ struct Sample {
     /// Peak memory of the server in KiB.
     memory: f64,
     /// Of an open loop.
-    // Bound: the rate, for the time of a round.
     latencies: Vec<Duration>,
 }
 

@@ -113,7 +113,7 @@ def _contentOf(path, info):
     if len(content) != info.st_size:
         return None
     if time_ns() - info.st_ctime_ns > _SETTLED_AFTER:
-        # Bound: contents are of 64 KiB at most.
+        # Contents are of 64 KiB at most.
         if len(_contents) >= _MOST_CONTENTS:
             _contents.clear()
         _contents[path] = status, now, content

@@ -10,7 +10,6 @@ use std::os::unix::net::UnixDatagram;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Name {
     Inet(SocketAddr),
-    // Bound: one name: 104 bytes.
     Unix(Vec<u8>),
 }
 
@@ -46,7 +45,6 @@ pub(crate) struct Received<'a> {
 pub(crate) struct Batch {
     bytes: Box<[u8]>,
     size: usize,
-    // Bound: the count given to `new`.
     filled: Vec<(usize, Name)>,
 }
 

@@ -15,7 +15,6 @@ use crate::looping::seconds;
 use crate::seat::Seat;
 
 /// The loops of the process.
-// Bound: one for each loop; dropped ones are removed when another is made.
 static LOOPS: Mutex<Vec<Weak<Seat>>> = Mutex::new(Vec::new());
 
 /// The thread that ends the interpreter.

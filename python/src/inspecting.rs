@@ -155,7 +155,6 @@ struct Stacks {
 /// Stacks that Python has written, as its `faulthandler` does: a head, and a line for each frame.
 #[derive(Default)]
 struct Written {
-    // Bound: MOST_STACK, 256 KiB.
     bytes: Mutex<Vec<u8>>,
     has_more: Condvar,
 }
@@ -231,7 +230,6 @@ pub(crate) struct Inspected {
     describe: Py<PyAny>,
     rows: Py<PyAny>,
     /// The addresses of ports, and the functions that get their connections.
-    // Bound: one for each open port; closed ones are dropped when another is added.
     ports: RefCell<Vec<(Address, Weak<Py<PyAny>>)>>,
     /// Adds the rows of timed calls and Deferreds.
     note: RefCell<Option<Note>>,
@@ -362,7 +360,6 @@ fn class_name(object: &Bound<'_, PyAny>) -> Option<&'static str> {
 
 /// The name, kept for ever, because the events of loops refer to it.
 fn kept(name: &str) -> &'static str {
-    // Bound: NAMES, 10 000.
     static KEPT: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut all = locked(&KEPT);
     if let Some(known) = all.get(name) {

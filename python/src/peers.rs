@@ -24,7 +24,6 @@ const MOST: usize = 1000;
 /// Python's addresses of peers, by their names.
 #[derive(Default)]
 pub(crate) struct Peers {
-    // Bound: MOST, 1000.
     known: HashMap<Name, Py<PyAny>>,
 }
 

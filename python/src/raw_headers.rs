@@ -10,7 +10,6 @@ use crate::locked;
 
 /// The headers of an answer until a program looks at them: in order, each with its canonical name and one value.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
-// Bound: the program sets the headers, and each name occurs once.
 pub(crate) struct KeptHeaders(Mutex<Vec<(Py<PyBytes>, Py<PyBytes>)>>);
 
 impl KeptHeaders {

@@ -56,19 +56,16 @@ pub(crate) struct Load {
     /// The listener for the relay's connections, if `server` is a relay.
     behind: Option<TcpListener>,
     /// The random block, twice, so that a window never wraps.
-    // Bound: twice the longer period.
     block: Vec<u8>,
     /// Each message is a line, CRLF included.
     lines: bool,
     waiting: Waiting,
-    // Bound: the scenario's connections.
     connections: Vec<Option<Connection>>,
     /// Number of slow readers; they are the last connections.
     slow: usize,
     /// Answers since the slow readers have read.
     answers: usize,
     opened: usize,
-    // Bound: one window of bytes.
     buffer: ReadBuffer,
 }
 

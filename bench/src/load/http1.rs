@@ -16,7 +16,6 @@ const MOST_HEAD: usize = 8192;
 #[derive(Debug)]
 enum Answer {
     /// The bytes of a head so far.
-    // Bound: twice the length of `MOST_HEAD`.
     Head(Vec<u8>),
     /// Bytes of a body so far.
     Body(usize),
@@ -32,23 +31,18 @@ struct Connection {
 #[derive(Debug)]
 pub(crate) struct Http1 {
     waiting: Waiting,
-    // Bound: the scenario's connections.
     connections: Vec<Connection>,
     /// As many requests as are in flight on a connection.
-    // Bound: the scenario's depth.
     requests: Vec<u8>,
     request: usize,
     expected: Expected,
-    // Bound: its length never changes.
     buffer: ReadBuffer,
 }
 
 #[derive(Debug)]
 struct Expected {
-    // Bound: the scenario's file.
     body: Vec<u8>,
     /// The last valid head: the next one is the same unless the date has changed.
-    // Bound: twice the length of `MOST_HEAD`.
     head: Vec<u8>,
 }
 

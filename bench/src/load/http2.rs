@@ -54,15 +54,12 @@ struct Frame<'a> {
 struct Connection {
     stream: TcpStream,
     next_id: u32,
-    // Bound: the scenario's depth.
     streams: Vec<Stream>,
     /// The beginning of a frame.
-    // Bound: `MOST_FRAME` and a header.
     partial: Vec<u8>,
     /// Bytes of bodies since the window was opened.
     received: usize,
     /// Frames to be sent.
-    // Bound: acknowledgements of one read, and the requests of one call.
     output: Vec<u8>,
 }
 
@@ -70,10 +67,8 @@ struct Connection {
 #[derive(Debug)]
 pub(crate) struct Http2 {
     waiting: Waiting,
-    // Bound: the scenario's connections.
     connections: Vec<Connection>,
     body: &'static [u8],
-    // Bound: its length never changes.
     buffer: ReadBuffer,
 }
 

@@ -152,7 +152,6 @@ pub(crate) fn open_loop(
 ) -> io::Result<()> {
     let total = (per_second * time.as_secs_f64()).max(1.0) as u64;
     let due = |request: u64| Duration::from_secs_f64(request as f64 / per_second);
-    // Bound: the connections.
     let mut idle: VecDeque<usize> = (0..clients.count()).collect();
     let mut due_of = vec![Duration::ZERO; clients.count()];
     let mut events = Vec::with_capacity(1024);

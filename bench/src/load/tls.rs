@@ -17,7 +17,6 @@ use super::{Clients, Waiting, connect, cut, receive_some, send_all, wrong};
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
-    // Bound: rustls limits both of its buffers.
     session: ClientConnection,
     /// The message in flight, another one each time.
     message: [u8; MESSAGE],
@@ -28,9 +27,7 @@ struct Connection {
 #[derive(Debug)]
 pub(crate) struct Tls {
     waiting: Waiting,
-    // Bound: the scenario's connections.
     connections: Vec<Connection>,
-    // Bound: its length never changes.
     buffer: ReadBuffer,
 }
 

@@ -13,7 +13,6 @@ const LISTENER: Token = Token(usize::MAX);
 
 struct Connection {
     stream: TcpStream,
-    // Bound: one read of bytes.
     unsent: VecDeque<u8>,
 }
 

@@ -24,7 +24,6 @@ pub(crate) use ours::{COUNTED, has_uring};
 /// A server's command.
 #[derive(Debug)]
 pub(crate) struct Launch {
-    // Bound: the words of one command.
     pub(crate) words: Vec<String>,
     /// The port on which it will listen, if it does not print one.
     pub(crate) port: Option<u16>,
@@ -38,7 +37,6 @@ pub(crate) struct Programs {
     /// An interpreter that may have Twisted and uvloop.
     python: String,
     /// The servers that this program has compiled.
-    // Bound: the kinds that exist.
     compiled: Vec<(Kind, PathBuf)>,
 }
 

@@ -61,7 +61,6 @@ impl LineProtocol for EchoLines {
 
 /// Sends each connection's bytes to all connections.
 struct FanOut {
-    // Bound: the connections of the load.
     all: Rc<RefCell<Vec<Transport>>>,
 }
 

@@ -23,7 +23,6 @@ struct Connection {
     /// `stream`.
     forward: Option<Forward>,
     /// Bytes that the kernel has not taken. While there are any, nothing is read.
-    // Bound: one read; in a fan-out, the messages that a connection has not read.
     unsent: VecDeque<u8>,
 }
 
@@ -37,9 +36,7 @@ struct Server {
     epoll: OwnedFd,
     listener: TcpListener,
     /// By descriptor number. After a stale event for a reused number, the read finds nothing.
-    // Bound: the process's descriptors.
     connections: Vec<Option<Connection>>,
-    // Bound: its length never changes.
     buffer: ReadBuffer,
     role: Role,
 }

@@ -80,10 +80,8 @@ pub(crate) struct Core {
     me: Weak<Core>,
     backend: Rc<dyn Backend>,
     is_closed: Cell<bool>,
-    // Bound: one for each `Subscription` that the program holds.
     subscribers: RefCell<BTreeMap<u64, Rc<Subscriber>>>,
     last: Cell<u64>,
-    // Bound: the input of one turn; in memory, the queue to this loop.
     inbox: RefCell<VecDeque<Item>>,
     is_called: Cell<bool>,
     requests: RefCell<Option<Requests>>,

@@ -51,11 +51,9 @@ pub struct Memory {
 
 #[derive(Default)]
 struct Hub {
-    // Bound: one for each open bus.
     members: BTreeMap<u64, MemberQueue>,
     /// The newest number of a bus, or unique name.
     last: u64,
-    // Bound: one for each name of a `Log`.
     logs: BTreeMap<String, MemoryLog>,
 }
 
@@ -65,7 +63,6 @@ struct MemberQueue {
     /// The bus's number in its thread.
     slot: u64,
     most: usize,
-    // Bound: one for each `Subscription` that the program holds.
     subscriptions: BTreeMap<u64, Pattern>,
     batch: Batch,
     bytes: usize,
@@ -76,7 +73,6 @@ struct MemberQueue {
 /// Messages for a bus, and the number of those that came after them while there was no room.
 #[derive(Default)]
 struct Batch {
-    // Bound: `Memory::queue`, 8 MiB by default.
     messages: VecDeque<(u64, Message)>,
     lost: u64,
 }

@@ -24,7 +24,6 @@ pub(crate) const HEADERS: &[u8] = b"NATS/1.0";
 pub struct Message {
     subject: String,
     reply: Option<String>,
-    // Bound: the maximum payload.
     headers: Vec<(String, String)>,
     status: Option<u16>,
     payload: Bytes,

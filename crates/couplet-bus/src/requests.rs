@@ -26,7 +26,6 @@ pub(crate) struct Requests {
 struct Pending {
     inbox: String,
     last: Cell<u64>,
-    // Unbounded: one for each unfired Deferred of a request; each has a timeout.
     waiting: RefCell<BTreeMap<u64, Resolver<Message>>>,
 }
 

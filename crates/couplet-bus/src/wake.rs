@@ -14,7 +14,6 @@ thread_local! {
 struct Registry {
     /// The newest number.
     last: u64,
-    // Bound: one for each open bus in memory.
     buses: BTreeMap<u64, Weak<Core>>,
 }
 

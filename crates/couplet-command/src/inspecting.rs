@@ -26,7 +26,6 @@ pub struct Inspecting {
     /// When a red flag is raised, write a recording of the last minute to this folder, at most one a
     /// minute; the last 10 are kept
     #[arg(long, value_name = "DIR", global = true)]
-    // Bound: an argument on the command line.
     inspect_record: Option<PathBuf>,
     /// Keep the first BYTES of each chunk that a connection receives or writes, for recordings: needs
     /// --inspect, --inspect-record or --record. Under TLS they are ciphertext; secrets in plain text

@@ -27,10 +27,7 @@ pub struct Logging {
 
 /// The events that this process logs.
 #[derive(Debug)]
-pub struct Events(
-    // Bound: one filter, as long as the command line or an action.
-    reload::Handle<Targets, Registry>,
-);
+pub struct Events(reload::Handle<Targets, Registry>);
 
 impl Events {
     /// Sets the events to log, or returns a problem in words.

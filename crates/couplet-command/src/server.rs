@@ -37,7 +37,6 @@ pub struct Listen {
         value_parser = to_listen,
         allow_negative_numbers = true
     )]
-    // Bound: the arguments on the command line.
     pub endpoints: Vec<Arc<dyn ServerEndpoint>>,
     #[command(flatten)]
     pub drain: Drain,
@@ -233,7 +232,6 @@ pub struct Server {
     read_buffer: Option<usize>,
     prepare: Box<Prepare>,
     /// The UDP ports of a service.
-    // Bound: one for each `udp:` endpoint of its table.
     datagrams: Vec<Part>,
     /// Opens the UDP ports of a server of the command line.
     udp: Option<OpenPorts>,

@@ -92,11 +92,8 @@ pub(crate) struct Timeout {
 
 /// One attempt at a target: the state of each address.
 pub(crate) struct Attempts {
-    // Bound: the addresses of one name, from the resolver.
     pub(crate) waiting: VecDeque<Address>,
-    // Bound: one for each address of the name.
     pub(crate) running: Vec<(Key, Address)>,
-    // Bound: one for each address of the name.
     pub(crate) errors: Vec<(Address, ConnectError)>,
     /// When the next address is tried although others are in progress.
     pub(crate) next_at: Option<Instant>,

@@ -261,13 +261,9 @@ pub(crate) struct DatagramCell {
     /// Listed for writing at the end of the turn.
     pub(crate) to_write: Cell<bool>,
     /// Options to set.
-    // Unbounded: one for each unfired Deferred of `set_option`.
     pub(crate) option_requests: RefCell<VecDeque<OptionRequest>>,
-    // Bound: one for each call of `duplicate` and `set_reading` until the turn.
     pub(crate) socket_requests: RefCell<Vec<SocketRequest>>,
-    // Bound: one: only the first `stop_listening` adds a resolver.
     pub(crate) stopped: RefCell<Vec<Resolver<()>>>,
-    // Bound: twice the pending calls of `call_later`, which their user asked for.
     timers: RefCell<Vec<DelayedCall>>,
 }
 

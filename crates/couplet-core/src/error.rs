@@ -255,7 +255,6 @@ pub enum ConnectError {
     #[error("{}", .0)]
     NotOpened(Reason),
     /// Several addresses were tried and all failed. Listed in the order in which they failed.
-    // Bound: one for each address of the name.
     #[error("no address answered: {}", list(.0))]
     AllFailed(Vec<(Address, ConnectError)>),
     /// Any other system error.

@@ -210,7 +210,6 @@ struct SharedCell<F> {
     uses: Cell<usize>,
     reactor: RefCell<Option<Reactor>>,
     /// Calls made before the first use, when the reactor is not known.
-    // Unbounded: one per `tell` call before the factory is first used.
     early: RefCell<Vec<FactoryCall<F>>>,
 }
 
@@ -341,7 +340,6 @@ pub struct Newcomer<'a> {
 /// them. See [`Factory::opening`].
 #[derive(Default)]
 pub struct Seat {
-    // Bound: one for each policy that counts.
     places: Vec<Box<dyn Any>>,
 }
 

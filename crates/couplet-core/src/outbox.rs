@@ -37,7 +37,6 @@ pub(crate) const SPARE_TOTAL: usize = 4 * 1024 * 1024;
 #[non_exhaustive]
 pub enum Piece {
     /// Copied by `write`.
-    // Bound: PIECE (512 KiB), or one larger write.
     Copied(Vec<u8>),
     /// Passed to `write_bytes`.
     Bytes(Bytes),
@@ -82,9 +81,7 @@ impl Piece {
 #[derive(Default)]
 pub struct Spares {
     /// The most recently drained buffer, nearly always the next one needed.
-    // Bound: one buffer of at most PIECE (512 KiB).
     hot: RefCell<Vec<u8>>,
-    // Bound: SPARE_TOTAL (4 MiB) together, each at most PIECE (512 KiB).
     others: RefCell<Vec<Vec<u8>>>,
     /// Total capacity of `others` in bytes.
     kept: Cell<usize>,
@@ -172,8 +169,7 @@ impl fmt::Debug for Spares {
 /// with [`first`](Self::first) and `advance`, and adds to the one below with
 /// [`extend`](Self::extend), [`push`](Self::push) and [`append`](Self::append).
 pub struct Outbox {
-    // Bound: PIECE (512 KiB), or one larger write; all pieces of a connection together:
-    // `set_write_cap`, off by default.
+    // At most PIECE, or one larger write.
     open: Vec<u8>,
     /// The pieces written before `open`, if any.
     sealed: Option<Box<Sealed>>,
@@ -186,12 +182,11 @@ pub struct Outbox {
 /// The part of an outbox that request-response traffic does not need; few connections allocate it.
 #[derive(Default)]
 struct Sealed {
-    // Bound: `set_write_cap`, off by default; `is_full`, `writable` and producers are the
-    // alternatives.
+    // Limited by `set_write_cap`, which is off by default; `is_full`, `writable` and producers are
+    // the alternatives.
     pieces: VecDeque<Piece>,
     /// Foreign buffers that have been sent. Dropping them may run foreign code, so their holder
     /// drops them while nothing is borrowed.
-    // Bound: the foreign buffers sent by one write; dropped right after it.
     spent: Vec<Bytes>,
     /// Each descriptor goes with the first byte after the given number of bytes.
     #[cfg(unix)]

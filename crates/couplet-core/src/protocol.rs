@@ -240,9 +240,7 @@ impl dyn Protocol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandOver {
     kind: Cow<'static, str>,
-    // Bound: `MOST` bytes, by `new`.
     state: Vec<u8>,
-    // Bound: the limit of the framer that held them.
     unread: Vec<u8>,
 }
 

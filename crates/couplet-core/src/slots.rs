@@ -21,10 +21,8 @@ impl Key {
 /// The table. A removed value's slot is reused under a new generation.
 #[derive(Debug)]
 pub struct Slots<T> {
-    // Bound: the bound of the table: see the fields of this type.
     slots: Vec<Slot<T>>,
     /// Vacant slots to reuse, last in first out.
-    // Bound: at most one entry for each slot.
     free: Vec<u32>,
     len: usize,
     /// The generation of new slots: greater than any generation used in a dropped slot.

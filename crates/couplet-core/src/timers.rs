@@ -43,17 +43,13 @@ pub(crate) fn after(at: Instant, delay: Duration) -> Instant {
 /// nearly due, and 12 KiB for itself. Memory is kept for reuse.
 pub(crate) struct Timers<T> {
     origin: Instant,
-    // Unbounded: the peak number of pending timed calls, which its user chooses; a connection adds
-    // one for its deadlines.
     entries: Slots<Entry<T>>,
     /// The number of inserts and resets so far.
     sequence: u64,
     /// The current tick. INVARIANT: entries due in this tick or before are in the heap (or parked);
     /// later ones are in the wheel, or in the heap under an earlier deadline that they once had.
     current: u64,
-    // Bound: at most one node for each entry.
     heap: Vec<Node>,
-    // Bound: LEVELS × SLOTS + 1, allocated when the loop is made.
     slots: Vec<List>,
     /// A bit for each slot that is not empty, a word for each level and one for [`PARKED`].
     occupied: [u64; LEVELS + 1],

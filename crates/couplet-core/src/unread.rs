@@ -8,9 +8,9 @@ const KEPT: usize = 128;
 /// Received bytes, some of them already read. Law 9: bounded by the holder, which states its bound.
 #[derive(Default)]
 pub(crate) struct Unread {
-    // Bound: of a layer: one chunk of the level below, while the receiver or a layer above has
-    // stopped; of a stream: one read of the transport, which pauses then, and more only while
-    // someone waits for a whole thing, up to its limit.
+    // Of a layer: one chunk of the level below, while the receiver or a layer above has stopped.
+    // Of a stream: one read of the transport, which pauses then, and more only while someone waits
+    // for a whole thing, up to its limit.
     bytes: Vec<u8>,
     read: usize,
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 /// The times are kept as instants, so that the reason stays the same while time passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Why {
-    // Bound: the parts of one sentence, which this crate writes.
     parts: Vec<WhyPart>,
 }
 

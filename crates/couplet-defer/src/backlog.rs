@@ -44,7 +44,6 @@ impl Drop for LastLines {
     }
 }
 
-// Bound: one for each backlog.
 static ALL: Mutex<Vec<Weak<SharedBacklog>>> = Mutex::new(Vec::new());
 
 /// Output that never blocks the writer: lines are queued, and a thread writes them, in order, each in
@@ -76,19 +75,16 @@ struct SharedBacklog {
     more: Condvar,
     less: Condvar,
     /// The writer; locked by the thread.
-    // Bound: one for each backlog.
     out: Mutex<Box<dyn Write + Send>>,
 }
 
 struct QueueState {
-    // Bound: `capacity`, which the overhead of entries counts towards, and `JOBS` jobs.
     queue: VecDeque<Entry>,
     /// Bytes of the queued lines, the one that is being written included.
     bytes: usize,
     jobs: usize,
     capacity: usize,
     lost: u64,
-    // Bound: one for each backlog.
     notice: Box<Notice>,
     thread: Thread,
     /// True once the last handle was dropped.
@@ -99,16 +95,10 @@ struct QueueState {
 type Notice = dyn Fn(u64) -> Option<String> + Send;
 
 enum Entry {
-    Line(
-        // Bound: `QueueState::capacity`, or one longer line.
-        Vec<u8>,
-    ),
+    Line(Vec<u8>),
     /// This number of lines was lost here.
     Lost(u64),
-    Job(
-        // Bound: `JOBS`.
-        Box<dyn FnOnce() + Send>,
-    ),
+    Job(Box<dyn FnOnce() + Send>),
 }
 
 /// The writing thread.
@@ -164,7 +154,6 @@ impl Backlog {
 
     /// The backlog of the program's standard error.
     pub fn stderr() -> Backlog {
-        // Bound: its capacity (1 MiB).
         static STDERR: LazyLock<Backlog> = LazyLock::new(|| Backlog::new("stderr", io::stderr()));
         STDERR.clone()
     }
@@ -172,7 +161,6 @@ impl Backlog {
     /// The backlog of the program's standard output, for lines of a server. Results of a command are
     /// not lines that may be lost.
     pub fn stdout() -> Backlog {
-        // Bound: its capacity (1 MiB).
         static STDOUT: LazyLock<Backlog> =
             LazyLock::new(|| Backlog::new("stdout", Flushed(io::stdout())));
         STDOUT.clone()

@@ -130,7 +130,6 @@ impl Visit for Parts {
 
 /// Text with control characters escaped, since they could forge further lines or control a
 /// terminal. A line break continues the event, indented.
-// Bound: the fields of one event.
 #[derive(Default)]
 struct Escaped(String);
 

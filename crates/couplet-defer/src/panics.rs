@@ -113,7 +113,6 @@ pub fn log_text(what: &'static str, text: &str) {
 
 thread_local! {
     /// The panics contained in this thread, while a test records them.
-    // Unbounded: only under a test, which any panic fails.
     static RECORDED_PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 

@@ -315,7 +315,6 @@ impl Body {
             return Err(BodyError::TooLong(limit));
         }
         let mut whole = BytesMut::new();
-        // Bound: the caller's limit, checked before each piece.
         while let Some(piece) = self.next().await? {
             if piece.len() > limit - whole.len() {
                 return Err(BodyError::TooLong(limit));

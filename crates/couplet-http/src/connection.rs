@@ -148,7 +148,6 @@ fn negotiated_http2(_: &Stream) -> Option<bool> {
 /// Reads the first bytes for as long as they match the HTTP/2 preface, then puts them back.
 async fn begins_http2(io: &mut Io) -> io::Result<bool> {
     let mut first = Vec::new();
-    // Bound: the preface, of 24 bytes.
     while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
         let more = poll_fn(|cx| io.poll_read_new(cx, PREFACE.len() - first.len())).await?;
         if more.is_empty() {

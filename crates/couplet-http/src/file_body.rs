@@ -36,7 +36,6 @@ const FRAME: usize = 64 * 1024;
 /// ```
 #[derive(Debug, Default)]
 pub struct FileBody {
-    // Bound: the pieces that the service has pushed.
     pieces: VecDeque<Content>,
 }
 

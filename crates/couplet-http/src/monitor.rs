@@ -83,12 +83,10 @@ pub(super) struct Monitor {
 /// The bodies of the requests in flight and of their responses.
 #[derive(Default)]
 struct Contents {
-    // Bound: one for each request in flight with a body: one in HTTP/1.1,
-    // `HttpOptions::max_streams` in HTTP/2.
     bodies: Vec<MonitoredBody>,
     lent: Bounded<VecDeque<Bytes>, AtMost<MAX_LENT_PIECES>>,
     /// The parts of files among the pieces that hyper holds, in their order.
-    // Bound: the pieces in hyper's queue, at most 16.
+    // hyper queues at most 16 pieces.
     files: VecDeque<FilePart>,
     /// The place in the connection's output at which the part begins that is on its way.
     file_from: Option<u64>,

@@ -57,7 +57,6 @@ pub(super) struct ConnectionShare {
 
 #[derive(Default)]
 struct Queue {
-    // Bound: one for each request in flight: one in HTTP/1.1, `HttpOptions::max_streams` in HTTP/2.
     waiting: RefCell<VecDeque<Rc<QueueEntry>>>,
     turn: Cell<Turn>,
     /// Bytes that were copied from WebSockets: since the last call of `on_stall`, and before it.

@@ -24,7 +24,6 @@ pub(super) struct WarmConnections {
     /// A connection without a request keeps its buffers, and hyper's state, for one to two times
     /// this long.
     interval: Duration,
-    // Bound: each connection of the server once.
     idle: RefCell<Vec<Rc<Monitor>>>,
     /// Number of connections with buffers, and of requests of HTTP/2.
     count: Cell<usize>,

@@ -109,10 +109,8 @@ pub enum Chunk<'a, P> {
 /// of another one from its payload.
 #[derive(Debug)]
 pub struct Output<P = NoPayload> {
-    // Bound: the writer's; each engine names its own.
     bytes: Vec<u8>,
     /// Payloads, with their positions in `bytes`.
-    // Bound: one for each frame of a turn, whose number the writer bounds.
     payloads: Vec<(usize, P)>,
 }
 

@@ -10,7 +10,6 @@ use crate::hpack::{ENTRY, Encoder};
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fields {
     /// The values of pseudo-headers, then for each field its two lengths, its name and its value.
-    // Bound: `Options::max_head`, or the trailers of the user.
     text: Box<[u8]>,
     /// Position of the first field.
     begin: usize,
@@ -251,7 +250,6 @@ const SCRATCH: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Builder {
     /// As in [`Fields`].
-    // Bound: the list's maximum, `Options::max_head`.
     text: Vec<u8>,
     /// Position of the first regular field, once there is one.
     begin: Option<usize>,

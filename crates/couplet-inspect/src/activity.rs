@@ -31,16 +31,12 @@ pub(crate) struct Activity {
     /// The callback of a connection that is in progress.
     callback: Option<Callback>,
     /// The calls that are in progress, the outermost first.
-    // Bound: as deep as calls are nested in one loop.
     calls: Vec<u32>,
     /// When the outermost call or callback began.
     begun: u64,
     /// The number of the name of each connection's protocol, by its slot.
-    // Bound: the most connections of the loop at one time.
     protocols: BTreeMap<u32, u32>,
-    // Bound: as in the ring.
     names: Vec<UserCall>,
-    // Bound: the seconds that are kept (60).
     seconds: VecDeque<Second>,
     /// The ticks of a second.
     scale: f64,
@@ -79,10 +75,8 @@ struct Second {
     /// The ticks of the longest call, and the number of its name.
     slowest: (u64, u32),
     /// Ticks and calls, by the number of the name.
-    // Bound: one for each name.
     by_name: BTreeMap<u32, (u64, u64)>,
     /// The same for each cause of a protocol's callbacks.
-    // Bound: one for each name of a protocol.
     by_cause: BTreeMap<u32, [(u64, u64); CAUSES.len()]>,
     times: CallTimes,
 }
@@ -94,9 +88,7 @@ pub(crate) struct Time {
     /// In seconds.
     idle: f64,
     busy: f64,
-    // Bound: one for each name.
     kinds: Vec<Share>,
-    // Bound: the buckets of `CallTimes`.
     histogram: Vec<Bucket>,
 }
 
@@ -104,12 +96,10 @@ pub(crate) struct Time {
 #[derive(Serialize)]
 struct Share {
     kind: &'static str,
-    // Bound: the name of one call.
     name: String,
     seconds: f64,
     calls: u64,
     /// The callbacks of a protocol, by their causes.
-    // Bound: one for each of `CAUSES` (4).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     parts: Vec<Part>,
 }

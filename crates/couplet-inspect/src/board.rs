@@ -52,9 +52,7 @@ struct BoardState {
     version: u64,
     /// When the views were made.
     made_at: Option<Instant>,
-    // Bound: one for each kind of row: VIEWS, and the program's own (OWN_VIEWS: 20).
     views: BTreeMap<&'static str, View>,
-    // Bound: one for each inspected loop.
     loops: BTreeMap<u32, Watched>,
     /// Fires when every loop has answered.
     answered: Option<Resolver<()>>,
@@ -115,7 +113,6 @@ struct Watched {
     activity: Activity,
     doing: Option<Doing>,
     history: History,
-    // Bound: one for each rule.
     flags: Vec<Flag>,
 }
 
@@ -126,7 +123,6 @@ struct Doing {
     /// The row of the connection whose callback it is.
     row: Option<String>,
     r#for: f64,
-    // Bound: the lines of one backtrace, of at most 128 frames, and the frames of a guest.
     backtrace: Vec<String>,
     /// How many of them are frames of a guest: they are the first.
     #[serde(skip)]
@@ -158,7 +154,6 @@ struct LoopRow<'a> {
     tasks: usize,
     jobs: usize,
     watches: usize,
-    // Bound: one for each reason.
     ended: BTreeMap<&'static str, u64>,
     unhandled: u64,
     shed: u64,
@@ -183,18 +178,13 @@ struct Program<'a> {
 #[derive(Serialize)]
 struct Message<'a, V: Serialize> {
     program: Program<'a>,
-    // Bound: one for each rule and loop.
     flags: Vec<&'a Flag>,
-    // Bound: one for each loop.
     loops: Vec<LoopRow<'a>>,
-    // Bound: one for each loop.
     time: Vec<Time>,
     /// The number of rows in each view.
     #[serde(skip_serializing_if = "Option::is_none")]
-    // Bound: one for each view.
     counts: Option<BTreeMap<&'a str, usize>>,
     #[serde(serialize_with = "in_order")]
-    // Bound: one for each view.
     views: Vec<(&'a str, V)>,
 }
 

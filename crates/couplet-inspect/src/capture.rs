@@ -91,7 +91,6 @@ struct Conversation {
     /// The next sequence numbers, of the peer and of the host.
     next: [u32; 2],
     /// The comment of the next packet.
-    // Bound: TEXT (1000 bytes).
     comment: String,
     /// Whether our side is closed.
     is_shut: bool,
@@ -100,15 +99,11 @@ struct Conversation {
 /// A file with packets.
 struct Capture<'a> {
     recording: &'a Recording,
-    // Bound: a writer, which has its own.
     out: &'a mut dyn Write,
-    // Bound: the connections of the header.
     known: BTreeMap<(usize, &'a str), &'a ConnectionHeader>,
     /// The connections that are written: the first end, if the recording has both.
-    // Bound: one for each connection in the recording.
     conversations: BTreeMap<(usize, u32), Conversation>,
     /// The ends of the conversations: the peer and the host.
-    // Bound: one for each conversation.
     open: BTreeSet<(SocketAddr, SocketAddr)>,
 }
 

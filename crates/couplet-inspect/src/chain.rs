@@ -11,12 +11,10 @@ use crate::clock::Clock;
 /// The chain of a Deferred. Times are Unix times with microseconds.
 #[derive(Serialize)]
 pub(crate) struct ChainRow {
-    // Bound: one place.
     place: String,
     made: Option<f64>,
     #[serde(flatten)]
     outcome: Outcome,
-    // Bound: one for each callback that is kept, and one for those that are left out.
     steps: Vec<Entry>,
 }
 
@@ -32,7 +30,6 @@ struct StepRow {
     number: usize,
     method: &'static str,
     name: &'static str,
-    // Bound: one place.
     place: String,
     /// `values`, `failures` or `both`.
     handles: &'static str,
@@ -49,10 +46,7 @@ struct StepRow {
 #[serde(untagged)]
 enum InnerRow {
     Chain(Box<ChainRow>),
-    Place {
-        // Bound: one place.
-        place: String,
-    },
+    Place { place: String },
 }
 
 /// The state of a Deferred or of a callback, and its result.
@@ -68,12 +62,9 @@ struct Outcome {
 
 #[derive(Serialize)]
 struct FailureRow {
-    // Bound: the text of one error.
     text: String,
-    // Bound: one place.
     place: String,
     /// The places that it has passed, oldest first, each once.
-    // Bound: the places of the program.
     levels: Vec<String>,
 }
 

@@ -23,7 +23,6 @@ pub(crate) struct ContentsHeader {
 pub(crate) struct ReadContents {
     pub(crate) each: usize,
     /// The chunks, by the numbers of their records.
-    // Bound: the setting `contents_size` (16 MiB) of one loop.
     chunks: Vec<(usize, Vec<u8>)>,
 }
 
@@ -62,9 +61,7 @@ impl ReadContents {
 #[derive(Debug, Default)]
 pub(crate) struct KeptContents {
     /// The places of records, and the ends of their bytes.
-    // Bound: one for each record.
     chunks: Vec<(usize, usize)>,
-    // Bound: the section of the file.
     bytes: Vec<u8>,
 }
 

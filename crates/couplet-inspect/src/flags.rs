@@ -158,16 +158,12 @@ pub(crate) struct Facts<'a> {
 #[derive(Default)]
 pub(crate) struct History {
     /// When each flag was raised.
-    // Bound: one for each rule.
     raised: BTreeMap<&'static str, f64>,
     /// The unsent bytes of connections, and how often they grew.
-    // Bound: one for each connection with unsent bytes.
     outboxes: BTreeMap<String, (usize, u32)>,
     /// The children that have exited, by their process ids, and when this was first seen.
-    // Bound: one for each child of the loop whose pipes are open.
     exited: BTreeMap<String, Instant>,
     /// Counters, and when each has grown last.
-    // Bound: one for each counter.
     counters: BTreeMap<&'static str, Counter>,
 }
 

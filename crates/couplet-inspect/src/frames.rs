@@ -20,7 +20,6 @@ pub(crate) struct FrameHeader {
     #[serde(default, skip_serializing_if = "is_zero")]
     left_out: usize,
     /// The changes of each view since the last frame.
-    // Bound: the rows of one frame.
     views: Box<RawValue>,
 }
 
@@ -53,7 +52,6 @@ pub(crate) fn headers(
 
 /// The changes of all views but connections, which the events show.
 struct Tables<'a> {
-    // Bound: one for each view.
     views: &'a BTreeMap<&'static str, View>,
     after: u64,
 }

@@ -83,7 +83,6 @@ pub(crate) struct Options {
     /// The most bytes of each chunk, and the memory for them.
     contents: (usize, usize),
     announce: Arc<dyn Fn(&str) + Send + Sync>,
-    // Bound: the path of one file.
     at_end: Option<PathBuf>,
     pub(crate) flag_recordings: FlagRecordings,
 }
@@ -96,7 +95,6 @@ pub(crate) type Frames = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 #[derive(Default)]
 struct InspectorState {
-    // Bound: one for each loop with this inspector, and ENDED (16) that have ended.
     loops: Vec<Kept>,
     thread: Option<InspectorThread>,
     /// How many loops have ended.

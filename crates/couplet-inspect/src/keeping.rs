@@ -30,7 +30,6 @@ const TIME: usize = "20261127T061500Z".len();
 #[derive(Clone)]
 pub(crate) struct FlagRecordings {
     /// `None`: none are made.
-    // Bound: the path of one folder.
     pub(crate) folder: Option<PathBuf>,
     /// The most files.
     pub(crate) kept: usize,
@@ -79,7 +78,6 @@ pub(crate) fn watch(reactor: &Reactor, board: Rc<Board>, settings: FlagRecording
 /// The flags that are up, and the last recording.
 struct Raised {
     settings: FlagRecordings,
-    // Bound: one for each rule and loop.
     flags: BTreeSet<String>,
     recorded_at: Option<Instant>,
     /// Whether the last recording could not be written.

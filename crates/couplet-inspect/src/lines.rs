@@ -28,18 +28,14 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a str>,
     /// The kind in the ring, such as `received`.
-    // Bound: one word.
     kind: String,
     /// The event in words.
-    // Bound: a sentence with the name of one call.
     event: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    // Bound: the ID of one connection.
     connection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u32>,
     /// Those bytes that were kept, as text.
-    // Bound: the setting of `contents` bytes, each at most four characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     contents: Option<String>,
     /// How many bytes were not kept.
@@ -50,14 +46,12 @@ struct Line<'a> {
     took: Option<f64>,
     /// The call or callback that the loop is in after the event.
     #[serde(skip_serializing_if = "String::is_empty")]
-    // Bound: the names of one call.
     within: String,
     /// The number of the event in which the bytes of a write were recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     recorded_by: Option<usize>,
     /// The call or callback that the loop was in after that event.
     #[serde(skip_serializing_if = "String::is_empty")]
-    // Bound: the names of one call.
     recorder: String,
     /// The connection after the event, unless that ends it.
     #[serde(flatten)]
@@ -104,10 +98,8 @@ pub(crate) struct Life {
     /// The bytes before the first event, in and out.
     pub(crate) base: [u64; 2],
     /// The connection's ID, if the header has it.
-    // Bound: the ID of one connection.
     pub(crate) id: Option<String>,
     /// The connection's protocol, if the state has it.
-    // Bound: the name of one type.
     protocol: Option<String>,
 }
 
@@ -126,7 +118,6 @@ struct Connection {
 #[derive(Default)]
 struct Doing {
     /// The open calls: their names and times.
-    // Bound: as deep as calls are nested.
     calls: Vec<(u32, f64)>,
     /// The slot of the connection whose callback is in progress, and its time.
     callback: Option<(u32, f64)>,
@@ -135,19 +126,13 @@ struct Doing {
 /// The state of all loops after some events.
 struct Lines<'a> {
     recording: &'a Recording,
-    // Bound: the events of the recording.
     events: Vec<Event>,
-    // Bound: at most one for each event and each row of the header.
     lives: Vec<Life>,
     /// The lives that begin with an event.
-    // Bound: one for each connection in the recording.
     births: BTreeMap<usize, usize>,
-    // Bound: one for each loop.
     loops: Vec<Doing>,
-    // Bound: one for each connection in the recording.
     connections: BTreeMap<(usize, u32), Connection>,
     /// The calls and callbacks that the loops were in after the last events.
-    // Bound: FAR (2000), one for each event.
     within: VecDeque<String>,
 }
 
@@ -450,14 +435,10 @@ impl Doing {
 /// Finds the connections of a recording.
 pub(crate) struct Lives<'a> {
     recording: &'a Recording,
-    // Bound: one for each connection in the recording.
     all: Vec<Life>,
-    // Bound: one for each connection in the recording.
     births: BTreeMap<usize, usize>,
     /// Those that have not ended.
-    // Bound: one for each slot.
     present: BTreeMap<(usize, u32), usize>,
-    // Bound: one for each connection in the recording.
     by_slot: BTreeMap<(usize, u32), Vec<usize>>,
 }
 

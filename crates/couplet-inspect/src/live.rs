@@ -23,7 +23,6 @@ const EVERY: (f64, f64) = (0.1, 60.0);
 /// A page's request.
 #[derive(Deserialize)]
 struct Request {
-    // Bound: a message has at most MOST bytes (4096).
     views: Option<Vec<String>>,
     every: Option<f64>,
     pause: Option<bool>,
@@ -32,7 +31,6 @@ struct Request {
 /// The state of a page.
 struct Reader {
     /// The views that it wants; `None`: all.
-    // Bound: a message has at most MOST bytes (4096).
     views: Option<Vec<String>>,
     every: Duration,
     is_paused: bool,

@@ -40,11 +40,8 @@ const MARKS: usize = 1000;
 
 /// The last events of a program's loops, as the inspector's `/recording` sends them.
 pub struct Recording {
-    // Bound: the header of the file.
     pub(crate) header: Header<Value>,
-    // Bound: one for each loop of the header; the records of the file.
     pub(crate) records: Vec<Vec<Record>>,
-    // Bound: one for each loop of the header.
     pub(crate) contents: Vec<KeptContents>,
 }
 
@@ -53,9 +50,7 @@ pub struct Recording {
 pub(crate) struct Header<S> {
     /// Seconds since 1970.
     pub(crate) made: f64,
-    // Bound: one for each loop.
     pub(crate) loops: Vec<LoopHeader>,
-    // Bound: MARKS (1000), then the oldest are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) marks: Vec<Mark>,
     /// The state as `/state.json` has it.
@@ -67,10 +62,8 @@ pub(crate) struct Header<S> {
 pub(crate) struct LoopHeader {
     pub(crate) id: usize,
     pub(crate) serial: u32,
-    // Bound: the name of one thread.
     pub(crate) thread: String,
     /// The name of a simulated host.
-    // Bound: the name of one host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<String>,
     /// The ticks of a second.
@@ -80,14 +73,11 @@ pub(crate) struct LoopHeader {
     /// The number of records.
     pub(crate) count: usize,
     /// The names of calls, by their numbers: the kind and the name.
-    // Bound: NAMES of the ring (10 000), further calls have none.
     pub(crate) names: Vec<(String, String)>,
     /// The known connections that were open at some time since the first record.
-    // Bound: `Inspector::logged_connections` (65 536), then the oldest are dropped.
     #[serde(default)]
     pub(crate) connections: Vec<ConnectionHeader>,
     /// The loop's tables as of earlier times, oldest first; older ones are farther apart.
-    // Bound: the setting `TableLimits::kept` (64).
     #[serde(default)]
     pub(crate) frames: Vec<FrameHeader>,
     /// The contents of its chunks, if it kept any.
@@ -123,11 +113,8 @@ pub enum RecordingError {
 pub(crate) struct ConnectionHeader {
     /// As the records have it.
     pub(crate) slot: u32,
-    // Bound: the three numbers of an ID.
     pub(crate) id: String,
-    // Bound: the text of one address.
     pub(crate) peer: String,
-    // Bound: the text of one address.
     #[serde(default)]
     pub(crate) host: Option<String>,
     /// Seconds since 1970.
@@ -152,17 +139,14 @@ pub(crate) struct Mark {
     pub(crate) time: f64,
     /// The number of the loop.
     pub(crate) r#loop: usize,
-    // Bound: the words of one flag or fault.
     pub(crate) text: String,
     /// `red` or `yellow` for flags, or `fault`.
-    // Bound: one of three words.
     pub(crate) severity: String,
 }
 
 /// The last marks.
 #[derive(Default)]
 pub(crate) struct Marks {
-    // Bound: MARKS (1000), then the oldest are dropped.
     marks: VecDeque<Mark>,
 }
 
@@ -183,9 +167,7 @@ impl Marks {
 pub(crate) struct LoopRecords<'a> {
     ring: &'a Ring,
     header: LoopHeader,
-    // Bound: the events of one ring.
     records: Vec<Record>,
-    // Bound: the setting `TableLimits::kept` (64).
     frames: Vec<Arc<Frame>>,
     /// Nothing if the loop keeps no contents.
     contents: Option<ReadContents>,
@@ -269,7 +251,6 @@ impl LoopRecords<'_> {
 #[derive(Clone, Debug)]
 pub struct WorldLoop {
     /// The name of its host.
-    // Bound: the name of one host.
     pub host: String,
     /// The number of the loop in this process.
     pub serial: u32,
@@ -520,13 +501,10 @@ fn record(bytes: &[u8; RECORD]) -> Option<Record> {
 /// Writes the events of one loop.
 struct Trace<'a> {
     each: &'a LoopHeader,
-    // Bound: a writer, which has its own.
     out: &'a mut dyn Write,
     /// The connections and the numbers of their protocols' names, the last one last.
-    // Bound: one for each connection in the recording.
     protocols: Vec<(u32, u32)>,
     /// The open calls: true for the callback of a connection.
-    // Bound: as deep as calls are nested.
     open: Vec<bool>,
 }
 

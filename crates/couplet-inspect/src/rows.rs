@@ -49,7 +49,6 @@ pub(crate) struct LoopName {
 pub(crate) struct Rows<'a> {
     pub(crate) of: LoopName,
     pub(crate) version: Version,
-    // Bound: one for each view.
     pub(crate) views: &'a mut BTreeMap<&'static str, View>,
 }
 
@@ -76,10 +75,7 @@ pub(crate) enum Kind<'a> {
 
 /// A row as JSON.
 #[derive(Clone)]
-pub(crate) struct Json(
-    // Bound: the text of one row.
-    Box<RawValue>,
-);
+pub(crate) struct Json(Box<RawValue>);
 
 impl PartialEq for Json {
     fn eq(&self, other: &Json) -> bool {
@@ -121,7 +117,6 @@ struct Lasting<'a> {
     protocol: String,
     peer: String,
     host: String,
-    // Bound: one for each layer.
     layers: &'a [&'static str],
     made: f64,
 }
@@ -140,7 +135,6 @@ struct Port<'a> {
     rejected: u64,
     turned_away: u64,
     paused: bool,
-    // Bound: one sentence.
     why: String,
 }
 
@@ -180,7 +174,6 @@ struct Pending<'a> {
     due: Option<f64>,
     why: Sentence<'a>,
     /// The rows of the objects that it waits for: `tasks/0.1.1`.
-    // Bound: one for each Deferred that a task has polled.
     waits_for: Vec<String>,
     cyclic: bool,
 }
@@ -196,9 +189,7 @@ struct DeferredRow<'a> {
     /// Whether the program has its resolver, and not the library.
     program: bool,
     since: Option<f64>,
-    // Bound: one sentence, and the text of one error.
     why: String,
-    // Bound: one for each member of a group of Deferreds.
     waits_for: Vec<String>,
     history: ChainRow,
 }
@@ -214,7 +205,6 @@ struct Lock<'a> {
     waiting: usize,
     since: Option<f64>,
     why: Sentence<'a>,
-    // Bound: the tokens of the lock.
     waits_for: Vec<String>,
 }
 

@@ -58,7 +58,6 @@ pub(crate) enum Source {
 /// A recording, and the file that it was read from.
 pub(crate) struct Recorded {
     pub(crate) recording: Recording,
-    // Bound: the file of the recording.
     pub(crate) file: Bytes,
 }
 

@@ -21,10 +21,8 @@ const MEASURED: Duration = Duration::from_millis(200);
 /// The rows of one kind. Their JSON is made when a reader gets them.
 #[derive(Default)]
 pub(crate) struct View {
-    // Bound: one for each object of the program's loops.
     rows: BTreeMap<RowId, Row>,
     /// The ids of removed rows, with the version of their removal.
-    // Bound: the rows removed last (GONE: 20 000).
     gone: VecDeque<(RowId, u64)>,
     /// Readers that have seen less begin afresh.
     complete_since: u64,
@@ -42,7 +40,6 @@ pub(crate) enum ObjectId {
     /// Some numbers are a generation and a slot.
     Number(u64),
     Datagrams(usize),
-    // Bound: a value of a row of the program.
     Name(String),
 }
 

@@ -44,7 +44,6 @@ mod signalled {
     pub struct Thread(libc::pid_t);
 
     /// The backtrace of a thread, innermost call first.
-    // Bound: the frames of a thread: at most MAX_FRAMES (128).
     #[derive(Debug)]
     pub struct Trace(Vec<usize>);
 

@@ -27,7 +27,6 @@ pub enum Name {
     /// The name of an Internet socket.
     Inet(SocketAddr),
     /// The name of a UNIX socket: a path, or a NUL and an abstract name; empty if unnamed.
-    // Bound: one name: 108 bytes.
     Unix(Vec<u8>),
 }
 

@@ -71,7 +71,6 @@ fn foreign_zombies() -> BTreeMap<i32, i32> {
 fn reap() {
     // SAFETY: getpgrp has no precondition.
     let our_group = unsafe { libc::getpgrp() };
-    // Bound: one for each zombie among our children.
     let mut looks: BTreeMap<i32, u32> = BTreeMap::new();
     loop {
         wait_for_zombie();

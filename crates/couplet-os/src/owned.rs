@@ -13,12 +13,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 /// How often owners on one thread have released descriptors.
 struct Releases {
     /// By the descriptor's number. INVARIANT: a count never falls.
-    // Bound: one for each number below the highest descriptor that an owner let go of.
     of: RefCell<Vec<u32>>,
     /// Number of running calls of [`Handle::ask`].
     questions: Cell<u32>,
     /// Descriptors whose owner was dropped during such a call.
-    // Bound: one for each owner that one call of `ask` drops.
     kept: RefCell<Vec<OwnedFd>>,
 }
 

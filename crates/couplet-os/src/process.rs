@@ -93,12 +93,10 @@ impl Resource {
 #[derive(Debug, Default)]
 pub struct Setup {
     /// Descriptors to open in the child under these numbers, all above 2.
-    // Bound: one for each descriptor of one command.
     pub descriptors: Vec<(OwnedFd, RawFd)>,
     /// Which standard descriptors, 0 to 2, are closed in the child.
     pub closed: [bool; 3],
     /// The supplementary groups.
-    // Bound: the groups of one command.
     pub groups: Option<Vec<u32>>,
     /// The group.
     pub gid: Option<u32>,
@@ -111,7 +109,6 @@ pub struct Setup {
     /// The signal sent to the child when the thread that started it ends. Linux only.
     pub death_signal: Option<i32>,
     /// Soft and hard limits.
-    // Bound: the limits of one command.
     pub limits: Vec<(Resource, u64, u64)>,
 }
 
@@ -175,7 +172,6 @@ const NUMBER_TAKEN: i32 = libc::EXDEV;
 /// its descriptor before then, the pipe may take the number: the child detects the different file.
 struct Numbers {
     /// Each number, with the device and inode of its file.
-    // Bound: one for each descriptor of one command.
     occupied: Vec<(RawFd, AtomicU64, AtomicU64)>,
     filler: OwnedFd,
 }
@@ -408,8 +404,6 @@ impl Drop for Running {
     }
 }
 
-// Bound: one for each child that outlived its loop and still runs; looked through when another
-// starts.
 /// Children whose [`Running`] was dropped before their exit was known.
 static LEFT: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
@@ -432,7 +426,6 @@ pub fn is_init() -> bool {
 
 /// The children that were started here and are not reaped, in process 1.
 fn started() -> MutexGuard<'static, BTreeSet<u32>> {
-    // Bound: one for each child that is not reaped.
     static STARTED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ pub type Words = [u32; 4];
 /// A ring of events, each of four words, in a fixed amount of memory.
 #[derive(Debug)]
 pub struct Slots {
-    // Bound: as many as `new` was asked for. INVARIANT: their number is a power of two.
+    // INVARIANT: their number is a power of two.
     slots: Box<[Slot]>,
     /// INVARIANT: the bytes before the last slot.
     mask: usize,

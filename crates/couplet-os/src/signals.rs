@@ -82,7 +82,6 @@ mod unix {
     /// The signals that arrive. Dropping it restores the previous handlers.
     pub struct Signals {
         reader: &'static PipeReader,
-        // Bound: one for each signal that is taken: three.
         previous: Vec<(i32, libc::sigaction)>,
     }
 

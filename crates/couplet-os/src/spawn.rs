@@ -16,13 +16,10 @@ pub struct Program<'a> {
     /// Looked up in our `PATH`, unless it has a slash.
     pub file: &'a CStr,
     /// The arguments, the first of them its own name.
-    // Bound: the arguments of one command.
     pub arguments: &'a [CString],
     /// The environment variables: `NAME=value`.
-    // Bound: the variables of one command.
     pub environment: &'a [CString],
     /// The child's descriptors, and the numbers that they get there.
-    // Bound: the descriptors of one command.
     pub descriptors: &'a [(BorrowedFd<'a>, RawFd)],
 }
 

@@ -96,7 +96,6 @@ pub enum Completion {
         /// Whether all bytes were sent.
         result: io::Result<()>,
         /// The operation's buffer.
-        // Bound: the one buffer that the operation was given.
         buffer: Vec<u8>,
     },
     /// The watched descriptor is readable. The next [`enter`](Ring::enter) watches it again.
@@ -122,7 +121,6 @@ enum OperationState {
 
 struct Sending {
     socket: Handle,
-    // Bound: the one buffer that the operation was given.
     buffer: Vec<u8>,
     /// The bytes that were sent.
     sent: usize,
@@ -172,26 +170,19 @@ fn note_failed(slots: &mut [Slot], entry: &cqueue::Entry) {
 
 /// An io_uring for streams; see the [module](self).
 pub struct Ring {
-    // Bound: SUBMISSIONS and COMPLETIONS, the sizes of its queues.
     io: IoUring,
     buffers: mem::ManuallyDrop<Buffers>,
     /// The buffer and the bytes of the last completion.
     lent: Option<(u16, usize)>,
-    // Bound: the operations in flight at a time: a receive and a send for each stream.
     slots: mem::ManuallyDrop<Vec<Slot>>,
-    // Bound: one entry for each slot.
     free: Vec<u32>,
     /// Recorded operations.
-    // Bound: one entry for each slot.
     queue: VecDeque<u32>,
     /// Operations to cancel.
-    // Bound: one for each operation in flight, from each cancel: emptied by `enter`.
     cancels: Vec<u64>,
     /// Completions that were moved here from the kernel's queue.
-    // Bound: the completions of one `stop` or one overflow: those in the kernel's queue.
     moved: VecDeque<cqueue::Entry>,
     /// Submitted attempts to send.
-    // Bound: one entry for each slot; emptied by `next_completion`.
     attempts: Vec<u32>,
     /// Completions in the kernel's queue.
     ready: usize,

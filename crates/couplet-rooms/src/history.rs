@@ -15,7 +15,6 @@ use crate::position::Position;
 /// The messages that a returning client missed.
 #[derive(Debug)]
 pub(crate) struct Missed {
-    // Bound: the room's history.
     pub(crate) messages: Backlog,
     pub(crate) is_complete: bool,
 }

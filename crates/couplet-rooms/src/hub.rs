@@ -78,7 +78,6 @@ pub(crate) struct Joined<K> {
 
 struct HubState<K, M> {
     rooms: Bounded<BTreeMap<Arc<K>, Room<M>>>,
-    // Bound: one for each attached loop.
     loops: BTreeMap<u64, LoopQueue<K, M>>,
     /// The bytes in all histories.
     history_bytes: usize,
@@ -91,10 +90,8 @@ struct HubState<K, M> {
 struct Room<M> {
     options: Arc<RoomOptions>,
     history: History,
-    // Bound: one for each connection.
     present: BTreeMap<MemberId, (u64, Present<M>)>,
     /// The number of members in each loop that has any.
-    // Bound: one for each attached loop.
     by_loop: BTreeMap<u64, usize>,
 }
 
@@ -105,10 +102,8 @@ struct LoopQueue<K, M> {
     slot: u64,
     /// Whether the loop needs the events of all rooms.
     observes: bool,
-    // Bound: `Limits::loop_queue`, by messages and bytes.
     items: VecDeque<Item<K, M>>,
     /// The refused items, which came after the others.
-    // Bound: one for each room.
     refused: BTreeMap<Arc<K>, Refused>,
     /// The bytes of the messages.
     bytes: usize,
@@ -118,11 +113,8 @@ struct LoopQueue<K, M> {
 
 /// The consequences of a change, for after the lock.
 struct Effects<M> {
-    // Bound: one for each attached loop.
     calls: Vec<(u64, Remote, u64)>,
-    // Bound: the histories, dropped right after the change.
     removed: Vec<Bytes>,
-    // Bound: the members of a loop that is detached.
     metas: Vec<Arc<M>>,
 }
 

@@ -17,7 +17,6 @@ use crate::event::MemberId;
 use crate::options::{RoomOptions, WhenFull};
 
 /// Messages with their numbers.
-// Bound: the room's history, or `RoomOptions::queue`.
 pub(crate) type Backlog = VecDeque<(u64, Bytes)>;
 
 /// While a transport has at most this many bytes, a message is copied to it: faster than queueing a
@@ -30,7 +29,6 @@ pub(crate) enum Delivery {
     /// Sent or queued, or of no use to a connection that is closing.
     Done,
     /// The messages with these numbers are dropped.
-    // Bound: the messages of the queue.
     Dropped(Vec<u64>),
     /// The member is to be cut.
     Cut,
@@ -43,7 +41,6 @@ pub(crate) struct Link {
     awaits_room: Cell<bool>,
     /// The queues that are not empty. INVARIANT: while there are any, the transport reports when it
     /// has drained, or is closing.
-    // Bound: one for each member of the connection.
     queues: RefCell<BTreeMap<MemberId, Queue>>,
     /// The member whose queue was served last.
     served: Cell<MemberId>,
@@ -51,7 +48,6 @@ pub(crate) struct Link {
 
 struct Queue {
     /// Messages of the history, ahead of the others.
-    // Bound: the room's history.
     missed: Backlog,
     messages: Bounded<Backlog>,
     /// The bytes in `messages`.

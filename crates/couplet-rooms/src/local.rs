@@ -43,15 +43,12 @@ pub(crate) struct Local<K: Key, M: Meta> {
     number: Cell<u64>,
     /// The loop's number in its thread.
     slot: u64,
-    // Bound: the rooms with a member in this loop, and one member for each connection.
     rooms: RefCell<BTreeMap<Arc<K>, MembersById<K>>>,
     /// The connections that have joined, until they are lost.
-    // Bound: one for each connection.
     connections: RefCell<BTreeMap<ConnectionId, Connected<K>>>,
     /// The message that only some members have got.
     sending: RefCell<Option<Sending<K>>>,
     /// Events for the observer.
-    // Bound: the messages that one step displaces, and one for each of its members.
     events: RefCell<VecDeque<Event<K, M>>>,
     observer: RefCell<Option<Observer<K, M>>>,
     counts: Cell<Counts>,
@@ -62,7 +59,6 @@ type MembersById<K> = BTreeMap<MemberId, Rc<MemberCell<K>>>;
 /// A connection that has joined.
 struct Connected<K> {
     link: Rc<Link>,
-    // Bound: the rooms that it is in.
     memberships: BTreeMap<Arc<K>, Rc<MemberCell<K>>>,
 }
 

@@ -126,7 +126,6 @@ pub(crate) struct MemberCell<K> {
     options: Arc<RoomOptions>,
     standing: Cell<Standing>,
     /// Messages of the history, until it has joined.
-    // Bound: the room's history.
     missed: RefCell<Backlog>,
     pub(crate) dropped: Cell<u64>,
 }

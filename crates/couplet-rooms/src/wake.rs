@@ -18,7 +18,6 @@ thread_local! {
 struct Registry {
     /// The newest number.
     last: u64,
-    // Bound: one for each loop that the program has attached, until it is dropped.
     loops: BTreeMap<u64, Weak<dyn Deliver>>,
 }
 

@@ -14,10 +14,8 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     /// The answers that this loop waits for: a `Resolver` for each number.
-    // Bound: one for each question of this loop until its answer.
     static AWAITED: RefCell<BTreeMap<u64, Box<dyn Any>>> = const { RefCell::new(BTreeMap::new()) };
     /// The questions of other loops that this one works on.
-    // Bound: one for each question to this loop until its answer.
     static WORK: RefCell<BTreeMap<u64, Canceller>> = const { RefCell::new(BTreeMap::new()) };
 }
 

@@ -173,22 +173,16 @@ struct Status {
     pid: u32,
     generation: u32,
     /// Processes that other generations have replaced, and whose connections finish.
-    // Bound: the setting `generations`.
     older: Vec<OlderStatus>,
     uptime: f64,
     health: String,
     is_ready: bool,
     threads: usize,
     /// The loops that did not answer.
-    // Bound: one for each loop.
     silent: Vec<usize>,
-    // Bound: one for each child of the supervisor.
     services: Vec<ServiceStatus>,
-    // Bound: one for each port of the program.
     ports: Vec<PortStatus>,
-    // Bound: one for each datagram port of the program.
     datagrams: Vec<DatagramStatus>,
-    // Bound: one for each connection of the program.
     connections: Vec<ConnectionStatus>,
 }
 

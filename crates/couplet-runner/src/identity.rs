@@ -14,9 +14,7 @@ use crate::options::Options;
 /// A user and a group that exist.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    // Bound: one user and one group.
     user: Option<(Uid, Option<String>, Gid)>,
-    // Bound: one group at most.
     group: Option<Gid>,
 }
 

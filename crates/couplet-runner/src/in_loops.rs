@@ -47,7 +47,6 @@ struct ServiceCell {
     name: String,
     loops: Loops,
     make: Arc<MakePart>,
-    // Bound: one for each loop.
     healths: Vec<SharedHealth>,
     /// The number of the latest run.
     run: Cell<u64>,
@@ -62,17 +61,11 @@ enum InLoopsStage {
     Stopped,
     Starting,
     Running,
-    Stopping {
-        // Bound: one for each loop.
-        questions: Vec<Question>,
-        // Bound: the end of a part, a stop, and a start after it.
-        waiting: Vec<Resolver<()>>,
-    },
+    Stopping { questions: Vec<Question>, waiting: Vec<Resolver<()>> },
 }
 
 /// A start of all parts: the questions to the loops. `None` once the start is cancelled; parts that
 /// still start are stopped.
-// Bound: one for each loop.
 struct Start(RefCell<Option<Vec<Question>>>);
 
 impl Start {

@@ -35,11 +35,9 @@ const MOST_REPEATS: u32 = 20;
 pub(crate) struct Log {
     output: LogOutput,
     form: LogForm,
-    // Bound: the filter that is in use.
     levels: Handle<Targets, Registry>,
     /// The levels of the command line, if it sets them.
     asked: Option<Targets>,
-    // Bound: one for each place that logs.
     pub(crate) repeats: Repeats,
     /// The levels of the configuration.
     of_file: Rc<RefCell<Option<Targets>>>,

@@ -22,7 +22,6 @@ pub(crate) struct Loops(Rc<LoopsCell>);
 
 struct LoopsCell {
     reactor: Reactor,
-    // Bound: one for each further loop.
     others: Vec<Remote>,
     /// The number of the loop that gets the next call that any loop can make.
     next: Cell<usize>,

@@ -24,15 +24,12 @@ use crate::logging::count_of_events;
 #[derive(Clone)]
 pub(crate) struct Metrics {
     /// The times from the end of a wait to the next wait, in seconds.
-    // Bound: a number for each bucket.
     busy: Histogram,
     /// How late a timer is, in seconds.
-    // Bound: a number for each bucket.
     lateness: Histogram,
 }
 
 /// Functions that encode metrics of the program.
-// Bound: one for each call of the program.
 pub(crate) type OwnMetrics = Vec<Rc<dyn Fn() -> String>>;
 
 /// The line at the end of a text of OpenMetrics.

@@ -42,7 +42,6 @@ const RENEWAL: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// The parts of this loop that have started, by the numbers of their runs.
-    // Bound: one for each service that runs in all loops.
     static PARTS: RefCell<BTreeMap<u64, Rc<Part>>> = const { RefCell::new(BTreeMap::new()) };
 }
 

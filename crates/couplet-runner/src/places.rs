@@ -57,7 +57,6 @@ thread_local! {
     /// Whether the service that is read or built runs in all loops.
     static IN_ALL_LOOPS: Cell<bool> = const { Cell::new(false) };
     /// The sockets of this loop.
-    // Bound: one for each port of the loop.
     static SOCKETS: Sockets = Sockets::default();
 }
 
@@ -200,7 +199,6 @@ pub(crate) fn listen_udp<P: DatagramProtocol>(
 #[derive(Default)]
 struct Sockets {
     common: RefCell<Arc<Common>>,
-    // Bound: one for each port of the loop.
     ports: RefCell<Vec<(Place, PlacedPort)>>,
 }
 
@@ -208,7 +206,6 @@ struct Sockets {
 pub(crate) struct Common {
     loops: usize,
     /// Sockets that wait for their ports.
-    // Bound: one for each port of the process before, or of the services that a reload changes.
     waiting: Mutex<Vec<(Place, PlacedSocket)>>,
     /// Whether another process accepts connections, and has the files of UNIX sockets.
     is_guest: AtomicBool,

@@ -26,10 +26,8 @@ type Read = Box<dyn Fn(&str, &Section<'_>) -> Result<Build, ConfigError>>;
 #[derive(Default)]
 pub(crate) struct Services {
     /// Each reads the whole configuration.
-    // Bound: one for each call of the program.
     whole: Vec<Read>,
     /// Each reads a table that has its kind.
-    // Bound: one for each kind of the program.
     kinds: BTreeMap<&'static str, Read>,
 }
 
@@ -38,7 +36,6 @@ pub(crate) struct Plan {
     pub(crate) log: LogTable,
     pub(crate) options: Options,
     pub(crate) supervisor: SupervisorTable,
-    // Bound: the tables of the configuration.
     pub(crate) services: Vec<Planned>,
 }
 
@@ -52,7 +49,6 @@ pub(crate) struct Planned {
 pub(crate) struct Key {
     pub(crate) which: Which,
     pub(crate) place: Place,
-    // Bound: a table of the configuration, or the whole.
     contents: Option<toml::Table>,
 }
 

@@ -113,9 +113,7 @@ fn set_limits(running: &Running, options: Options) {
 
 /// The changes of a configuration.
 struct Changes {
-    // Bound: the tables of the two configurations.
     old: Vec<(Rc<Key>, String)>,
-    // Bound: the tables of the new configuration.
     new: Vec<(Rc<Key>, Child)>,
 }
 

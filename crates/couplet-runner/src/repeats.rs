@@ -19,7 +19,6 @@ type Place = (&'static str, u32);
 pub(crate) struct Repeats {
     most: Option<u32>,
     /// How many events came from each place in this period.
-    // Bound: one for each place that logs.
     seen: Arc<Mutex<BTreeMap<Place, u32>>>,
 }
 

@@ -37,7 +37,6 @@ pub struct Runner {
     options: LoopOptions,
     services: Services,
     takers: Takers,
-    // Bound: one for each call of the program.
     own_metrics: OwnMetrics,
 }
 

@@ -61,7 +61,6 @@ pub(crate) struct Program {
     /// Connections of a process that has died.
     pub(crate) stored: Cell<Stored>,
     pub(crate) metrics: Option<Metrics>,
-    // Bound: one for each call of the program.
     pub(crate) own_metrics: OwnMetrics,
     pub(crate) pid_file: Rc<RefCell<Option<PidFile>>>,
 }
@@ -168,7 +167,6 @@ pub(crate) struct Running {
     began: Instant,
     pub(crate) table: SupervisorTable,
     /// The services that run, with the names of their children.
-    // Bound: the tables of the configuration.
     pub(crate) services: RefCell<Vec<(Rc<Key>, String)>>,
     phase: Cell<ProgramPhase>,
     pub(crate) generations: Generations,

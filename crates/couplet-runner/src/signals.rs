@@ -8,7 +8,7 @@ pub(crate) use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR2};
 
 /// A signal that no longer ends the process. A byte for each is in this pipe.
 pub(crate) struct Caught(
-    // Bound: the buffer of a socket; a byte that doesn't fit is one of many.
+    // A byte that doesn't fit in the socket's buffer is one of many.
     UnixStream,
 );
 

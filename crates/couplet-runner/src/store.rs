@@ -27,12 +27,10 @@ const PREFIX: &str = "couplet-";
 /// The keeper of the connections of a loop.
 pub(crate) struct Store {
     room: StoreRoom,
-    // Bound: one for each connection, as the room allows.
     entries: BTreeMap<ConnectionId, Entry>,
 }
 
 struct Entry {
-    // Bound: the prefix and a number.
     name: String,
     record: File,
 }
@@ -112,10 +110,7 @@ impl Keeper for Store {
 
 /// The connections of a process that has died, until the services of this one serve.
 #[derive(Default)]
-pub(crate) struct Stored(
-    // Bound: the limit of the store, in its unit.
-    BTreeMap<String, Vec<OwnedFd>>,
-);
+pub(crate) struct Stored(BTreeMap<String, Vec<OwnedFd>>);
 
 impl Stored {
     /// Takes the connections from systemd, before children could inherit them. The store keeps them

@@ -15,10 +15,7 @@ use crate::{asking, parts};
 
 /// The further loops. Dropped, they end immediately.
 #[derive(Default)]
-pub(crate) struct Workers(
-    // Bound: one for each loop.
-    Vec<Worker>,
-);
+pub(crate) struct Workers(Vec<Worker>);
 
 struct Worker {
     number: usize,
@@ -26,7 +23,7 @@ struct Worker {
     /// Whether its loop ends after this turn.
     is_over: Arc<AtomicBool>,
     /// Disconnected when the thread is about to end.
-    // Bound: one message, when the loop has started.
+    // One message, when the loop has started.
     life: Receiver<io::Result<Remote>>,
 }
 

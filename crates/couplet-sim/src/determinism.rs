@@ -120,7 +120,6 @@ fn hash_of(line: &str) -> Option<(u64, u64)> {
 /// Names this call in both processes: its source location, and its ordinal there in this thread.
 fn this_call(place: &Location<'_>) -> String {
     thread_local! {
-        // Bound: one for each source location that makes a call.
         static CALLS: RefCell<BTreeMap<String, u32>> = const { RefCell::new(BTreeMap::new()) };
     }
     let place = place.to_string();

@@ -36,12 +36,9 @@ const BATCH: usize = 64;
 /// The driver of one host's loop.
 pub(super) struct SimDriver {
     system: System,
-    // Bound: the peak number of open connections, attempts and ports.
     slots: Slots<SlotEntry>,
     /// Slots closed in this round; reusable from the next.
-    // Bound: at most one entry for each slot; freed at the next wait.
     retired: Vec<u32>,
-    // Bound: one read: at most `read_buffer`.
     lent: Vec<u8>,
     /// The datagram lent to the loop.
     datagram: Option<Datagram>,

@@ -27,7 +27,6 @@ pub(super) type Main = Rc<dyn Fn(&Program) -> Result<()>>;
 /// A running child process in the simulation; see [`Sim::program`].
 pub struct Program {
     reactor: Reactor,
-    // Bound: the arguments that the program wrote down.
     args: Vec<String>,
     outcome: Rc<ChildOutcome>,
 }

@@ -23,7 +23,6 @@ pub struct Recorder {
     contents: (usize, usize),
     tables: TableLimits,
     histories: usize,
-    // Bound: the setting `most_loops` (1000), then no loop is added.
     loops: Rc<RefCell<Vec<RecordedLoop>>>,
 }
 
@@ -32,7 +31,6 @@ pub struct Recorder {
 #[non_exhaustive]
 pub struct RecordedLoop {
     /// The name of the host.
-    // Bound: the name of one host.
     pub host: String,
     /// The number of the loop in this process, with which the IDs of its connections begin.
     pub serial: u32,

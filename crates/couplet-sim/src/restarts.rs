@@ -89,7 +89,6 @@ impl Sim {
         let _here = self.as_host(host);
         let handed = ids.into_iter().map(|id| {
             let moving = moving.clone();
-            // Bound: the connections of the program that is replaced.
             reactor.hand_over(id).map(move |handed| moving.borrow_mut().extend(handed))
         });
         let stopping = reactor.clone();

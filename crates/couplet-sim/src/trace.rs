@@ -95,7 +95,6 @@ pub(super) struct Record {
 pub(super) struct Trace {
     hash: u64,
     count: u64,
-    // Bound: RECENT records; all of them if the test asked for the whole trace.
     records: VecDeque<Record>,
     /// The number of records kept.
     most: usize,

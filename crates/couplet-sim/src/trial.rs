@@ -38,7 +38,6 @@ pub struct Trial {
     pub(super) seed: u64,
     weather: Weather,
     whole_trace: bool,
-    // Bound: one number for each fault that is kept.
     keep: Option<Vec<usize>>,
 }
 
@@ -55,13 +54,10 @@ pub struct Report {
     /// Virtual time at the end of the run.
     pub elapsed: Duration,
     /// Descriptions of the faults.
-    // Bound: one line for each fault of the run.
     pub faults: Vec<String>,
     /// When each of these faults begins, since the start of the world.
-    // Bound: one for each fault of the run.
     pub fault_times: Vec<Duration>,
     /// The last lines of the trace after a failure, or the whole trace if it was kept.
-    // Bound: one line for each record of `Trace.records`.
     pub trace: Vec<String>,
     /// Number of faults drawn by the weather.
     drawn: usize,

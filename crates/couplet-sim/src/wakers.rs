@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 /// The hosts woken and not yet collected.
 #[derive(Default)]
 pub(super) struct WokenHosts {
-    // Unbounded: one per wake-up since the last event; the world drains them after each event.
+    // The world drains them after each event.
     woken: Mutex<Vec<u32>>,
 }
 

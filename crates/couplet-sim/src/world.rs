@@ -38,23 +38,18 @@ const QUIET: Duration = Duration::from_secs(3600);
 /// See the [module](super) for an example.
 pub struct Sim {
     pub(super) kernel: Rc<RefCell<Kernel>>,
-    // Bound: one for each host of the world.
     pub(super) programs: Vec<HostProgram>,
     weather: Weather,
     /// Indexes of the drawn faults to keep; `None` keeps all.
-    // Bound: one number for each fault that is kept.
     keep: Option<Vec<usize>>,
     /// Every fault drawn; `keep` indexes into it.
-    // Bound: the faults that the weather drew, before the run.
     drawn: Vec<Planned>,
     draws: u64,
     /// Indexes of the kernel's faults added by hand.
-    // Bound: one number for each fault that the test added.
     by_hand: Vec<usize>,
     limits: Limits,
     killed: bool,
     /// Failures left unhandled while loops turned.
-    // Unbounded: each fails the world, which takes them after each event.
     unhandled: Rc<RefCell<Vec<String>>>,
     /// Panics of user code do not fail the world.
     may_panic: bool,
@@ -91,7 +86,6 @@ pub(super) struct HostProgram {
     stage: HostStage,
     pub(super) take_over: Option<TakeOver>,
     /// The connections for its successor, while it is being replaced.
-    // Bound: the connections of the program that is replaced.
     pub(super) moving: Option<Moving>,
 }
 
@@ -758,7 +752,6 @@ impl Sim {
 
     fn capture_unhandled(&self) -> FailureCapture {
         let captured = self.unhandled.clone();
-        // Unbounded: each fails the world, as `unhandled` says.
         FailureCapture::new(move |unhandled| captured.borrow_mut().push(unhandled.to_string()))
     }
 
@@ -778,7 +771,6 @@ impl Sim {
 /// Captures this thread's unhandled failures and panics; restores the previous reporters on drop.
 struct FailureCapture {
     reporter: Option<Reporter>,
-    // Unbounded: the previous listener's panics; each fails its test.
     panics: Option<Vec<String>>,
 }
 

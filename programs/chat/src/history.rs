@@ -24,7 +24,6 @@ pub(crate) struct History {
     /// The position in the log of the last line, once the log was read.
     last: Option<Position>,
     /// The lines in the room's history, which has the same limits, and their numbers.
-    // Bound: `most`, 10 000 at most.
     lines: VecDeque<(u64, Line)>,
     /// The bytes of `lines`.
     bytes: usize,

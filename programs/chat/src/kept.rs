@@ -41,7 +41,6 @@ struct SharedLines {
     most: usize,
     last: Cell<u64>,
     /// The lines that are not confirmed.
-    // Bound: the log's queue.
     waiting: RefCell<BTreeMap<u64, Unconfirmed>>,
     /// Whether the log has reported why it keeps no lines.
     is_reported: Cell<bool>,

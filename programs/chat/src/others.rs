@@ -18,14 +18,12 @@ const PEOPLE: usize = 100_000;
 #[derive(Default)]
 pub(crate) struct Others {
     /// By their ids.
-    // Bound: SERVERS, the limit of the presence.
     servers: BTreeMap<String, People>,
     /// This server's id, while it is on a bus.
     id: Option<String>,
     /// Whether the bus can't be reached.
     pub(crate) is_cut_off: bool,
     /// The people of this server who leave with it; announced until the end.
-    // Bound: one for each connection that the end of the server closes.
     leaving: Vec<String>,
 }
 
@@ -33,7 +31,6 @@ pub(crate) struct Others {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct People {
     /// By the name in lower case.
-    // Bound: NAMES, 2000 for each server.
     names: BTreeMap<String, String>,
     count: usize,
 }

@@ -25,7 +25,6 @@ const MOST_LISTED: usize = 2000;
 
 thread_local! {
     /// The rooms of this thread's chats.
-    // Bound: one for each chat of a configuration, old ones included until the next.
     static ROOMS: RefCell<Vec<Weak<Room>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -64,7 +63,6 @@ pub(crate) struct Guest {
 
 /// A name that no other member has, until it is dropped.
 struct Name {
-    // Bound: NAME_LENGTH (20 bytes).
     text: String,
     since: Instant,
     names: Arc<Names>,
@@ -77,7 +75,6 @@ pub(crate) struct Names(Mutex<Taken>);
 #[derive(Default)]
 struct Taken {
     /// By the name in lower case: Ada and ada are the same name.
-    // Bound: one for each connection.
     names: BTreeMap<String, String>,
     /// Members so far, for default names.
     count: u64,

@@ -150,7 +150,6 @@ async fn talk(mut page: WebSocket, room: &Rc<Room>) -> couplet::Result<()> {
 
 enum Next {
     FromPage(Option<Result<Message, websocket::WebSocketError>>),
-    // Bound: a line, of at most 64 KiB.
     FromMember(std::io::Result<Option<Vec<u8>>>),
 }
 

@@ -36,7 +36,6 @@ struct Member {
     voice: u32,
     said: u32,
     /// The last line received from each voice.
-    // Bound: one for each voice heard: a connection of a member in one run.
     last: BTreeMap<String, u32>,
     /// The time between two lines.
     pause: Duration,

@@ -18,7 +18,6 @@ const PROGRAM: &str = "couplet-bench";
 pub(crate) struct Bench {
     /// Options of the measurements: see --help
     #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
-    // Bound: the arguments on the command line.
     words: Vec<OsString>,
 }
 

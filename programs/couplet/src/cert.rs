@@ -100,7 +100,6 @@ pub(crate) struct Cert {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Subjects of the certificates, each a DNS name, *.NAME, or an IP address
-    // Bound: the arguments on the command line.
     #[arg(value_name = "NAME", required = true, value_parser = Name::parse)]
     names: Vec<Name>,
     /// Replace existing files

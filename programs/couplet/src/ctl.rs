@@ -69,7 +69,6 @@ enum Order {
     Record {
         /// The file to write
         #[arg(value_name = "FILE")]
-        // Bound: an argument on the command line.
         file: PathBuf,
     },
     /// End the program: let connections finish within the time that its configuration sets

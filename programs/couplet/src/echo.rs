@@ -110,7 +110,6 @@ pub(crate) struct Echo {
         value_parser = datagrams::local,
         allow_negative_numbers = true
     )]
-    // Bound: one for each `--listen` on the command line.
     endpoints: Vec<Local>,
     #[command(flatten)]
     drain: Drain,

@@ -62,7 +62,6 @@ impl std::error::Error for AnswerError {}
 #[derive(Debug)]
 pub(crate) struct FirstLine {
     kind: ReplyKind,
-    // Bound: MAX_LINE bytes and a CR.
     held: Vec<u8>,
 }
 

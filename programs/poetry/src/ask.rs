@@ -38,13 +38,11 @@ struct NamedClient {
     max_bytes: u64,
     bar: Option<Bar>,
     state: AskStage,
-    // Bound: a place for one poem of at most --max-bytes.
     order: Rc<Order<Vec<u8>>>,
 }
 
 enum AskStage {
     Asking(FirstLine),
-    // Bound: the announced length, at most --max-bytes.
     Poem { poem: Vec<u8>, of: u64 },
 }
 
@@ -114,9 +112,7 @@ struct TitlesClient {
     line: FirstLine,
     /// Lines still missing, once their number is known.
     missing: Option<u64>,
-    // Bound: MAX_TITLES (16 MiB).
     titles: Vec<u8>,
-    // Bound: a place for one list of at most MAX_TITLES bytes.
     order: Rc<Order<Vec<u8>>>,
 }
 

@@ -16,7 +16,6 @@ const QUOTED: usize = 60;
 /// Poems by title, case-insensitively.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    // Bound: one for each file of the command line.
     poems: HashMap<String, Poem>,
     /// The reply to a request for the titles, in the order of the files.
     titles: Bytes,

@@ -44,11 +44,9 @@ pub(crate) use addresses;
 
 /// Collects one poem and delivers it once complete.
 struct PoetryClient {
-    // Bound: at most --max-bytes; then the connection is reset.
     poem: Vec<u8>,
     max_bytes: u64,
     bar: Option<Bar>,
-    // Bound: a place for one poem of at most --max-bytes.
     order: Rc<Order<Vec<u8>>>,
 }
 

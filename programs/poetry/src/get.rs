@@ -58,7 +58,6 @@ pub(crate) struct Get {
         required = true,
         allow_negative_numbers = true
     )]
-    // Bound: the arguments on the command line.
     addresses: Vec<Peer>,
     /// Request the poem with this title; the servers run with --by-name
     #[arg(long, value_name = "TITLE", value_parser = title)]
@@ -297,7 +296,6 @@ enum FetchOutcome {
 
 /// The poems that have arrived, in the order of the addresses.
 struct Collection {
-    // Bound: one for each address of the command line.
     outputs: Vec<PoemOutput>,
     /// Index of the first output that was not passed to the printer.
     next: usize,

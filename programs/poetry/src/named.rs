@@ -56,7 +56,6 @@ pub struct NamedServer {
     recital: Option<Recital>,
     has_answered: bool,
     /// A line of exactly the maximum length, and a CR after it.
-    // Bound: one line of MAX_LINE bytes and a CR.
     unfinished_line: Vec<u8>,
 }
 

@@ -31,7 +31,6 @@ struct PrintQueue {
 #[derive(Default)]
 struct PrintState {
     /// The first is being printed.
-    // Unbounded: poems that `Collection` had in memory already, each within --max-bytes.
     waiting: VecDeque<Bytes>,
     stage: PrinterStage,
     waker: Option<Waker>,

@@ -30,7 +30,6 @@ const WORD: usize = 6;
 /// The progress of several transfers; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Progress {
-    // Bound: a bar for each transfer.
     bars: Option<MultiProgress>,
     screen: Screen,
     /// Columns of the longest name.

@@ -133,7 +133,6 @@ or by name:
 #[expect(missing_docs, reason = "it would become the help of the command")]
 pub struct Serve {
     /// Files with one poem each; each client gets the next [default: built-in poems]
-    // Bound: the arguments on the command line.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]

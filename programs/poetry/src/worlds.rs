@@ -190,7 +190,6 @@ fn read(
                 let poem = get(&inner, from)?.add_timeout(&inner, PATIENCE).await;
                 if let Ok(poem) = poem {
                     let (at, whole) = (clock.0.get(), poem == text);
-                    // Bound: one for each reading of the run.
                     got.borrow_mut().push(Receipt { client, from, at, whole });
                 }
                 inner.sleep(PAUSE).await?;

@@ -46,13 +46,11 @@ impl<C> Sent<C> {
 }
 
 pub(crate) struct Queue<D: Dialect> {
-    // Bound: `Settings::queue` bytes of messages and calls; subscriptions and PINGs as the program
-    // asks for them.
     frames: VecDeque<Frame<D::Call>>,
     /// The bytes of the messages and calls.
     bytes: usize,
-    // Bound: two PINGs of the client's own, one for each pending flush, and the messages between
-    // two of them as one; where all commands are answered, those that the socket holds.
+    // Two PINGs of the client's own, one for each pending flush, and the messages between two of
+    // them as one; where all commands are answered, those that the socket holds.
     sent: VecDeque<Sent<D::Call>>,
 }
 

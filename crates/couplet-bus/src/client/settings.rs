@@ -8,7 +8,6 @@ use super::servers::Server;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    // Bound: the servers that the program names.
     pub(crate) servers: Vec<Server>,
     /// The most bytes of queued messages.
     pub(crate) queue: usize,

@@ -55,7 +55,6 @@ impl LogState {
 pub(crate) struct Batch {
     /// The epoch of the stream that was read.
     pub(crate) epoch: u32,
-    // Bound: the `most` of the read.
     pub(crate) messages: Vec<Stored>,
 }
 

@@ -27,7 +27,6 @@ pub(crate) struct MemoryLog {
     /// The number of the newest message.
     last: u64,
     /// The newest append of each writer: its number, and the message's.
-    // Bound: two for each kept message, and `WRITERS`.
     writers: BTreeMap<String, (u64, u64)>,
 }
 

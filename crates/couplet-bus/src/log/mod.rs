@@ -88,7 +88,6 @@ pub enum LogError {
 #[non_exhaustive]
 pub struct Page {
     /// The messages: [`Entry::Message`] each, with a gap where some were removed.
-    // Bound: the `most` of the read.
     pub entries: Vec<Entry>,
     /// The oldest message that is kept; in an empty log, the position of the next one.
     pub first: Position,

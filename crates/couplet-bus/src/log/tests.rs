@@ -26,11 +26,8 @@ enum Fault {
 /// An engine in memory with faults for its next operations.
 struct Faulty {
     engine: MemoryEngine,
-    // Bound: the faults of the test.
     faults: RefCell<VecDeque<Fault>>,
-    // Bound: the operations of the test.
     operations: RefCell<Vec<String>>,
-    // Bound: the faults of the test.
     silent: RefCell<Vec<Box<dyn Any>>>,
 }
 

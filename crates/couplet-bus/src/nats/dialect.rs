@@ -23,7 +23,6 @@ pub(crate) type NatsClient = Client<Nats>;
 
 #[derive(Default)]
 pub(crate) struct Nats {
-    // Bound: one for each `Subscription` that the program holds.
     subscriptions: BTreeMap<u64, Pattern>,
 }
 

@@ -31,7 +31,6 @@ pub struct Info {
     /// A random text for the client to sign.
     pub nonce: Option<String>,
     /// The other servers of the cluster: `host:port`.
-    // Bound: the longest INFO.
     pub connect_urls: Vec<String>,
     /// Whether the server is about to stop: it is in its lame duck mode.
     #[serde(rename = "ldm")]

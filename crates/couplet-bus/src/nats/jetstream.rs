@@ -291,7 +291,6 @@ impl Stream {
             };
             (cursor.next, cursor.pending) = (place.number.saturating_add(1), place.pending);
             let Place { number, time, .. } = place;
-            // Bound: the messages of one pull, `most`.
             messages.push(Stored { number, time, payload: message.payload().clone() });
             if place.pending == 0 {
                 break;
@@ -339,7 +338,6 @@ struct Reply {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct RepliedConfig {
-    // Bound: the maximum payload.
     subjects: Vec<String>,
 }
 

@@ -35,7 +35,6 @@ pub enum NkeyError {
 /// The private key of a user.
 #[derive(Clone)]
 pub struct Nkey {
-    // Bound: one pair of keys.
     pair: Arc<Ed25519KeyPair>,
     public: String,
 }

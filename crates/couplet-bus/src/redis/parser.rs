@@ -40,15 +40,9 @@ pub enum Reply {
     /// An error, such as `ERR unknown command`.
     Error(String),
     /// A list or a set; the keys and values of a map.
-    List(
-        // Bound: 65 536 values in a reply.
-        Vec<Reply>,
-    ),
+    List(Vec<Reply>),
     /// Not the answer to a command: a message, or the confirmation of a subscription.
-    Push(
-        // Bound: 65 536 values in a reply.
-        Vec<Reply>,
-    ),
+    Push(Vec<Reply>),
 }
 
 impl Reply {
@@ -115,7 +109,6 @@ pub enum ParseError {
 #[derive(Debug)]
 pub struct Parser {
     max_string: usize,
-    // Bound: four strings of the limit, and `MAX_REST`.
     reply: BytesMut,
     /// The values that each list still lacks, the innermost last.
     lists: Bounded<Vec<usize>, AtMost<MAX_DEPTH>>,

@@ -84,7 +84,6 @@ fn escape(token: &str) -> String {
 
 #[derive(Default)]
 struct Route {
-    // Bound: one for each `Subscription` that the program holds.
     ids: BTreeSet<u64>,
     /// Whether it was ended at the server, with messages perhaps on their way.
     is_ended: bool,
@@ -93,9 +92,7 @@ struct Route {
 pub(crate) struct PubSub {
     /// The name of this bus in envelopes, if it wants no echo.
     sender: Option<String>,
-    // Bound: one for each `Subscription` that the program holds.
     patterns: BTreeMap<u64, Pattern>,
-    // Bound: one for each `Subscription` that the program holds.
     routes: BTreeMap<Source, Route>,
 }
 

@@ -26,7 +26,7 @@ const SMALLEST: usize = 64;
 pub struct Contents {
     /// The most bytes of a chunk that are kept.
     each: usize,
-    // Bound: a fixed number of words, a power of two.
+    // INVARIANT: their number is a power of two.
     words: Box<[AtomicU64]>,
     /// The number of words so far.
     end: AtomicU64,

@@ -179,7 +179,6 @@ pub(crate) const MOST_QUEUED: usize = 16 * 1024;
 /// behind them for the same receiver.
 #[derive(Default)]
 pub struct DatagramQueue {
-    // Bound: twice `DatagramOptions::queue`, 256 KiB unless set, or twice one datagram.
     bytes: Vec<u8>,
     /// Bytes at the front of the buffer that are already sent.
     sent: usize,

@@ -9,7 +9,6 @@ use std::rc::Rc;
 /// The locked files.
 #[derive(Clone, Debug, Default)]
 pub struct FileLocks {
-    // Bound: one for each lock that the user holds.
     locked: Rc<RefCell<BTreeSet<PathBuf>>>,
 }
 

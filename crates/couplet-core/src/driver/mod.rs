@@ -152,7 +152,6 @@ pub enum Event {
     /// may precede it. Reported once, before the `Ended` of this key.
     PeerEnded(Key),
     /// The answer to [`Commands::resolve`].
-    // Bound: the addresses of one name, from the resolver; lives for one event.
     Resolved(Ticket, io::Result<Vec<IpAddr>>),
     /// A datagram arrived: [`Driver::datagram`] holds it until the next call of `next`.
     Datagram {

@@ -51,14 +51,10 @@ struct PoolShared<Q, A> {
 
 #[derive(Debug)]
 struct PoolState<Q, A> {
-    // Bound: names: QUEUE (1000), then lookups are refused; jobs: no bound, one per
-    // `defer_to_thread` call.
+    // Lookups beyond QUEUE are refused; jobs are unlimited.
     waiting: VecDeque<(Ticket, Q)>,
     /// Started, and neither answered nor forgotten.
-    // Bound: one for each thread: 4 for names, 10 for jobs.
     running: Vec<Ticket>,
-    // Bound: one for each finished lookup or job that was not cancelled; the loop takes them all in
-    // its next turn.
     answers: VecDeque<(Ticket, A)>,
     threads: usize,
     idle: usize,

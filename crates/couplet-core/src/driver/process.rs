@@ -53,13 +53,10 @@ const OF_THIS_PROCESS: [&str; 8] = [
 #[derive(Clone, Debug)]
 pub struct Command {
     program: OsString,
-    // Bound: the arguments that the program wrote down.
     args: Vec<OsString>,
     /// Changes of our environment, in order.
-    // Bound: the variables that the program wrote down.
     env: Vec<EnvChange>,
     directory: Option<PathBuf>,
-    // Bound: the descriptors that the program wrote down.
     descriptors: BTreeMap<i32, ChildFd>,
     terminal: Option<WindowSize>,
     /// Standard input and output are one connection.
@@ -68,7 +65,6 @@ pub struct Command {
     umask: Option<u32>,
     session: Session,
     death_signal: Option<ProcessSignal>,
-    // Bound: the limits that the program wrote down.
     limits: Vec<(Resource, u64, u64)>,
 }
 
@@ -83,7 +79,6 @@ enum EnvChange {
 struct User {
     uid: Option<u32>,
     gid: Option<u32>,
-    // Bound: the groups that the program wrote down.
     groups: Option<Vec<u32>>,
 }
 
@@ -553,7 +548,6 @@ impl fmt::Display for ProcessEnd {
 #[non_exhaustive]
 pub struct Spawned {
     /// Our ends of the child's pipes, by its descriptor numbers. A terminal is at 1.
-    // Bound: one for each pipe of one command.
     pub pipes: BTreeMap<i32, Adopted>,
     /// The child's standard input.
     pub input: ChildInput,
@@ -673,9 +667,7 @@ impl AsFd for SystemProcess {
 
 /// The child's descriptors, and our ends.
 struct ChildDescriptors {
-    // Bound: one for each descriptor of one command; lives for one call.
     theirs: BTreeMap<i32, OwnedFd>,
-    // Bound: one for each pipe of one command; lives for one call.
     ours: BTreeMap<i32, super::Pipe>,
     terminal: Option<OwnedFd>,
 }

@@ -154,14 +154,10 @@ pub(super) const SLEEP_UNIT: u64 = 64;
 
 /// The last events of a loop.
 pub struct Ring {
-    // Bound: a fixed number of events.
     slots: Slots,
     clock: Clock,
-    // Bound: see the lists of `Names`.
     names: Mutex<Names>,
-    // Bound: see the lists of `ConnectionLog`.
     connections: Mutex<ConnectionLog>,
-    // Bound: a ring of fixed size.
     contents: Option<Contents>,
 }
 

@@ -101,7 +101,6 @@ struct WatchedLoop {
 #[derive(Debug, Default)]
 struct CurrentCall {
     /// The current call and those nested in it.
-    // Bound: as deep as calls into user code are nested in one loop.
     doing: Vec<UserCall>,
     /// The start of the outermost call.
     since: Option<Instant>,
@@ -274,7 +273,6 @@ struct Detector {
 }
 
 struct Loops {
-    // Bound: one for each loop with `LoopOptions::stall_after`.
     watched: Vec<Arc<WatchedLoop>>,
     thread: Thread,
 }

@@ -33,7 +33,6 @@ pub(super) fn escaped(text: &str) -> String {
 #[derive(Clone)]
 pub struct Part {
     key: Option<String>,
-    // Bound: a part of one endpoint string, which the program wrote.
     pub(super) text: String,
     pub(super) bracketed: bool,
     /// Position of the part, including its key.
@@ -165,13 +164,10 @@ impl fmt::Debug for Part {
 /// error, which lists the requested keywords.
 pub struct Parts {
     whole: Arc<str>,
-    // Bound: the parts of one endpoint string, which the program wrote.
     parts: Vec<Part>,
     /// The kinds taken so far, the outermost first.
-    // Bound: the kinds in one endpoint string, each once.
     kinds: Vec<String>,
     /// The keywords requested so far, and whether errors list them.
-    // Bound: the keywords that the kinds in one endpoint string know.
     known_keywords: Vec<(&'static str, bool)>,
     /// A part that resembles a kind, and was taken as a host.
     suspected_kind: Option<Part>,

@@ -124,7 +124,6 @@ impl SystemdServer {
 /// The sockets that the init system passed to this process.
 struct PassedSockets {
     count: i32,
-    // Bound: as the environment of the process says; lives for one call.
     names: Vec<String>,
 }
 

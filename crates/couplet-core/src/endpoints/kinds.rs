@@ -25,7 +25,6 @@ const LONGEST: usize = 32;
 
 /// The kinds of endpoints for one direction.
 pub(super) struct Kinds<E: ?Sized> {
-    // Unbounded: one for each kind that the program registers, for good.
     rows: RwLock<Vec<(String, KindParser<E>)>>,
 }
 

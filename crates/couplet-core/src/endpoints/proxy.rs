@@ -26,7 +26,6 @@ use crate::transport::Transport;
 #[derive(Clone, Debug)]
 pub struct ProxyServer {
     over: Arc<dyn ServerEndpoint>,
-    // Bound: the networks that the program wrote down.
     trusted: Vec<IpNetwork>,
     header_timeout: Option<Duration>,
 }

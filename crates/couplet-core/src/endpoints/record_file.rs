@@ -37,7 +37,6 @@ pub(super) enum RecordFormat {
 #[derive(Debug)]
 pub(super) struct RecordFile {
     file: Arc<SharedFile>,
-    // Bound: `QUEUE` (16 MiB).
     records: Backlog,
 }
 
@@ -62,7 +61,6 @@ struct OpenFile {
 /// The device and inode of a regular file.
 type FileId = Option<(u64, u64)>;
 
-// Bound: one for each file that an endpoint has open.
 /// The open files, with the number of their users. A file is opened and closed while this is
 /// locked: the file's lock excludes other programs, but not another loop of this one. Law 9: one
 /// for each file that an endpoint names.
@@ -72,7 +70,6 @@ static OPEN: Mutex<Vec<OpenRecords>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 struct OpenRecords {
     file: Arc<SharedFile>,
-    // Bound: `QUEUE` (16 MiB).
     records: Backlog,
     users: usize,
     /// Queued closes: only the last one has all records before it.

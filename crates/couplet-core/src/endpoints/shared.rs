@@ -356,7 +356,6 @@ struct Sockets {
     /// The first socket listens, so that no client is refused before the loops run.
     listening: Option<ListeningSocket>,
     /// The others do not listen yet: the system would give them connections that no loop accepts.
-    // Bound: one for each loop.
     bound: VecDeque<ListeningSocket>,
 }
 

@@ -39,10 +39,7 @@ pub struct TlsServer {
 
 /// The settings of the ports that an endpoint and its clones have opened.
 #[derive(Clone, Default)]
-struct OpenPorts(
-    // Bound: one for each port that is open, or was at the last listen.
-    Arc<Mutex<Vec<Weak<PortTls>>>>,
-);
+struct OpenPorts(Arc<Mutex<Vec<Weak<PortTls>>>>);
 
 /// The TLS of a port, which a reload replaces.
 struct PortTls {

@@ -93,7 +93,6 @@ pub struct Opened {
     pub host: Option<Address>,
     /// Other information, by type: a `TlsInfo`, a [`ProxyHeader`]. The protocol reads it with
     /// [`Transport::info`](crate::Transport::info).
-    // Bound: one or two for each layer of one connection.
     pub infos: Vec<Rc<dyn Any>>,
 }
 

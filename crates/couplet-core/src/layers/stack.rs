@@ -70,7 +70,6 @@ pub struct PlaintextAfterUpgrade;
 /// ```
 pub struct Layers {
     /// From the socket to the protocol; never empty.
-    // Bound: one for each layer that the program asked for.
     levels: Vec<Level>,
     state: StackState,
 }

@@ -27,8 +27,6 @@ struct Queue {
     /// End of the time taken by bytes that were already due. `None` before the first.
     spent: Option<Instant>,
     /// Reservations not due yet.
-    // Bound: one for each direction of each throttle that waits, and at most as many cancelled ones
-    // plus 16.
     waiting: VecDeque<Rc<Reservation>>,
     /// Number of cancelled reservations in `waiting`.
     cancelled: usize,

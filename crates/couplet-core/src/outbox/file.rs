@@ -56,9 +56,7 @@ enum Contents {
 struct Ends {
     /// The length of the file when they were read.
     len: u64,
-    // Bound: END (1024) bytes of the file.
     first: Vec<u8>,
-    // Bound: END (1024) bytes of the file.
     last: Vec<u8>,
 }
 

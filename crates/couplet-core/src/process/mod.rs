@@ -136,13 +136,11 @@ struct ProcessCell {
     /// Taken out during a call, and dropped once the process has ended.
     protocol: RefCell<Option<Contained<Box<dyn ProcessProtocol>>>>,
     /// By the child's descriptor numbers.
-    // Bound: one for each pipe of the command.
     pipes: RefCell<BTreeMap<i32, PipeState>>,
     /// Held from the start until the child is watched, after `connection_made`.
     child: RefCell<Option<ChildProcess>>,
     watch: RefCell<Option<Watch<SystemProcess>>>,
     progress: RefCell<Progress>,
-    // Bound: one for each call of `ended`, whose Deferred its caller holds or has detached.
     waiting: RefCell<Vec<Resolver<ProcessEnd>>>,
     /// The next timed step of a termination, until the child has exited.
     next_step: RefCell<Option<DelayedCall>>,

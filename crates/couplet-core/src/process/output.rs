@@ -16,18 +16,15 @@ pub struct ProcessOutput {
     /// How the program ended.
     pub end: ProcessEnd,
     /// The standard output.
-    // Bound: `OutputOptions::limit`, with `stderr`.
     pub stdout: Vec<u8>,
     /// The standard error. With `command.descriptor(2, ChildFd::SameAs(1))` it is part of `stdout`,
     /// in the order of the writes.
-    // Bound: `OutputOptions::limit`, with `stdout`.
     pub stderr: Vec<u8>,
 }
 
 /// A program's input and the limit of its output, for [`Reactor::process_output`].
 #[derive(Clone, Debug)]
 pub struct OutputOptions {
-    // Bound: one input, given by the user.
     input: Vec<u8>,
     limit: usize,
 }
@@ -159,9 +156,7 @@ fn kill_and_close(process: &Process) {
 struct OutputCollector {
     command: String,
     options: OutputOptions,
-    // Bound: `OutputOptions::limit`, with `stderr`.
     stdout: Vec<u8>,
-    // Bound: `OutputOptions::limit`, with `stdout`.
     stderr: Vec<u8>,
     resolver: SharedResolver,
 }

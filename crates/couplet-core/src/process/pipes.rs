@@ -14,7 +14,6 @@ use crate::transport::Transport;
 type EarlyRequest = Box<dyn FnOnce(&Transport)>;
 
 pub(super) enum PipeState {
-    // Unbounded: one for each request of the user until the next turn.
     Opening(Vec<EarlyRequest>),
     Open(Transport),
     /// Could not be connected; reported as lost once the other pipes are settled.

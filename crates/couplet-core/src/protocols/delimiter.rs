@@ -11,7 +11,6 @@ use super::LINE_LIMIT;
 /// A line delimiter; at least one byte.
 #[derive(Clone, Debug)]
 pub(super) struct Delimiter {
-    // Bound: the bytes that the program gave.
     bytes: Cow<'static, [u8]>,
     search: Search,
 }

@@ -137,8 +137,6 @@ const MESSAGE_LIMIT: usize = 65_536;
 /// returns and wants again in raw mode are the protocol's responsibility to bound.
 #[derive(Debug, Default)]
 pub struct FrameBuffer {
-    // Bound: the limit of a message, and one chunk more while paused; a protocol that keeps
-    // returning raw bytes has to bound them itself.
     bytes: Vec<u8>,
     /// Bytes at the front that have already been delivered.
     start: usize,

@@ -180,7 +180,6 @@ pub(super) struct ModeSwitch {
     /// The number of lent bytes that were returned.
     returned: Cell<usize>,
     /// Other bytes to parse as lines.
-    // Unbounded: bytes that the protocol itself gives to `set_line_mode`.
     extra: RefCell<Vec<u8>>,
 }
 

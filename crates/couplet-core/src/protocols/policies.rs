@@ -243,7 +243,6 @@ pub struct LimitConnections {
 #[derive(Clone)]
 pub struct LimitConnectionsByPeer {
     limit: Rc<Cell<usize>>,
-    // Bound: one for each peer that has a connection open.
     open: Peers,
     turned_away: Rejections,
 }
@@ -455,7 +454,6 @@ impl Policy for LimitConnectionsByPeer {
 /// is dropped.
 #[derive(Debug)]
 pub struct PeerAdmission {
-    // Bound: a handle on `LimitConnectionsByPeer.open`.
     counted: Option<(Peers, IpAddr)>,
 }
 
@@ -544,7 +542,6 @@ impl Policy for LimitLifetime {
 #[derive(Debug)]
 pub struct LifetimeAdmission {
     limit: LimitLifetime,
-    // Bound: two timed calls for each connection.
     calls: Vec<DelayedCall>,
 }
 

@@ -84,7 +84,6 @@ struct Joint {
 
 enum SideState {
     /// The connection is not made yet.
-    // Bound: one read: then reading is paused until both connections are made.
     Awaited(Vec<u8>),
     Open(Transport),
     /// The connection has ended cleanly.

@@ -28,8 +28,6 @@ pub(crate) struct DependentId(u64);
 #[derive(Default)]
 pub(super) struct Dependents {
     next: u64,
-    // Bound: one for each program of a connection that has not exited, which its user has started;
-    // each leaves within twice its grace and a second after its connection is lost.
     running: BTreeMap<DependentId, Rc<dyn Dependent>>,
 }
 

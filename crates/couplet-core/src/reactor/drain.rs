@@ -43,10 +43,8 @@ pub(super) struct DrainCell {
     pub(super) times: Drain,
     pub(super) stage: Cell<DrainStage>,
     /// Connections that have not ended.
-    // Bound: the connections of its ports that are open when it begins.
     pub(super) left: RefCell<BTreeSet<Key>>,
     /// Connections that have not been asked to finish yet.
-    // Bound: those in `left`, when the drain begins.
     pub(super) unasked: RefCell<BTreeSet<Key>>,
     pub(super) dues: Cell<Dues>,
     pub(super) drained: Cell<Drained>,

@@ -75,7 +75,6 @@ pub struct Frame {
 /// thread.
 pub struct Frames {
     limits: TableLimits,
-    // Bound: the frames and rows of its limits, then older ones are dropped.
     kept: Mutex<VecDeque<Arc<Frame>>>,
 }
 

@@ -36,15 +36,11 @@ pub struct HandedOver {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) kind: String,
-    // Bound: `HandOver::MOST` bytes, by its `new`.
     pub(super) state: Vec<u8>,
-    // Bound: the limit of the framer that held them, and the rest of an upgrade.
     pub(super) unread: Vec<u8>,
-    // Bound: `MOST_BYTES`, in the turn.
     pub(super) unsent: Vec<u8>,
     pub(super) settings: TransportSettings,
     /// The header that a proxy sent, in version 2; empty without one.
-    // Bound: 4096 bytes, by its `encode`.
     pub(super) proxy: Vec<u8>,
 }
 

@@ -20,10 +20,9 @@ pub(super) struct Inbox<T, C> {
 
 #[derive(Debug)]
 struct Queues<T, C> {
-    // Bound: each task once (`TaskWaker::queued`).
+    // Each task once: `TaskWaker::queued`.
     woken: Vec<T>,
     /// `None` once the loop was dropped.
-    // Unbounded: one for each call of a `Remote` since the last turn.
     calls: Option<VecDeque<C>>,
 }
 

@@ -173,7 +173,6 @@ impl Observer for LoopObserver {
 #[derive(Default)]
 pub(super) struct EndedDeferreds {
     most: Cell<usize>,
-    // Bound: the setting `TableLimits::ended_deferreds` (64), then the oldest is dropped.
     last: RefCell<VecDeque<Ended>>,
 }
 

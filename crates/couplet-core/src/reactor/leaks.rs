@@ -84,7 +84,6 @@ pub(super) struct Places {
     accepted: PlaceLog<(Key, Origin)>,
     readers: PlaceLog<Weak<dyn ReaderOf>>,
     /// Leaks that the last shutdown cut off, unless a signal caused it.
-    // Bound: one line for each thing that a program left when it ended itself.
     pub(super) cut_off: Vec<Leak>,
 }
 
@@ -161,8 +160,7 @@ pub(super) struct Origin {
 
 /// A list of live entries, and of finished ones that have not been dropped yet.
 struct PlaceLog<K> {
-    // Bound: twice the number of live entries plus 64, then the dead ones are dropped; only under
-    // `testing::run`, in the simulator and with an inspector.
+    // Dead entries are dropped at twice the number of live ones plus 64.
     list: Vec<K>,
     /// The length at which finished entries are pruned: at most twice the live ones plus 64.
     /// (Law 9.)

@@ -19,9 +19,7 @@ pub struct Note {
 #[derive(Default)]
 pub(super) struct Notes {
     next: Cell<u64>,
-    // Bound: one for each `Note`; owned by the user.
     lines: RefCell<BTreeMap<u64, String>>,
-    // Bound: one for each `Note`; owned by the user.
     rows: RefCell<BTreeMap<u64, MakeRows>>,
     revise: RefCell<Option<Revise>>,
 }
@@ -39,7 +37,6 @@ pub struct NoteRow {
     /// The kind of row.
     pub view: &'static str,
     /// The names and values of its columns.
-    // Bound: the columns that the user sets.
     pub fields: Vec<(&'static str, String)>,
 }
 

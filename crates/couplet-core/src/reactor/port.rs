@@ -60,10 +60,8 @@ pub(super) struct PortCell {
     pub(super) not_opened: Cell<u64>,
     /// Accepted connections for which the factory built no protocol.
     pub(super) rejected: Cell<u64>,
-    // Bound: one for each `stop_listening` until the port has stopped.
     pub(super) stopped: RefCell<Vec<Resolver<()>>>,
     /// Requests for another process, for the turn.
-    // Bound: one for each call of `duplicate` and `keep_socket_file` until the turn.
     pub(super) passing: RefCell<Vec<Passing>>,
 }
 

@@ -59,21 +59,17 @@ pub(super) struct Records {
     /// [`Turns::Many`](super::turn::Turns) must return after this turn.
     must_return: Cell<bool>,
     /// The dirty list: connections with requests or output.
-    // Bound: each connection twice: `ConnectionCell::dirty` lets it in once, and once more after
-    // bytes.
+    // A connection is in it at most twice: `ConnectionCell::dirty` lets it in once, and once more
+    // after bytes.
     dirty: RefCell<Vec<Key>>,
     /// The list that was last applied, kept for its capacity.
-    // Bound: swapped with `dirty`.
     spare_dirty: RefCell<Vec<Key>>,
     /// Calls into user code, first in, first out.
-    // Unbounded: one per `tell`, `ask` and `call_soon` call, and one for each connection with calls
-    // due; a round runs those present when it begins.
+    // A round makes the calls that are present when it begins.
     calls: RefCell<VecDeque<Call>>,
     /// Ports, connectors, drains and layers with a request.
-    // Unbounded: one for each call of a port or connector handle since the last round.
     requests: RefCell<VecDeque<LoopRequest>>,
     /// Listens and connects for step 6.
-    // Unbounded: one per `listen` and `connect` call since the last turn.
     starts: RefCell<VecDeque<Start>>,
     pub(super) timers: RefCell<Timers<TimerAction>>,
     pub(super) tasks: Rc<Executor>,
@@ -83,23 +79,17 @@ pub(super) struct Records {
     pub(super) watches: RefCell<Watches>,
     pub(super) dependents: RefCell<Dependents>,
     /// Called when the run ends or the loop is dropped.
-    // Bound: one for each cooperator with unfinished tasks.
     at_end: RefCell<Slots<Box<dyn FnOnce()>>>,
-    // Unbounded: one per `snapshot` call since the last round.
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     /// The program's own lines in snapshots.
     pub(super) notes: Rc<Notes>,
     /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`].
-    // Bound: one for each thread that waits in `Remote::block_on_reactor`.
     blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
     /// Resolvers of pending snapshots of all loops of a cluster.
-    // Unbounded: one per `Members::snapshot` call that has no answer yet.
     cluster_snapshots: RefCell<Slots<Resolver<Snapshot>>>,
     /// The ports that listen on sockets shared with other loops.
-    // Bound: one for each port that the user made.
     shared_ports: RefCell<Slots<Rc<PortCell>>>,
     /// Factories of protocols that continue connections of another process.
-    // Bound: one for each name that the user gave to a port.
     pub(super) named: RefCell<BTreeMap<String, Weak<BuildProtocol>>>,
     pub(super) run: Run,
     /// Whether connections whose output waits are to be counted.

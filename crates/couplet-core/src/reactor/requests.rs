@@ -10,9 +10,7 @@ use crate::driver::{Job, Ticket};
 /// Requests and cancellations since the last turn.
 pub(super) struct DriverRequests<T> {
     last: u64,
-    // Unbounded: one per call of `defer_to_thread` or `resolve` since the last turn.
     fresh: Vec<(Ticket, T)>,
-    // Bound: one for each job or lookup cancelled since the last turn.
     cancelled: Vec<Ticket>,
 }
 
@@ -61,7 +59,6 @@ impl<T> DriverRequests<T> {
 pub(super) struct Jobs {
     pub(super) requested: RefCell<DriverRequests<Job>>,
     /// Called in the loop's thread when a job has run or is given up, in the order of the requests.
-    // Unbounded: one for each unfired Deferred of `defer_to_thread`.
     pub(super) waiting: RefCell<BTreeMap<Ticket, Finish>>,
 }
 
@@ -91,6 +88,5 @@ impl Jobs {
 /// A name, and the resolver that gets its addresses.
 pub(super) struct Lookup {
     pub(super) name: String,
-    // Bound: the addresses of one name, from the resolver.
     pub(super) resolver: Resolver<Vec<IpAddr>>,
 }

@@ -36,7 +36,6 @@ struct SocketState {
     /// Open until every loop has stopped listening. While a failed loop is being replaced, clients
     /// wait in the socket's queue.
     socket: Option<ListeningSocket>,
-    // Bound: one for each port of a loop.
     seats: Vec<LoopSeat>,
     /// The seat whose loop accepts.
     accepts: Option<u64>,

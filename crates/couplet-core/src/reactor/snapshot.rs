@@ -22,16 +22,12 @@ pub struct Snapshot {
     /// The time of the snapshot, on the loop's clock. `None` for an empty one, of no loop.
     pub at: Option<Instant>,
     /// Ports that listen, or are about to.
-    // Bound: one for each port; owned by the user.
     pub ports: Vec<PortSnapshot>,
     /// Datagram ports, served or about to be.
-    // Bound: one for each open port.
     pub datagrams: Vec<DatagramSnapshot>,
     /// Connectors that are connecting or connected.
-    // Bound: one for each connector; owned by the user.
     pub connectors: Vec<ConnectorSnapshot>,
     /// Live connections.
-    // Bound: one for each connection; owned by the user.
     pub connections: Vec<ConnectionSnapshot>,
     /// Pending timed calls, including the loop's own timers.
     pub pending_calls: usize,
@@ -54,20 +50,15 @@ pub struct Snapshot {
     pub unhandled: u64,
     /// Pending timed calls, tasks and jobs, each with its origin; only of a loop with an inspector or
     /// under test. [`pending_calls`](Self::pending_calls) counts all calls, including the loop's own.
-    // Bound: one for each pending call, task and job; owned by the user.
     pub pending: Vec<PendingSnapshot>,
     /// Deferreds that wait, or whose results have not been taken: the oldest 1000; then the last that
     /// have ended. Only of a loop with an inspector.
-    // Bound: the oldest 1000, and the setting `TableLimits::ended_deferreds` (64).
     pub deferreds: Vec<DeferredSnapshot>,
     /// Locks and semaphores that are held; only of a loop with an inspector.
-    // Bound: one for each lock that is held.
     pub locks: Vec<LockSnapshot>,
     /// The program's own lines: see [`hooks::note`](crate::hooks::note).
-    // Bound: one for each `Note`; owned by the user.
     pub notes: Vec<String>,
     /// The program's own rows: see [`hooks::note_rows`](crate::hooks::note_rows).
-    // Bound: one for each `Note`; owned by the user.
     pub rows: Vec<NoteRow>,
 }
 
@@ -184,7 +175,6 @@ pub struct PendingSnapshot {
     /// The event that it waits for, in words.
     pub why: Why,
     /// The objects that a task waits for.
-    // Bound: one for each Deferred that the task has polled.
     pub waits_for: Vec<WaitRef>,
     /// Whether a task waits for itself, by way of the others in a cycle.
     pub is_cyclic: bool,
@@ -226,7 +216,6 @@ pub struct DeferredSnapshot {
     /// The event that it waits for, in words.
     pub why: Why,
     /// The objects that it waits for.
-    // Bound: one for each member of a group of Deferreds.
     pub waits_for: Vec<WaitRef>,
 }
 
@@ -253,7 +242,6 @@ pub struct LockSnapshot {
     /// The holder, in words.
     pub why: Why,
     /// The tasks and Deferreds that hold it.
-    // Bound: the tokens of the lock.
     pub waits_for: Vec<WaitRef>,
 }
 
@@ -266,7 +254,6 @@ pub struct ConnectionSnapshot {
     /// The name of the protocol's type; empty while the layers are opening.
     pub protocol: &'static str,
     /// The names of the layers, from the socket up.
-    // Bound: one for each layer.
     pub layers: Vec<&'static str>,
     /// The address of the other end.
     pub peer: Address,

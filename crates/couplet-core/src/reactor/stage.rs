@@ -84,11 +84,8 @@ type Placed = (&'static Location<'static>, Trigger);
 
 #[derive(Default)]
 struct Triggers {
-    // Unbounded: one per `on` call.
     before: Vec<Placed>,
-    // Unbounded: one per `on` call.
     during: Vec<Placed>,
-    // Unbounded: one per `on` call.
     after: Vec<Placed>,
 }
 

@@ -37,18 +37,15 @@ impl TaskId {
 
 /// The tasks of a loop.
 pub(super) struct Tasks {
-    // Unbounded: one for each of the user's running tasks.
     entries: Slots<TaskEntry>,
     /// The number of turns in which tasks ran.
     turn: u64,
     queue: Arc<WakeQueue>,
     /// Tasks to run in the next turn: spawned in this one, or woken after their poll in it.
-    // Unbounded: one per `spawn` call since the last turn.
     fresh: Vec<TaskId>,
     /// Tasks to run in this turn: spawned before it began, then woken.
-    // Bound: each task once (`TaskWaker::queued`).
+    // Each task once: `TaskWaker::queued`.
     ready: Vec<TaskId>,
-    // Bound: one for each task cancelled since the last turn.
     cancelled: Vec<TaskId>,
 }
 

@@ -10,7 +10,6 @@ use crate::recorder::Source;
 #[derive(Default)]
 pub(super) struct Watches {
     next: usize,
-    // Unbounded: one per `watch` call that has not ended.
     cells: BTreeMap<WatchId, Rc<dyn AnyWatch>>,
 }
 

@@ -96,11 +96,8 @@ struct Inner<P: 'static> {
     built: Cell<Option<u64>>,
     /// The number of consecutive failures.
     failures: Cell<u32>,
-    // Unbounded: one for each unfired Deferred of `when_connected`, which its caller holds or has
-    // detached.
     waiting: RefCell<BTreeMap<u64, Waiter<P>>>,
     next_waiting: Cell<u64>,
-    // Unbounded: one for each call of `stop` until the service has stopped.
     stopping: RefCell<Vec<Resolver<()>>>,
 }
 

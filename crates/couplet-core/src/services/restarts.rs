@@ -13,7 +13,6 @@ use crate::hooks;
 pub(super) struct Intensity {
     most: u32,
     period: Duration,
-    // Bound: `most` + 1.
     recent: VecDeque<Instant>,
 }
 

@@ -120,10 +120,8 @@ pub(super) struct Inner {
     pub(super) intensity: RefCell<Intensity>,
     pub(super) back_off: Cell<BackOff>,
     /// In the order in which they start.
-    // Bound: one for each child; owned by the user.
     pub(super) children: RefCell<Vec<Rc<ChildCell>>>,
     pub(super) stage: RefCell<SupervisorStage>,
-    // Unbounded: requests of the user, and at most one end and one restart of each child.
     pub(super) orders: DeferredQueue<Order>,
     /// The start of a child that the task waits for; a stop cancels it.
     pub(super) starting: RefCell<Option<Canceller>>,
@@ -137,7 +135,6 @@ pub(super) struct Inner {
     leaving: RefCell<Option<Canceller>>,
     /// Whether the children's stops are to be cancelled.
     pub(super) is_hastened: Cell<bool>,
-    // Unbounded: one for each call of `stop` until the supervisor has stopped.
     pub(super) stopped: RefCell<Vec<Resolver<()>>>,
     /// The Deferred of `take_end`.
     pub(super) end: RefCell<Option<Deferred<()>>>,

@@ -23,7 +23,6 @@ pub struct Framed {
 }
 
 /// Receives the messages of the framer in [`Stream::framed`].
-// Bound: the messages of one read, which are taken before the next.
 #[derive(Clone, Debug, Default)]
 pub struct Messages(Rc<RefCell<VecDeque<Vec<u8>>>>);
 

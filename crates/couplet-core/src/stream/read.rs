@@ -62,7 +62,6 @@ impl SharedStream {
 
     async fn read_to_end(&self, bytes: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
         let before = bytes.len();
-        // Bound: the caller's limit, and one byte more.
         loop {
             let room = limit.saturating_sub(bytes.len() - before);
             let most = room.saturating_add(1);

@@ -77,10 +77,9 @@ struct Scheduler {
     slice: Cell<Duration>,
     steps: Cell<usize>,
     /// The tasks with a step to take, each once (`Progress::Queued`).
-    // Bound: each task once (`Progress::Queued`).
+    // Each task once: `Progress::Queued`.
     ready: RefCell<VecDeque<Rc<IteratorTask>>>,
     /// All unfinished tasks; `None` once the cooperator was stopped.
-    // Unbounded: one for each unfinished task of the cooperator's user.
     tasks: RefCell<Option<BTreeMap<u64, Weak<IteratorTask>>>>,
     next: Cell<u64>,
     /// Whether a slice is scheduled or in progress.

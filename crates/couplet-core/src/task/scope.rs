@@ -88,7 +88,6 @@ pub struct Scope {
 
 struct ScopeState {
     reactor: Reactor,
-    // Unbounded: one for each running task that the user has spawned in the scope.
     children: RefCell<BTreeMap<u64, Option<Canceller>>>,
     spawned: Cell<u64>,
     /// The first failure of a task.

@@ -145,12 +145,10 @@ impl Drop for MemoryLoop {
 /// assertions.
 #[derive(Default)]
 struct ContainedPanics {
-    // Unbounded: each fails the test.
     captured: Vec<String>,
     /// The test takes the panics itself, and they do not fail it.
     expected: bool,
     /// The list of this thread's outer capture.
-    // Unbounded: the outer capture's panics; each fails its test.
     outer: Option<Vec<String>>,
 }
 

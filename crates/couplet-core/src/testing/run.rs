@@ -191,10 +191,8 @@ fn format_report(headline: &str, left: &[Leak]) -> String {
 
 /// Captures this thread's unhandled failures and panics; restores the previous reporters on drop.
 struct FailureRecorder {
-    // Unbounded: each fails the test.
     unhandled: Rc<RefCell<Vec<Leak>>>,
     reporter: Reporter,
-    // Unbounded: the previous listener's panics; each fails its test.
     panics: Option<Vec<String>>,
 }
 
@@ -203,7 +201,6 @@ impl FailureRecorder {
         let unhandled: Rc<RefCell<Vec<Leak>>> = Rc::default();
         let captured = unhandled.clone();
         let reporter =
-            // Unbounded: each failure fails the test.
             set_reporter(move |failure| captured.borrow_mut().push(leak_of_unhandled(failure)));
         FailureRecorder { unhandled, reporter, panics: capture_panics(Some(Vec::new())) }
     }

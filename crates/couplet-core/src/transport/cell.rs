@@ -297,7 +297,6 @@ pub(crate) enum SocketRequest {
 /// The next protocol, and the bytes that it gets before any new one.
 pub(super) struct Upgrade {
     pub(super) next: Contained<Box<dyn Protocol>>,
-    // Unbounded: bytes that the protocol itself gives to `upgrade_with`.
     pub(super) unread: Vec<u8>,
 }
 
@@ -336,25 +335,20 @@ struct RareState {
     dropped: u64,
     /// The error that ended our direction before the connection.
     write_error: Option<Arc<io::Error>>,
-    // Unbounded: one for each unfired Deferred of `writable` and `flushed`.
     waiting: Vec<(Level, Resolver<()>)>,
-    // Unbounded: one for each unfired Deferred of `peer_ended`.
     peer_end: Vec<Resolver<()>>,
-    // Unbounded: one for each unfired Deferred of `lost`.
     lost: Vec<Resolver<Reason>>,
-    // Unbounded: one per `set_option` or `with_socket` call since the last round.
     options: Vec<SocketRequest>,
-    // Bound: one for each layer that the user has asked for since the last turn.
     starting: Vec<StartingLayer>,
-    // Bound: twice the number of pending timers plus 16, then those no longer pending are dropped.
+    // Finished ones are dropped at twice the number of pending timers plus 16.
     timers: Vec<TimerKey>,
     /// The number of timers at which finished ones are removed.
     timers_limit: usize,
     upgrade: Option<Upgrade>,
     /// Bytes left over by an upgrade or by layers that were dropped, which the protocol gets before any
     /// new byte.
-    // Bound: the rest of an upgrade: bytes that the old protocol's framer held (its limit and one
-    // chunk), and the bytes passed to `upgrade_with`; one chunk for each layer that was dropped.
+    // The bytes that the old protocol's framer held and those passed to `upgrade_with`; one chunk
+    // for each layer that was dropped.
     unread: Vec<u8>,
     credentials: Option<Box<PeerCredentials>>,
     program: Option<Rc<dyn Any>>,

@@ -8,7 +8,6 @@ pub enum LayerReport<'a> {
     /// The layers have changed.
     Layers {
         /// The types of the layers that change bytes, from the socket up.
-        // Bound: one for each layer that the program asked for.
         kinds: Vec<TypeId>,
         /// The first time, the numbers of bytes that the protocol read and wrote before.
         in_clear: [u64; 2],

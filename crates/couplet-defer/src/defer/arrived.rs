@@ -113,7 +113,6 @@ impl<T, U, F: FnOnce(Result<T>) -> Result<U>> Redeem<U> for Reshaped<T, F> {
     }
 }
 
-// Bound: the members of one group.
 struct All<T>(Vec<Arrived<T>>);
 
 impl<T> Redeem<Vec<Result<T>>> for All<T> {

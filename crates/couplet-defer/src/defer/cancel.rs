@@ -15,7 +15,6 @@ pub(super) enum Upstream {
     /// One other node.
     One(Rc<dyn Node>),
     /// The members of a list, gather or race.
-    // Bound: the members of one group, for the length of a cancel.
     Many(Vec<Weak<dyn Node>>),
 }
 

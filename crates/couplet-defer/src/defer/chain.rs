@@ -17,12 +17,10 @@ pub struct Chain<'a> {
     /// The result that it fired with.
     pub result: Option<ChainResult<'a>>,
     /// The first callbacks.
-    // Bound: half of `keep_histories`.
     pub first: Vec<ChainStep<'a>>,
     /// How many callbacks between the first and the last were left out.
     pub left_out: usize,
     /// The last callbacks.
-    // Bound: half of `keep_histories`.
     pub last: Vec<ChainStep<'a>>,
 }
 

@@ -39,9 +39,7 @@ impl DropWork {
 
 thread_local! {
     static FIRING: Cell<bool> = const { Cell::new(false) };
-    // No bound: each entry stands for an object that existed and was dropped.
-    // Unbounded: one for each resolver, Deferred or permit dropped while another drop is being
-    // processed; empty when that drop returns.
+    // Unlimited: each entry stands for an object that existed and was dropped.
     static QUEUE: RefCell<VecDeque<DropWork>> = const { RefCell::new(VecDeque::new()) };
 }
 

@@ -116,7 +116,6 @@ impl Error for FirstError {
 
 /// Every member of a `race` failed: their failures, in member order.
 /// Twisted's `FailureGroup`.
-// Bound: one failure for each member of the race.
 #[derive(Debug, Clone)]
 pub struct AllFailed(pub Vec<Failure>);
 

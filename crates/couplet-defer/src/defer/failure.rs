@@ -53,7 +53,6 @@ struct Inner {
 #[derive(Default)]
 struct Levels {
     /// In the order of the failure's first arrival.
-    // Bound: the places of the program where Deferreds and their callbacks are made.
     passed: Vec<Level>,
     /// The index of the place that the failure passed last.
     last: usize,

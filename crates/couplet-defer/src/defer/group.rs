@@ -174,7 +174,6 @@ enum Verdict<O> {
 
 /// Collects results that arrive in any order and returns them in member order.
 struct Gathered<T> {
-    // Bound: one place for each member, allocated when the group is made.
     things: Vec<Option<T>>,
     missing: usize,
 }
@@ -298,7 +297,6 @@ struct Group<T, R: Rule<T>> {
     /// `None` once it has fired.
     rule: Cell<Option<R>>,
     /// The nodes to cancel; empty once it has fired.
-    // Bound: one entry for each member, emptied when the group fires.
     members: RefCell<Vec<Option<Weak<dyn Node>>>>,
     slot: ResultSlot<R::Output>,
 }

@@ -76,10 +76,8 @@ pub struct History {
     pub(super) made_at: CreatedAt,
     pub(super) since: Option<Instant>,
     pub(super) got: Option<Timed<StepResult>>,
-    // Bound: half of `keep_histories`.
     pub(super) first: Vec<ShownStep>,
     pub(super) left_out: usize,
-    // Bound: half of `keep_histories`.
     pub(super) last: Vec<ShownStep>,
 }
 
@@ -212,9 +210,7 @@ pub(super) struct Recording {
 struct RecordedSteps {
     /// The result of the origin.
     got: Option<Timed<StepResult>>,
-    // Bound: half of `keep_histories`.
     first: Vec<Step<Inner>>,
-    // Bound: half of `keep_histories`.
     last: VecDeque<Step<Inner>>,
     /// The number of callbacks added.
     count: usize,
@@ -238,8 +234,6 @@ struct Entry {
 }
 
 struct Entries {
-    // Bound: one for each node of a Deferred that was made while histories are kept, which is off
-    // unless `keep_histories` was called.
     entries: BTreeMap<NonZeroU32, Entry>,
     next: u32,
 }

@@ -55,10 +55,7 @@ struct Shelf<T> {
 /// INVARIANT: the first items belong to the tickets, in the same order. The others are free.
 struct Stock<T> {
     /// Each item with its weight.
-    // Bound: `DeferredQueue::size` and `DeferredQueue::weight`, unlimited by default, and one item
-    // for each ticket.
     items: VecDeque<(T, usize)>,
-    // Bound: one for each fired `get` whose item was not taken, which its caller holds.
     tickets: VecDeque<u64>,
     /// The number of the next ticket.
     next: u64,

@@ -15,8 +15,6 @@ use super::{Deferred, Resolver};
 pub(super) struct Waiters<T>(Rc<WaiterList<T>>);
 
 struct WaiterList<T> {
-    // Bound: of a queue: `DeferredQueue::backlog`; else no bound: one for each unfired Deferred of
-    // `acquire` and `wait`, which its caller holds or has detached.
     waiting: RefCell<BTreeMap<u64, Resolver<T>>>,
     next: Cell<u64>,
 }

@@ -235,7 +235,6 @@ pub struct HeldLock {
     /// How many wait for it.
     pub waiting: usize,
     /// The holders.
-    // Bound: the tokens of the lock.
     pub holders: Vec<Holder>,
 }
 
@@ -327,7 +326,6 @@ impl Hold {
 pub(super) struct Holds {
     /// The number of the lock, once it has had a holder.
     id: Cell<Option<u64>>,
-    // Bound: the tokens of the lock.
     present: RefCell<Vec<Rc<Hold>>>,
 }
 
@@ -359,7 +357,6 @@ impl Holds {
 /// The locks of an observed thread that have had a holder.
 struct Locks {
     /// With their groups.
-    // Bound: twice the living locks plus 64, then the others are dropped.
     list: Vec<(u32, Weak<Semaphore>)>,
     /// The length at which dead entries are dropped.
     limit: usize,

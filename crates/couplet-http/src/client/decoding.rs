@@ -94,7 +94,7 @@ pub(crate) struct DecodedBody {
     coding: Coding,
     state: DecodeStage,
     /// Zeroed buffer to decode into.
-    // Bound: PIECE bytes, allocated before each read.
+    // PIECE bytes, allocated before each read.
     output: BytesMut,
     /// Number of decoded bytes still allowed.
     left: u64,
@@ -237,7 +237,6 @@ struct Pieces {
     /// `None` once the body has ended.
     raw: Option<Raw>,
     piece: Bytes,
-    // Bound: hyper's limit on a list of fields.
     trailers: Option<HeaderMap>,
 }
 

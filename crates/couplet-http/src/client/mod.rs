@@ -70,7 +70,6 @@ struct Inner {
 struct PendingRequest {
     method: Method,
     uri: Uri,
-    // Bound: the fields of its user's request.
     headers: HeaderMap,
     body: Bytes,
 }

@@ -76,7 +76,7 @@ impl Origin {
 
 /// An HTTP/1.1 connection.
 pub(super) struct Http1 {
-    // Bound: one request, since only a free connection is lent.
+    // One request, since only a free connection is lent.
     pub(super) sender: http1::SendRequest<Full<Bytes>>,
     pub(super) facts: Rc<Http1Facts>,
     pub(super) transport: Transport,
@@ -95,7 +95,6 @@ pub(super) struct Http1Facts {
 
 /// An HTTP/2 connection.
 pub(super) struct Http2 {
-    // Bound: as many requests as the connection has `streams`.
     pub(super) sender: http2::SendRequest<Full<Bytes>>,
     /// Number of requests whose response is not complete.
     streams: Cell<usize>,
@@ -299,12 +298,9 @@ impl Drop for Leader {
 
 #[derive(Default)]
 pub(super) struct Pool {
-    // Bound: for each server that answered within the last `keep_alive`, `ClientOptions::max_idle`.
     idle: BTreeMap<Origin, Vec<(Http1, Instant)>>,
     /// One HTTP/2 connection for each server.
-    // Bound: one for each server with a connection of HTTP/2.
     shared: BTreeMap<Origin, Rc<Http2>>,
-    // Bound: one for each server that requests wait to be connected to.
     attempts: BTreeMap<Origin, Rc<Attempt>>,
     sweeper: Option<DelayedCall>,
 }

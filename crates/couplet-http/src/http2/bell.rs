@@ -20,7 +20,7 @@ pub(super) struct Bell(Mutex<BellState>);
 
 #[derive(Default)]
 struct BellState {
-    // Bound: two for each stream, as each waker and each report ring once until they are taken; a
+    // At most two for each stream, as each waker and each report ring once until they are taken; a
     // report may ring again after its stream is closed.
     rings: Vec<Ring>,
     /// Bytes of bodies that were read or dropped, also of streams that are closed.

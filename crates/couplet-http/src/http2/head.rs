@@ -19,7 +19,6 @@ pub(super) struct HeadBuilder {
     authority: Option<Bytes>,
     path: Option<Bytes>,
     protocol: Option<Bytes>,
-    // Bound: `max_head`, above which the machine rejects the request.
     headers: HeaderMap,
     /// The declared length of the body.
     length: Option<u64>,

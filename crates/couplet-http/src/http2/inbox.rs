@@ -22,7 +22,6 @@ pub(super) struct Inbox {
 }
 
 struct InboxState {
-    // Bound: `HttpOptions::stream_window`, and all of a connection `connection_window`.
     data: BytesMut,
     end: End,
     /// The declared bytes that were not read.
@@ -56,7 +55,6 @@ impl Expectation {
 enum End {
     Open,
     /// END_STREAM has arrived, perhaps with trailers.
-    // Bound: `max_head`, as for every list of fields.
     Ended(Option<HeaderMap>),
     Reset(Reason),
     /// The connection has ended.

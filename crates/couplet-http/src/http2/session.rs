@@ -48,14 +48,10 @@ where
     machine: Machine,
     bell: Arc<Bell>,
     /// The requests, by the keys of their streams.
-    // Bound: one for each stream, `HttpOptions::max_streams`.
     requests: Vec<Option<RequestTask<S, B>>>,
-    // Bound: one for each stream, `HttpOptions::max_streams`.
     wakers: Vec<(Arc<StreamWaker>, Waker)>,
     /// Streams whose response may have a piece to send.
-    // Bound: one for each stream, `HttpOptions::max_streams`.
     sending: VecDeque<Key>,
-    // Bound: as in `Bell`.
     rings: Vec<Ring>,
     has_read_end: bool,
     /// Whether bytes were received since the last output, which acknowledges them.

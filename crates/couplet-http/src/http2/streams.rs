@@ -65,9 +65,7 @@ pub(super) enum StreamStage {
 
 #[derive(Debug)]
 pub(super) struct Streams {
-    // Bound: one for each stream, `HttpOptions::max_streams`.
     slots: Vec<Option<Stream>>,
-    // Bound: one for each stream, `HttpOptions::max_streams`.
     free: Vec<Key>,
     /// The open streams, by number.
     order: VecDeque<(u32, Key)>,

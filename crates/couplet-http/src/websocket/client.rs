@@ -43,7 +43,6 @@ const MAX_HEADERS: usize = 100;
 pub struct WebSocketRequest {
     url: String,
     over: Option<Arc<dyn ClientEndpoint>>,
-    // Bound: as the user adds them, for one handshake.
     headers: Vec<(String, String)>,
     options: WebSocketOptions,
 }
@@ -225,7 +224,6 @@ async fn perform_handshake(
     stream.write_all(head).await?;
     let mut got = Vec::new();
     let mut piece = [0; 4096];
-    // Bound: `MAX_HEAD` and one piece.
     let end = loop {
         let n = stream.read(&mut piece).await.map_err(read_error)?;
         if n == 0 {

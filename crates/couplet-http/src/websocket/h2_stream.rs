@@ -28,7 +28,7 @@ pub(super) struct H2Stream {
     exchange: Exchange,
     /// Resolves when the connection begins to finish; `None` afterwards.
     draining: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    // Bound: HIGH (64 KiB), one message of the user, and MAX_CONTROL_BUFFER (1 KiB) of pongs.
+    // At most HIGH, one message of the user, and MAX_CONTROL_BUFFER of pongs.
     unsent: Vec<u8>,
     /// Number of these bytes that the tunnel has taken.
     sent: usize,

@@ -12,7 +12,6 @@ pub struct WebSocketOptions {
     pub(super) write_timeout: Duration,
     pub(super) close_timeout: Duration,
     pub(super) handshake_timeout: Duration,
-    // Bound: as the user names them.
     pub(super) protocols: Vec<String>,
 }
 

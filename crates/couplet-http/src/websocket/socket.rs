@@ -43,7 +43,6 @@ const MAX_CONTROL: usize = 125;
 pub(super) struct Socket {
     wire: Wire,
     /// `None` while it is not needed: see [`IDLE`].
-    // Bound: `max_message`, and the buffer for control frames.
     context: Option<Box<WebSocketContext>>,
     role: Role,
     /// When it was created, and how many were created in a row, each within [`IDLE`] of the last.

@@ -13,7 +13,6 @@ use crate::{Code, Error, Event};
 pub(super) struct Block {
     pub(super) stream: u32,
     ends: bool,
-    // Bound: a frame and twice `Options::max_head`.
     bytes: Vec<u8>,
 }
 

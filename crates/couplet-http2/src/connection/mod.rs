@@ -84,7 +84,6 @@ pub struct Connection {
     /// The code of the peer's GOAWAY.
     peer_left: Option<Code>,
     /// The beginning of a frame.
-    // Bound: `Options::max_frame` and 9.
     partial: Vec<u8>,
     block: Option<Block>,
     decoder: Decoder,
@@ -99,19 +98,16 @@ pub struct Connection {
     peer_window: i64,
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS.
     peer_streams: u32,
-    // Bound: the frames of one receive, if the user takes the events; always DATA within
-    // `Options::connection_window`, requests within the limits of streams and resets, responses as
-    // many as requests, informational ones within the limit of idle frames.
+    // The frames of one receive, if the user takes the events. Otherwise DATA within
+    // `Options::connection_window`, requests within the limits of streams and resets, as many
+    // responses as requests, and informational ones within the limit of idle frames.
     events: VecDeque<Event>,
     /// DATA of one stream, after all `events`.
-    // Bound: the connection's window, `Options::connection_window`.
     collected: Option<(u32, Vec<u8>)>,
-    // Bound: `Options::max_output`, and the heads of answers to one receive, or of open requests.
     output: Output,
     /// Bytes of the output that the peer caused without a request or an answer.
     control: usize,
     /// Streams that can send when the connection can.
-    // Bound: each open stream once.
     turns: VecDeque<u32>,
     /// Resets beyond completed streams.
     resets: u32,

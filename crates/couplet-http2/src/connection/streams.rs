@@ -74,7 +74,6 @@ pub(super) enum Outbound {
 /// Bytes that wait for their windows or their turn.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
-    // Bound: as the user sends; `Connection::send` reports the length.
     pieces: VecDeque<Bytes>,
     length: usize,
 }
@@ -131,9 +130,7 @@ pub(super) enum NumberStage<'a> {
 pub(super) struct Streams {
     pub(super) role: Role,
     /// In the order of their numbers.
-    // Bound: the streams that may be open, `Options::max_streams`.
     open: VecDeque<Stream>,
-    // Bound: the last ones, `max_closed`.
     closed: VecDeque<(u32, Closing)>,
     max_closed: usize,
     /// The highest number that the client used.

@@ -14,7 +14,7 @@ pub(crate) struct Decoder {
     /// The peer has acknowledged a smaller size than its table has: the next block changes it.
     must_shrink: bool,
     /// Decoded Huffman codes, or a name from the table.
-    // Bound: twice the block, by Huffman codes of five bits, or an entry of the table.
+    // At most twice the block, by Huffman codes of five bits, or an entry of the table.
     literal: Vec<u8>,
 }
 

@@ -20,14 +20,12 @@ const STATUS: usize = 8;
 pub(crate) struct Encoder {
     table: Table,
     /// The number of the last entry with this hash, by the hash of its name and of the whole field.
-    // Bound: SLOTS (128) of them.
     slots: Vec<u32>,
     /// Number of insertions, modulo 2³².
     inserted: u32,
     /// The smallest size since the last block, which the next one must announce: RFC 7541, 4.2.
     announce: Option<usize>,
     /// The name of the current field, in lower case.
-    // Bound: a name of the user.
     name: Vec<u8>,
 }
 

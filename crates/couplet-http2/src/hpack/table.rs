@@ -104,11 +104,10 @@ fn static_entry(at: usize) -> Option<Entry<'static>> {
 #[derive(Debug)]
 pub(super) struct Table {
     /// Names and values, the oldest first.
-    // Bound: evicted bytes are as many as the others at most: two times `max_size`.
+    // Evicted bytes are at most as many as the others.
     text: Vec<u8>,
     /// Position of the first byte of `text`, modulo 2³².
     base: u32,
-    // Bound: `max_size`, at least 32 bytes for each.
     entries: VecDeque<Place>,
     size: usize,
     max_size: usize,

@@ -23,7 +23,6 @@ struct Measured {
     history: History,
     clock: Clock,
     begun: Instant,
-    // Bound: as a test sets them.
     logs: Vec<BacklogState>,
 }
 

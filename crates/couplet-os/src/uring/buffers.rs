@@ -26,7 +26,6 @@ pub(super) struct Buffers {
     count: u16,
     size: usize,
     /// INVARIANT: a buffer is in the queue or in use by the kernel, unless this says that it is ours.
-    // Bound: one for each buffer.
     is_ours: Box<[bool]>,
     tail: u16,
 }

@@ -105,7 +105,6 @@ impl Source {
 /// A configuration whose text has been parsed.
 pub(crate) struct Parsed<'a> {
     source: &'a Arc<Source>,
-    // Bound: the values of the file.
     table: DeTable<'a>,
 }
 
@@ -113,7 +112,6 @@ pub(crate) struct Parsed<'a> {
 #[derive(Clone)]
 pub(crate) struct Section<'a> {
     source: &'a Arc<Source>,
-    // Bound: the values of the file.
     table: &'a DeTable<'a>,
     /// The place of the table; `None` for the whole.
     span: Option<Range<usize>>,

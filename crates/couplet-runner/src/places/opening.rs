@@ -17,7 +17,6 @@ use crate::files;
 
 thread_local! {
     /// The endpoints of the configuration that a reload reads.
-    // Bound: one for each endpoint of a configuration.
     static COLLECTED: RefCell<Option<Vec<(Place, Endpoint)>>> = const { RefCell::new(None) };
 }
 
@@ -28,7 +27,6 @@ pub(crate) enum Endpoint {
 }
 
 /// The endpoints of a configuration.
-// Bound: one for each endpoint of a configuration.
 pub(crate) struct Endpoints(Vec<(Place, Endpoint)>);
 
 /// An open socket of a service that is to stop.
@@ -58,7 +56,6 @@ impl Endpoints {
     /// If one of them can't be opened, or two have one address.
     pub(crate) fn rehearse(self, own: impl IntoIterator<Item = Placed>) -> couplet::Result<()> {
         let own = own.into_iter().map(|it| (it.place(), Endpoint::Streams(Arc::new(it))));
-        // Bound: one for each endpoint of a configuration.
         let claimed: Arc<Mutex<Vec<(Place, Wanted)>>> = Arc::default();
         let mut seen: Vec<Place> = Vec::new();
         for (place, endpoint) in self.0.into_iter().chain(own) {
@@ -129,10 +126,8 @@ impl Endpoints {
 
 /// Endpoints to open, in a thread, since their files are read.
 pub(crate) struct NewEndpoints {
-    // Bound: one for each endpoint of a configuration.
     new: Vec<(Place, Endpoint)>,
     /// Sockets of services that are to stop.
-    // Bound: one for each port of these services.
     leaving: Arc<[Leaving]>,
 }
 

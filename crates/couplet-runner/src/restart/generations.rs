@@ -9,9 +9,8 @@ use std::os::unix::net::UnixStream;
 pub(crate) struct Generations {
     pub(crate) number: u32,
     /// Both ends: the first is closed when this process ends, which the other shows.
-    // Bound: no byte is ever sent.
+    // No byte is ever sent.
     life: (UnixStream, UnixStream),
-    // Bound: the setting `generations`.
     older: RefCell<Vec<Generation>>,
 }
 
@@ -20,7 +19,7 @@ pub(crate) struct Generation {
     pub(crate) number: u32,
     pub(crate) pid: u32,
     /// Readable when the process has ended.
-    // Bound: no byte is ever sent.
+    // No byte is ever sent.
     life: UnixStream,
 }
 

@@ -88,7 +88,6 @@ struct OlderCell {
     takers: Takers,
     loops: Loops,
     /// Connections that have moved, until all have.
-    // Bound: the connections of the older process.
     arrived: RefCell<Vec<HandedOver>>,
 }
 
@@ -184,7 +183,6 @@ enum Alone {
 struct Link {
     stage: HeirStage,
     /// Descriptors of the next request.
-    // Bound: as the older process sends.
     descriptors: VecDeque<OwnedFd>,
     lost: Option<Resolver<()>>,
 }
@@ -198,9 +196,7 @@ enum HeirStage {
 
 struct Receiving {
     generation: Option<u32>,
-    // Bound: the processes of the program.
     older: Vec<Generation>,
-    // Bound: the ports of the older process.
     sockets: Vec<(Place, PlacedSocket)>,
     pid_file: Option<OwnedFd>,
     loops: Loops,

@@ -60,7 +60,6 @@ pub(crate) struct Executable {
     /// The name by which the program was started.
     name: PathBuf,
     path: PathBuf,
-    // Bound: the command line.
     arguments: Vec<OsString>,
 }
 
@@ -168,7 +167,6 @@ pub(crate) struct Successor {
     pub(crate) pid: u32,
     process: Process,
     /// The kinds of connections that it takes over.
-    // Bound: the kinds that the program knows.
     kinds: Vec<String>,
 }
 
@@ -295,11 +293,7 @@ enum LinkState {
     Opening,
     Open(StringTransport),
     /// The last request waits for its answer.
-    Waiting(
-        StringTransport,
-        // Bound: the kinds that the new process knows.
-        Resolver<Vec<String>>,
-    ),
+    Waiting(StringTransport, Resolver<Vec<String>>),
     Lost,
 }
 

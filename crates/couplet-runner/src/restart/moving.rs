@@ -23,10 +23,7 @@ enum Taker {
 
 /// The kinds of connections that a program takes over.
 #[derive(Clone, Default)]
-pub(crate) struct Takers(
-    // Bound: the kinds that the program knows.
-    Rc<BTreeMap<&'static str, Taker>>,
-);
+pub(crate) struct Takers(Rc<BTreeMap<&'static str, Taker>>);
 
 impl Takers {
     /// Adds a kind for the main loop, before the program runs.
@@ -106,10 +103,8 @@ fn failed(failure: Failure) -> couplet::Result<couplet::Transport> {
 
 /// A connection that has left its loop, for another process or another loop.
 pub(super) struct Leaving {
-    // Bound: `HandOver::MOST_KIND` bytes.
     kind: String,
     socket: OwnedFd,
-    // Bound: as the connection's record.
     pub(super) record: Vec<u8>,
 }
 

@@ -40,10 +40,7 @@ pub(super) enum Request {
     /// There are no more descriptors. Answered when the services have started.
     Start,
     /// Connections, with a descriptor for each; their records, of these lengths, are after the JSON.
-    Connections {
-        // Bound: `TOGETHER`, as `batches` makes them.
-        lengths: Vec<usize>,
-    },
+    Connections { lengths: Vec<usize> },
     /// There are no more connections, and the old process accepts none: the new one is alone.
     Moved,
     /// The old process continues to serve, and keeps the connections that it has sent.
@@ -56,7 +53,6 @@ pub(super) enum Reply {
     /// The answer to [`Start`](Request::Start): the services run, and connections of these kinds can
     /// move.
     Serves {
-        // Bound: the kinds that the program knows.
         kinds: Vec<String>,
     },
     Failed(String),

@@ -22,7 +22,6 @@ const BIRTH: u64 = 1_000_000;
 /// State that only a child's host has.
 pub(crate) struct Child {
     pub(crate) main: Main,
-    // Bound: the arguments that the program wrote down.
     pub(crate) args: Vec<String>,
     pub(crate) outcome: Rc<ChildOutcome>,
     /// The child's ends of its stdio and stderr pipes, until its program takes them.

@@ -29,7 +29,6 @@ pub(crate) struct Datagram {
     pub(crate) label: Label,
     pub(crate) from: Address,
     pub(crate) to: Address,
-    // Bound: one datagram, as its sender made it.
     pub(crate) bytes: Vec<u8>,
     /// Truncated by the network, or to the receiver's size limit.
     pub(crate) cut: bool,
@@ -37,13 +36,11 @@ pub(crate) struct Datagram {
 
 pub(crate) struct Socket {
     options: DatagramOptions,
-    // Bound: HELD (256); further datagrams are lost, as in a real system.
+    // At most HELD; further datagrams are lost, as in a real system.
     queue: VecDeque<Datagram>,
     /// For each destination host, the number of datagrams sent and the arrival time of the last:
     /// datagrams arrive in order unless the link reorders them.
-    // Bound: one for each host of the world.
     sent_to: BTreeMap<u32, (u64, u64)>,
-    // Bound: one for each `join_group`.
     groups: BTreeSet<Group>,
     /// Paused until a driver serves it.
     intake: Intake,

@@ -49,7 +49,6 @@ pub(super) fn no_descriptors() -> io::Error {
 pub(crate) enum HostNotice {
     End(EndId),
     Port(Address),
-    // Bound: the two addresses of a host.
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
     JobDone(Ticket),
     Signal(Signal),
@@ -58,7 +57,7 @@ pub(crate) enum HostNotice {
 }
 
 pub(crate) struct Listener {
-    // Bound: the backlog of the port, and one, as Linux has it.
+    // At most the backlog of the port and one, as on Linux.
     pub(crate) queue: VecDeque<EndId>,
     options: ListenOptions,
     state: ListenerState,
@@ -140,7 +139,6 @@ pub(crate) struct HostState {
     pub(crate) child: Option<super::children::Child>,
     /// The hosts of its program's child processes, those that have ended included until the program
     /// ends.
-    // Bound: one for each host of the world.
     #[cfg(unix)]
     pub(super) children: Vec<u32>,
     pub(crate) v4: Ipv4Addr,
@@ -153,27 +151,20 @@ pub(crate) struct HostState {
     pub(crate) ahead: u64,
     /// Amount by which the time of day was set back, in nanoseconds.
     pub(crate) behind: u64,
-    // Bound: one for each port that the program has open.
     pub(crate) listeners: BTreeMap<Address, Listener>,
     /// File locks of the program.
     pub(crate) files: FileLocks,
     /// Connection ends held by the program or queued for accepting.
-    // Bound: at most two for each connection of the world.
     pub(super) ends: BTreeSet<EndId>,
     next_port: u16,
     /// Connect attempts, in total and to each host.
     pub(super) attempts: u32,
-    // Bound: one for each host of the world.
     pub(super) attempts_to: BTreeMap<u32, u32>,
     pub(super) datagrams: u32,
-    // Bound: each end once (`End::queued`), and one for each queued connection, lookup, job and
-    // signal.
     pub(crate) ready: VecDeque<HostNotice>,
     /// Driver events deferred to the next round.
-    // Bound: each end once (`End::queued`).
     pub(crate) later: Vec<HostNotice>,
     /// The connection of each driver slot.
-    // Bound: one for each slot of the host's driver.
     ends_by_slot: Vec<Option<EndId>>,
     /// Number of open driver keys.
     pub(crate) keys: usize,
@@ -183,11 +174,8 @@ pub(crate) struct HostState {
     pub(super) uplink_free: u64,
     /// Limit on outgoing bytes per second.
     pub(crate) bandwidth: Option<u64>,
-    // Unbounded: one for each job of the program that has not run.
     jobs: BTreeMap<Ticket, Option<Job>>,
-    // Unbounded: one for each job of the program for which there is no thread.
     jobs_waiting: VecDeque<Ticket>,
-    // Bound: LOOKUPS (1000), and refused ones until the next event.
     lookups: BTreeMap<Ticket, Result<Vec<IpAddr>, io::ErrorKind>>,
     lookup_times: RandomStream,
     job_times: RandomStream,
@@ -198,7 +186,6 @@ pub(crate) struct HostState {
         allow(dead_code, reason = "read only with these features")
     )]
     pub(crate) entropy: RandomStream,
-    // Bound: one for each datagram socket that the program has open.
     pub(super) sockets: BTreeMap<Address, Socket>,
 }
 

@@ -135,7 +135,6 @@ pub(super) enum WorldAction {
     Turn(u32),
     Job(u32, Ticket, couplet_core::driver::Job),
     /// The program of this host has ended; the world drops it and these jobs.
-    // Bound: the jobs of one program, about to be dropped.
     DropProgram(u32, Vec<couplet_core::driver::Job>),
     /// The program of this host starts.
     StartProgram(u32),
@@ -197,32 +196,23 @@ pub(super) struct Kernel {
     pub(super) now: u64,
     /// The epoch of all hosts' clocks.
     pub(super) started: Instant,
-    // Unbounded: a few for each connection, and one for each job, lookup, fault and datagram in
-    // flight.
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
     /// Events processed so far.
     pub(super) events: u64,
-    // Bound: the hosts of the world, and one for each process that was ever started.
     pub(super) hosts: Vec<HostState>,
     /// Number of loops created so far.
     loops: u32,
     /// Number of running programs.
     pub(super) running: u32,
-    // Bound: two for each host.
     by_address: BTreeMap<IpAddr, u32>,
     /// Addresses by host name, the same on all hosts.
-    // Bound: one for each host.
     pub(crate) names: BTreeMap<String, Vec<IpAddr>>,
-    // Bound: the peak number of connections in the world.
     conns: Slots<Box<Conn>>,
     pub(super) link: Link,
-    // Bound: two for each pair of hosts that the test linked.
     links: BTreeMap<(u32, u32), Link>,
-    // Bound: those that the weather drew and the test added, before the run.
     pub(super) faults: Vec<Planned>,
     /// Indexes of the lasting faults now in effect; `None` once all faults were ended.
-    // Bound: the lasting faults now in effect.
     active: Option<Vec<u32>>,
     pub(super) trace: Trace,
     pub(super) broken: Option<String>,
@@ -232,17 +222,14 @@ pub(super) struct Kernel {
     /// Capture file for new connections.
     pub(super) capture: Option<Pcap>,
     /// Output of the TLS key log.
-    // Unbounded: two lines for each TLS session, for its user's writer.
     pub(super) keys: Option<Box<dyn Write>>,
     pub(super) woken_hosts: Arc<WokenHosts>,
     /// Socket buffer sizes for new connections.
     pub(super) buffers: Buffers,
     /// Programs that other programs can start, by name.
-    // Bound: one for each call of `Sim::program`.
     #[cfg(unix)]
     pub(super) programs: BTreeMap<String, super::processes::Main>,
     /// Hosts of child processes started in this event; the world takes them after it.
-    // Bound: one for each process that the event has started.
     #[cfg(unix)]
     pub(super) new_children: Vec<u32>,
 }

@@ -61,7 +61,7 @@ pub(crate) struct End {
     pub(crate) key: Option<Key>,
     /// An event of this end is already queued for its driver.
     pub(crate) queued: bool,
-    // Bound: the receive buffer: a sender keeps to the window, and a breach fails the world.
+    // A sender keeps to the window; a breach fails the world.
     inbox: VecDeque<Vec<u8>>,
     unread: usize,
     pub(crate) fin: bool,
@@ -87,7 +87,6 @@ enum Packet {
     Open,
     /// The client's ACK of the answer: the connection enters the accept queue.
     Confirm,
-    // Bound: one packet, within the window.
     Data(Vec<u8>),
     Fin,
 }
@@ -149,7 +148,6 @@ impl Loss {
 /// Queued bytes. An offset marks the front, so that taking small pieces moves nothing.
 #[derive(Default)]
 struct Unsent {
-    // Bound: the send buffer: the rest is not accepted.
     bytes: Vec<u8>,
     gone: usize,
 }
@@ -182,7 +180,6 @@ impl Unsent {
 /// The stream from one end to the other.
 struct Flow {
     unsent: Unsent,
-    // Bound: the packets within one window, our opening and our FIN.
     flight: VecDeque<Flying>,
     bytes_in_flight: usize,
     /// Bytes taken from `unsent` and not yet acknowledged.
@@ -199,7 +196,6 @@ struct Flow {
     loss: Loss,
     random: RandomStream,
     /// Bytes written that the peer's protocol has not received yet, for comparison.
-    // Bound: bytes written and not yet delivered: both buffers, and one read.
     ledger: VecDeque<u8>,
     written: u64,
     above: Ledger,

@@ -23,7 +23,7 @@ pub(super) enum Read {
 
 /// Requests pieces. After it is dropped, the thread ends with its current read.
 pub(super) struct Stdin {
-    // Bound: one request: the thread reads a piece only on request.
+    // One request: the thread reads a piece only on request.
     asking: SyncSender<()>,
     is_requested: bool,
     is_terminal: bool,

@@ -16,11 +16,11 @@ use crate::output::plain;
 
 /// Queues pieces for the thread. After it is dropped, the thread writes the queued pieces and stops
 /// the reactor.
-// Bound: one read, received before the connection was paused.
+// One read, received before the connection was paused.
 pub(super) struct Stdout(Sender<(ConnectionId, Bytes)>);
 
 /// The outcome of the printing thread.
-// Bound: the one outcome of the thread that prints.
+// The one outcome of the thread that prints.
 pub(super) struct PrintResult(Receiver<io::Result<()>>);
 
 impl Stdout {

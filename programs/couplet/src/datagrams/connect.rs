@@ -29,14 +29,12 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// The exchange with a peer, at one of its addresses after another until one answers.
 struct Session {
     reactor: Reactor,
-    // Bound: the addresses of one name, from the resolver.
     addresses: Vec<SocketAddr>,
     /// The place of the address in use.
     at: Cell<usize>,
     /// The port towards it.
     port: RefCell<Option<DatagramTransport>>,
     /// The last datagram, for the next address, until one has answered.
-    // Bound: PIECE (65 507 bytes).
     unanswered: RefCell<Option<Vec<u8>>>,
     end: RefCell<Option<Failure>>,
     /// Ends the run; `Some` after the end of stdin.

@@ -31,7 +31,6 @@ struct ReplyLimiter {
     most: Option<u32>,
     began: Option<Instant>,
     /// For each group, a second and the answers in it.
-    // Bound: one for each of BUCKETS (4096) groups of peers.
     counts: Vec<(u64, u32)>,
     /// Secret for the hash, so peers can't choose their groups.
     seed: u64,

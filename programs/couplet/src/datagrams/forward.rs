@@ -52,7 +52,6 @@ struct ClientPort {
     idle: Duration,
     /// Most concurrent clients.
     most: usize,
-    // Bound: at most `--max-connections`, or as many as there are descriptors.
     sessions: BTreeMap<Address, Session>,
     totals: Arc<Totals>,
 }
@@ -72,7 +71,6 @@ pub(crate) struct Settings {
 #[derive(Clone)]
 struct Upstream {
     /// The known addresses, in the order in which they are tried.
-    // Bound: the addresses of one name, from the resolver.
     addresses: Vec<SocketAddr>,
     /// The place of the address in use.
     at: usize,
@@ -122,7 +120,6 @@ struct Exchange {
 /// A datagram without an answer.
 struct Unanswered {
     /// The bytes, for the next address of a server with several.
-    // Bound: one datagram of the client, at most 65 507 bytes.
     data: Option<Vec<u8>>,
     /// The addresses that have refused it.
     refusals: usize,

@@ -27,10 +27,7 @@ pub(crate) use forward::{Settings as ForwardSettings, part as forward_part, run 
 #[derive(Clone, Debug)]
 pub(crate) enum Local {
     Streams(Arc<dyn ServerEndpoint>),
-    Udp(
-        // Bound: an address, and the name of its service.
-        ListenUdp,
-    ),
+    Udp(ListenUdp),
 }
 
 /// An address to connect to, or to send datagrams to.

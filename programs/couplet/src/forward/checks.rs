@@ -29,7 +29,6 @@ pub(super) fn can_check(name: &str) -> bool {
 /// Cancels the checks of a port.
 #[derive(Default)]
 pub(super) struct Checks {
-    // Bound: one for each server.
     running: Vec<Canceller>,
 }
 

@@ -59,7 +59,6 @@ struct HalfCloseTimeout(Option<Duration>);
 
 /// State shared by all sessions.
 struct Forwarder {
-    // Bound: one for each CONNECT argument.
     servers: Vec<Peer>,
     balancer: RefCell<Balancer>,
     check_interval: Option<Duration>,

@@ -66,7 +66,6 @@ pub(crate) struct Forward {
         required = true,
         allow_negative_numbers = true
     )]
-    // Bound: the arguments on the command line.
     pub(super) connect: Vec<Remote>,
     /// How to distribute clients among several servers: in turn, to the server with the fewest
     /// connections, or by the client's IP address

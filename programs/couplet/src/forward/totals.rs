@@ -17,7 +17,6 @@ pub(crate) struct Totals {
     broken: AtomicU64,
     turned_away: AtomicU64,
     stopped: AtomicU64,
-    // Bound: one for each CONNECT argument.
     servers: Vec<ServerTotals>,
 }
 

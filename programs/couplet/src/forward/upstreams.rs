@@ -32,7 +32,6 @@ pub(super) enum Recovery {
 pub(super) struct Balancer {
     balance: Balance,
     recovery: Recovery,
-    // Bound: one for each CONNECT argument.
     servers: Vec<ServerState>,
     /// The server after the one that was chosen last.
     next: usize,
@@ -54,10 +53,7 @@ enum Health {
 }
 
 /// The servers that one client has not tried yet, best first.
-pub(super) struct Candidates(
-    // Bound: one for each server.
-    Vec<usize>,
-);
+pub(super) struct Candidates(Vec<usize>);
 
 impl Balancer {
     /// Servers with these names, all up.

@@ -59,7 +59,6 @@ pub(super) enum Found {
 /// A file or a folder inside a folder.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
-    // Bound: the name of a file, of at most as many bytes as the system allows.
     pub(super) name: Vec<u8>,
     pub(super) kind: Kind,
 }

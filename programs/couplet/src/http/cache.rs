@@ -69,10 +69,8 @@ pub(super) enum Contents<'a> {
 pub(super) struct Entry {
     file: SharedFile,
     /// The contents of a small file.
-    // Bound: SMALL (64 KiB).
     contents: Option<Bytes>,
     /// The copy of a larger file's contents, once it was made.
-    // Bound: `Limits::sealed`.
     sealed: Mutex<Option<SharedFile>>,
     pub(super) kind: HeaderValue,
     pub(super) etag: Option<HeaderValue>,
@@ -170,15 +168,13 @@ pub(super) struct Cache {
 
 #[derive(Default)]
 struct Kept {
-    // Bound: `Limits::files`, and `Limits::bytes` for their paths and contents.
+    // Within `Limits::files`, and `Limits::bytes` for their paths and contents.
     entries: BTreeMap<Box<str>, Arc<Entry>>,
     /// The paths of the entries, the next to leave first.
-    // Bound: one for each entry.
     order: VecDeque<Box<str>>,
     /// The size of the entries, and of the copies that have left.
     bytes: usize,
     /// Sealed copies of earlier entries that are still sent, each with its size.
-    // Bound: `Limits::bytes` together, each longer than SMALL.
     leaving: Vec<(WeakFile, usize)>,
 }
 

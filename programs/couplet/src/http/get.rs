@@ -49,7 +49,6 @@ pub(crate) struct HttpGet {
     url: Uri,
     /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
-    // Bound: an argument on the command line.
     output: Option<PathBuf>,
     /// Also print the head of the response
     #[arg(short, long)]
@@ -187,10 +186,8 @@ fn packed(headers: &HeaderMap) -> Option<String> {
 /// progress, and leave together.
 struct ResponseOutput {
     reactor: Reactor,
-    // Bound: nothing is held here; the sink is a file, or stdout.
     sink: Sink,
     name: String,
-    // Bound: MAX_GATHERED, and one piece of the body.
     gathered: BytesMut,
     /// Turns since the last piece.
     quiet: u32,

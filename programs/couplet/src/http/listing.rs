@@ -19,7 +19,6 @@ pub(super) type FolderId = (u64, u64);
 /// times and read none of them, so all answers use the same memory.
 #[derive(Default)]
 pub(super) struct Listings {
-    // Bound: one for each folder whose page is being sent, or whose links were added last.
     shared: Mutex<BTreeMap<FolderId, Weak<[u8]>>>,
 }
 

@@ -15,7 +15,6 @@ pub(super) enum Wanted {
     /// No range was requested, the header must be ignored, or its ranges overlap.
     Whole,
     /// At least one range, in the order of the request; none is empty, and they do not overlap.
-    // Bound: at most MOST_RANGES (32) ranges.
     Parts(Vec<Range<u64>>),
     /// All ranges are beyond the end.
     Unsatisfiable,

@@ -67,7 +67,6 @@ struct OutputChoice {
     json: bool,
     /// Save the last events of all loops, and the state, to this file: a recording
     #[arg(long, value_name = "FILE")]
-    // Bound: an argument on the command line.
     record: Option<PathBuf>,
     /// Print a recording in Chrome's trace format, which https://ui.perfetto.dev opens
     #[arg(long)]
@@ -78,7 +77,6 @@ struct OutputChoice {
     /// Write the chunks of a recording as packets to this file, in the format pcapng, for Wireshark. The
     /// program needs --inspect-contents
     #[arg(long, value_name = "FILE")]
-    // Bound: an argument on the command line.
     pcap: Option<PathBuf>,
     /// Serve the page with a recording on a free port of 127.0.0.1, and print its URL
     #[arg(long)]
@@ -132,7 +130,6 @@ enum Target {
     /// The ID of a process.
     Process(u32),
     /// A recording.
-    // Bound: an argument on the command line.
     File(PathBuf),
 }
 

@@ -161,9 +161,7 @@ const HIDDEN: [&str; 10] = [
 /// A column of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Column {
-    // Bound: the name of a field.
     pub(super) key: String,
-    // Bound: the name of a field.
     pub(super) label: String,
     pub(super) kind: Kind,
 }

@@ -36,7 +36,6 @@ const THREAD: &str = "couplet inspect";
 pub(super) enum Offer {
     Inspector(Source),
     /// The control socket of a program without an inspector.
-    // Bound: the path of a socket.
     Control(PathBuf),
     /// Only its reaction to SIGUSR1.
     Snapshot(Process),

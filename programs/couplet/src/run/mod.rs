@@ -56,9 +56,7 @@ pub(crate) struct Run {
     example: bool,
     /// Write the last events of all loops to this file at the end: a recording for couplet inspect
     #[arg(long, value_name = "FILE", help_heading = "Inspector")]
-    // Bound: an argument on the command line.
     record: Option<PathBuf>,
-    // Bound: the arguments on the command line.
     #[command(flatten)]
     options: Options,
 }

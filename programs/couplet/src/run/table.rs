@@ -66,10 +66,7 @@ impl<'de, A: Args> Visitor<'de> for Keys<A> {
 }
 
 /// A key of the table.
-struct Key<'a>(
-    // Bound: the arguments of a command.
-    &'a Command,
-);
+struct Key<'a>(&'a Command);
 
 impl<'de, 'a> DeserializeSeed<'de> for Key<'a> {
     type Value = &'a Arg;
@@ -85,10 +82,7 @@ impl<'de, 'a> DeserializeSeed<'de> for Key<'a> {
 }
 
 /// A value of the table, as words of a command line.
-struct Value<'a>(
-    // Bound: an argument of a command.
-    &'a Arg,
-);
+struct Value<'a>(&'a Arg);
 
 impl<'de> DeserializeSeed<'de> for Value<'_> {
     type Value = Vec<String>;

@@ -130,7 +130,6 @@ struct Person {
     /// Number of its connections; each one has its own voice.
     voices: Rc<Cell<u32>>,
     /// The nodes whose speakers it has heard.
-    // Bound: the nodes of the world.
     heard: Rc<RefCell<BTreeSet<String>>>,
     notes: Notes,
 }
@@ -141,7 +140,6 @@ struct Client {
     voice: u32,
     said: u64,
     /// The last line of each voice.
-    // Bound: one for each voice: a connection of a speaker in one run.
     last: BTreeMap<String, Heard>,
 }
 

@@ -26,7 +26,6 @@ struct DeviceStats {
     /// The world's time.
     now: Cell<Duration>,
     /// Silent devices that are still connected, by address, with the start of their silence.
-    // Bound: one for each device of the run.
     silent: RefCell<BTreeMap<String, Duration>>,
 }
 

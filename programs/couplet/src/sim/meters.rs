@@ -37,9 +37,7 @@ fn value(meter: u32, number: u32) -> u32 {
 #[derive(Default)]
 struct Ledger {
     /// The number of the next reading of each meter.
-    // Bound: one for each meter.
     next: BTreeMap<u32, u32>,
-    // Bound: one for each reading.
     counted: Vec<(Numbers, u32)>,
 }
 

@@ -374,7 +374,6 @@ fn progress(seeds: u64) -> ProgressBar {
 }
 
 /// A file that a world writes to. The last bytes are flushed where an error can be reported.
-// Bound: 8 KiB, then it writes.
 #[derive(Clone)]
 struct Capture(Rc<RefCell<BufWriter<File>>>);
 

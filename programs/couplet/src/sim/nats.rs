@@ -20,7 +20,6 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 /// The clients of a server, by number.
 #[derive(Default)]
 struct Clients {
-    // Bound: one for each connection.
     open: RefCell<BTreeMap<u64, Rc<Client>>>,
     last: Cell<u64>,
 }
@@ -28,7 +27,6 @@ struct Clients {
 struct Client {
     transport: Transport,
     /// Patterns and groups by the client's numbers.
-    // Bound: the subscriptions of a program of the world.
     subscriptions: RefCell<BTreeMap<String, (Pattern, Option<String>)>>,
     /// Whether it gets its own messages.
     echo: Cell<bool>,
@@ -48,7 +46,6 @@ struct Session {
     /// The client and its number, once it is connected.
     client: Option<(u64, Rc<Client>)>,
     publish: Option<Publish>,
-    // Bound: `MAX_PAYLOAD` and the end of a line.
     payload: Vec<u8>,
 }
 

@@ -19,7 +19,6 @@ pub(super) struct Screen {
 
 #[derive(Default)]
 struct Frame {
-    // Bound: the output of one draw.
     text: String,
     columns: usize,
     /// The columns of the frame before.
@@ -121,7 +120,7 @@ mod tests {
     use super::*;
 
     /// A terminal that takes nothing until the sender is dropped, and the text that it shows.
-    // Bound: nothing is sent.
+    // Nothing is sent.
     struct Stopped(Receiver<()>, Arc<Mutex<Vec<u8>>>);
 
     impl Write for Stopped {

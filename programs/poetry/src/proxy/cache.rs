@@ -53,7 +53,6 @@ enum CacheState {
     Fetching {
         number: u64,
         /// Waiters in order of arrival.
-        // Bound: one for each client, which LimitConnections bounds.
         waiting: BTreeMap<u64, Resolver<Edition>>,
         fetch: Option<Canceller>,
     },

@@ -183,7 +183,6 @@ pub struct Proxy {
         required = true,
         allow_negative_numbers = true
     )]
-    // Bound: the arguments on the command line.
     upstream: Vec<Peer>,
     #[command(flatten)]
     listen: Listen,

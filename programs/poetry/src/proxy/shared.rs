@@ -66,10 +66,7 @@ return redis.call('PUBLISH', ARGV[2], KEYS[1])
 
 /// Why the loops of a process can't use the cache, for its health.
 #[derive(Clone, Default)]
-struct Troubles(
-    // Bound: one for each loop.
-    Arc<Mutex<Vec<Option<String>>>>,
-);
+struct Troubles(Arc<Mutex<Vec<Option<String>>>>);
 
 impl Troubles {
     fn with<R>(&self, f: impl FnOnce(&mut Vec<Option<String>>) -> R) -> R {

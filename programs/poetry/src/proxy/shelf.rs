@@ -11,14 +11,14 @@ use super::cache::Edition;
 /// readers of the oldest one are disconnected.
 pub(crate) struct Shelf {
     limit: u64,
-    // Bound: `limit` bytes of poems in total; beyond that the oldest edition's readers are cut off.
+    // At most `limit` bytes of poems in total; beyond that the oldest edition's readers are cut
+    // off.
     editions: RefCell<BTreeMap<u64, Readers>>,
 }
 
 /// One poem's size and its readers.
 struct Readers {
     bytes: u64,
-    // Bound: one for each client, which LimitConnections bounds.
     clients: BTreeMap<ConnectionId, Transport>,
 }
 

@@ -18,7 +18,6 @@ pub(crate) const SKIP_TIME: Duration = Duration::from_secs(30);
 
 /// The servers, and the index of the next.
 pub(crate) struct Upstreams {
-    // Bound: the arguments on the command line.
     servers: Vec<Upstream>,
     next: Cell<usize>,
     timeout: Duration,

@@ -21,16 +21,13 @@ const BATCH: usize = 64;
 #[derive(Default)]
 pub(super) struct Sockets {
     next: u32,
-    // Bound: one for each open port.
     open: BTreeMap<u32, Socket>,
 }
 
 struct Socket {
     address: Address,
     options: DatagramOptions,
-    // Bound: at most HELD (256) datagrams.
     received: VecDeque<Packet>,
-    // Bound: one for each `join_group`.
     groups: BTreeSet<Group>,
     /// Error to be reported: the peer refused a datagram.
     error: Option<io::ErrorKind>,
@@ -40,7 +37,6 @@ struct Socket {
 pub(super) struct Packet {
     from: Address,
     to: Option<IpAddr>,
-    // Bound: one datagram, of at most the size of its port.
     pub(super) bytes: Vec<u8>,
     /// The length as sent; a longer datagram than the port's limit is cut.
     sent: usize,

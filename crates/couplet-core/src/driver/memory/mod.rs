@@ -61,20 +61,15 @@ const TAKE: usize = 256 * 1024;
 pub struct Memory {
     network: Network,
     manner: Manner,
-    // Bound: the peak number of open connections, attempts and ports.
     slots: Slots<Kind>,
     /// Closed slots, each with the number of turns until its operations complete.
-    // Bound: at most one entry for each slot.
     retired: Vec<(u32, u32)>,
     /// Notices to report in this turn.
-    // Bound: two for each slot a turn, and one for each finished lookup, job and signal.
     events: VecDeque<Notice>,
-    // Bound: one read: at most READ_BUFFER (256 KiB).
     lent: Vec<u8>,
     /// The lent datagram.
     datagram: Option<Packet>,
     woken: Arc<Flag>,
-    // Bound: one for each name that the loop waits for; no bound, since only tests use this driver.
     lookups: Vec<(Duration, Ticket, Result<Vec<IpAddr>, io::ErrorKind>)>,
 }
 
@@ -88,7 +83,6 @@ enum Notice {
     /// Datagrams of a port, at most this many.
     Datagram(Key, usize),
     DatagramError(Key),
-    // Bound: the addresses that the test set for the name.
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
     JobDone(Ticket),
     Signal(Signal),

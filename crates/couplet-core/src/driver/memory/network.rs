@@ -41,7 +41,6 @@ pub(super) type EndId = (usize, usize);
 /// A stream of bytes in one direction.
 #[derive(Default)]
 pub(super) struct Pipe {
-    // Bound: the capacity of the link: the rest is not accepted.
     pub(super) bytes: VecDeque<u8>,
     pub(super) fin: bool,
 }
@@ -52,7 +51,6 @@ pub(super) struct End {
     pub(super) incoming: Pipe,
     pub(super) error: Option<io::ErrorKind>,
     holder: Holder,
-    // Unbounded: one for each `set_option`, kept so that a test can see them.
     pub(super) options: Vec<SocketOption>,
 }
 
@@ -85,7 +83,7 @@ pub(super) struct Link {
 }
 
 pub(super) struct Listener {
-    // Bound: the backlog of the port plus one, as on Linux.
+    // At most the backlog of the port and one, as on Linux.
     pub(super) queue: VecDeque<EndId>,
     pub(super) options: ListenOptions,
 }
@@ -113,26 +111,19 @@ pub(super) struct Net {
     pub(super) started: Instant,
     pub(super) elapsed: Duration,
     pub(super) random: u64,
-    // Unbounded: the open connections, and those that the test has a wire of.
     pub(super) links: BTreeMap<usize, Link>,
     next_link: usize,
-    // Bound: one for each open port.
     pub(super) listeners: BTreeMap<Address, Listener>,
     pub(super) next_port: u16,
     pub(super) datagrams: Sockets,
     pub(super) capacity: usize,
     pub(super) cut: Cut,
-    // Bound: the names that the test has set, and one for each address looked up as a name.
     pub(super) names: BTreeMap<String, (Duration, Result<Vec<IpAddr>, io::ErrorKind>)>,
-    // Bound: the addresses that the test has silenced.
     pub(super) silent: BTreeSet<Address>,
-    // Bound: the hosts that the test has cut off.
     pub(super) unreachable: BTreeSet<IpAddr>,
-    // Bound: the signals that the test has sent since the last turn.
     pub(super) signals: VecDeque<Signal>,
     files: FileLocks,
     /// Connects that the test completes or fails; `None` if the network answers automatically.
-    // Bound: one for each connect in flight while the test holds connects.
     pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
     /// The longest time that the clock may run.
     pub(super) longest: Duration,

@@ -14,10 +14,8 @@ pub(super) struct Stream {
     /// `PAUSED`, `ENDED`, `END_REPORTED` and `BLOCKED`; the network knows the rest.
     pub(super) readiness: Readiness,
     /// Completion: received bytes in flight, and the turns until the operation completes.
-    // Bound: one read: at most READ_BUFFER (256 KiB).
     pub(super) received: Option<(Vec<u8>, u32)>,
     /// Completion: bytes taken from the outbox.
-    // Bound: TAKE (256 KiB), and the rest of a piece.
     pub(super) taken: VecDeque<u8>,
     pub(super) write_error: Option<io::ErrorKind>,
 }

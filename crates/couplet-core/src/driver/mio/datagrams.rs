@@ -100,7 +100,6 @@ pub(super) struct ReceivedBatch {
     /// The port, until all datagrams are reported.
     owner: Option<Key>,
     /// The last reported datagram, if it had been held during a pause.
-    // Bound: one datagram, of at most the size of its port.
     held: Option<(Datagram<'static>, Vec<u8>)>,
 }
 

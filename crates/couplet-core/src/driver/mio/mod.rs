@@ -131,36 +131,30 @@ pub struct Mio {
     /// The events of the last poll, copied out so that slots can change during the walk.
     batch: Bounded<Vec<Polled>>,
     cursor: usize,
-    // Bound: the peak number of open connections, attempts and ports; shrinks when half of it is
-    // unused.
     slots: Slots<Registered>,
     /// Maximum slots in use since the table was last shrunk.
     high_water: usize,
     /// Slots closed since the last wait. Events of this batch may still refer to them, so they are
     /// not reused before the next wait.
-    // Bound: at most one entry for each slot; freed at the next wait.
     retired: Vec<u32>,
     /// Slots that may have more events in this turn, without a new edge.
-    // Bound: each slot twice: once from the last turn, once from this one; empty before the next
+    // Each slot at most twice: once from the last turn, once from this one; empty before the next
     // wait.
     again: VecDeque<u32>,
     /// Slots to serve in the next turn, without a new edge.
-    // Bound: each slot once (`Registered::queued`).
+    // Each slot once: `Registered::queued`.
     later: VecDeque<u32>,
     /// Counts the rounds; each lasts from one wait to the next.
     round: u64,
     /// Backed-off slots and the time to retry them: ports without descriptors or memory, connects
     /// to a full queue, datagram senders with a full receiver.
-    // Bound: each port that backs off, once: it accepts nothing until then; and each connect to a
-    // full UNIX port, once.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Reserve,
     /// Connections turned away since the last log line about them.
     turned_away: u64,
     full_logged_at: Option<Instant>,
     /// By slot: descriptors and bytes received on UNIX sockets and not reported yet.
-    // Bound: one for each UNIX socket with descriptors that were read and not reported yet: its
-    // next read follows the report.
+    // A socket is read again only after the report.
     held: BTreeMap<u32, HeldMessage>,
     buffer: ReadBuffer,
     /// The part of the buffer that the first read of an idle stream may fill.
@@ -168,7 +162,6 @@ pub struct Mio {
     /// The number of lent bytes in the buffer.
     lent: usize,
     waker: Arc<PollWaker>,
-    // Bound: as its pool: see `driver::pool::PoolState`.
     names: Names,
     jobs: Pool<Job, ()>,
     /// The batch of datagrams being reported.

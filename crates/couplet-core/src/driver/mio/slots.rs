@@ -61,7 +61,7 @@ pub(super) struct ConnectingSlot {
 pub(super) struct HeldMessage {
     #[cfg_attr(not(unix), expect(dead_code, reason = "none is passed"))]
     pub(super) descriptors: Bounded<VecDeque<Descriptor>, AtMost<MOST>>,
-    // Bound: one read of a UNIX socket; of a ring, the buffers filled before it was cancelled.
+    // One read of a UNIX socket; of a ring, the buffers filled before it was cancelled.
     pub(super) bytes: Vec<u8>,
 }
 

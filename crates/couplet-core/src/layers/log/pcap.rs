@@ -30,7 +30,6 @@ const RECORD: usize = 16;
 pub struct Pcap(Rc<RefCell<CaptureFile>>);
 
 struct CaptureFile {
-    // Bound: the limit of the file, which `left` counts down.
     write: Box<dyn Write>,
     left: u64,
     /// An instant, and its time since 1970.

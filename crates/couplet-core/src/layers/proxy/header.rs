@@ -47,12 +47,10 @@ pub struct ProxyHeader {
     /// The address that the client connected to.
     pub host: Option<Address>,
     /// The negotiated application protocol (ALPN).
-    // Bound: within the longest header: 4096 bytes.
     pub alpn: Option<Vec<u8>>,
     /// The host name that the client requested (SNI).
     pub authority: Option<String>,
     /// The proxy's id for the connection; at most 128 bytes.
-    // Bound: at most 128 bytes, as the protocol says.
     pub unique_id: Option<Vec<u8>>,
     /// The client's TLS, which the proxy terminated.
     pub tls: Option<ProxyTls>,

@@ -17,10 +17,8 @@ pub struct ClientHello {
     /// The requested host name (SNI), in lower case.
     pub server_name: Option<String>,
     /// The offered application protocols (ALPN), in order of preference.
-    // Bound: a ClientHello, at most 64 KiB.
     pub alpn: Vec<Vec<u8>>,
     /// The offered cipher suites, by their IANA numbers.
-    // Bound: a ClientHello, at most 64 KiB.
     pub cipher_suites: Vec<u16>,
 }
 

@@ -36,7 +36,6 @@ struct Directory {
 
 #[derive(Default)]
 struct DirectoryState {
-    // Bound: MOST (10 000) certificates.
     files: BTreeMap<String, CertificateFile>,
     checked: Option<Instant>,
 }

@@ -110,7 +110,7 @@ pub struct Tls {
     spares: Option<Rc<Spares>>,
     /// Received records not yet consumed: an incomplete handshake message, then an incomplete
     /// record.
-    // Bound: LONGEST_HELLO for a client without a certificate, else the longest handshake message
+    // At most LONGEST_HELLO for a client without a certificate, else the longest handshake message
     // (64 KiB) and a record.
     received: Vec<u8>,
     /// `received` was allocated for part of a record, and is too small for other uses.
@@ -124,7 +124,6 @@ pub struct Tls {
     /// `plain` was lent by the previous call.
     lent: bool,
     /// Records to be sent.
-    // Bound: the answer to one record, and our own chain of certificates.
     pending: Vec<u8>,
     /// The first bytes of the stream, for a guess if it is not TLS.
     first: Bounded<Vec<u8>, AtMost<{ guess::LENGTH }>>,

@@ -210,7 +210,6 @@ pub(super) enum Trust {
 /// Settings common to servers and clients.
 #[derive(Clone, Debug)]
 pub(super) struct CommonOptions {
-    // Bound: the application protocols that the program names.
     pub(super) alpn: Vec<Vec<u8>>,
     pub(super) oldest: TlsVersion,
     pub(super) newest: TlsVersion,

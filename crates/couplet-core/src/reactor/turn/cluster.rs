@@ -87,7 +87,6 @@ pub struct Members(Arc<ClusterShared>);
 #[derive(Debug)]
 struct ClusterShared {
     /// Each running loop, by number.
-    // Bound: one for each loop.
     loops: Mutex<Vec<Option<Member>>>,
     state: Mutex<ClusterState>,
     /// Notified when the state changes.

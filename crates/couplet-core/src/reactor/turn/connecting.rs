@@ -30,14 +30,11 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub(super) struct Connecting {
     /// The connectors that are connecting or connected, in the order in which they began.
-    // Bound: one for each active connector.
     connectors: BTreeMap<u64, Rc<ConnectorCell>>,
     /// The number of the latest connector.
     last: u64,
-    // Bound: one for each connector that looks its name up.
     lookups: BTreeMap<Ticket, Rc<ConnectorCell>>,
     /// The sockets that connect.
-    // Bound: the addresses that a connector tries at once.
     attempts: BTreeMap<Key, Rc<ConnectorCell>>,
 }
 

@@ -30,7 +30,6 @@ impl DrainCell {
 /// Drains in progress.
 #[derive(Default)]
 pub(super) struct Drains {
-    // Unbounded: one for each drain that the user began and that has not ended.
     list: Vec<Rc<DrainCell>>,
 }
 

@@ -17,8 +17,6 @@ use crate::recorder::loop_ended;
 /// The lookups for callers that the driver has begun.
 #[derive(Default)]
 pub(super) struct Lookups {
-    // Unbounded: one for each unfired Deferred of `resolve` that has begun; the driver refuses more
-    // than it has room for.
     begun: BTreeMap<Ticket, Lookup>,
 }
 

@@ -19,7 +19,7 @@ use crate::transport::{ConnectionId, TransportSettings};
 pub(super) struct Keeping {
     keeper: Option<Contained<Box<dyn Keeper>>>,
     /// Connections whose records are due.
-    // Bound: each connection once: `ConnectionEntry::to_keep`.
+    // Each connection once: `ConnectionEntry::to_keep`.
     due: Vec<Key>,
 }
 

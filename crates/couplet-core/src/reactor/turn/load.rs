@@ -20,12 +20,11 @@ use crate::transport::connection::Life;
 pub(super) struct Load {
     limits: LoadLimits,
     /// Connections whose output the driver did not take at once.
-    // Bound: each connection once: `mode::WAITS`.
+    // Each connection once: `mode::WAITS`.
     waiting: Vec<Key>,
     /// Their output, in bytes, when it was last measured.
     buffered: usize,
     /// The ports with limits whose connections are among them.
-    // Bound: each port once.
     ports: Vec<Rc<PortCell>>,
     /// Number of connections that were ended.
     shed: u64,
@@ -68,7 +67,6 @@ impl GroupOutput {
     }
 }
 
-// Bound: one for each peer and each port of the connections that wait; for a turn.
 type Outputs = BTreeMap<Group, GroupOutput>;
 
 impl Load {

@@ -21,7 +21,6 @@ use crate::transport::connection::Life;
 
 /// A factory's answer to a new connection.
 enum FactoryAnswer {
-    // Bound: the layers of one connection, from its factory; lives for one call.
     Layers(Vec<Box<dyn Layer>>, Contained<Seat>),
     Protocol(Box<dyn Protocol>),
     /// The connection is rejected.

@@ -132,15 +132,13 @@ pub(super) struct OpeningConnection {
 const SPARES: usize = 64;
 
 pub(super) struct Table {
-    // Bound: one for each slot of the driver; trimmed when no connection is left.
     resources: Slots<Resource>,
     connections: usize,
     /// Closed connections without remaining handles; the next connections reuse their memory.
-    // Bound: at most 64 closed connections, without their users' objects.
+    // At most 64 closed connections, without their users' objects.
     #[expect(clippy::vec_box, reason = "it is the boxes that are reused")]
     spares: Vec<Box<ConnectionEntry>>,
     /// Connections and ports to write in step 7.
-    // Bound: each once: `ConnectionEntry::to_write`, and a flag of each datagram port.
     to_write: Vec<Key>,
 }
 

@@ -24,17 +24,12 @@ const STEPS: usize = 6;
 
 /// Tasks, Deferreds and locks, and their relations.
 pub(super) struct Waits<'a> {
-    // Bound: one for each pending call, task and job.
     pending: BTreeMap<WaitRef, &'a PendingSnapshot>,
-    // Bound: one for each Deferred that waits.
     deferreds: BTreeMap<u64, Waiting>,
-    // Bound: one for each lock that is held.
     locks: BTreeMap<u64, HeldLock>,
     /// The Deferreds for which a task or a Deferred waits.
-    // Bound: one for each Deferred that waits.
     awaited: BTreeMap<WaitRef, Vec<u64>>,
     /// The connections whose bytes tasks wait for, and their peers.
-    // Bound: one for each connection.
     reading: BTreeMap<u64, (ConnectionId, Option<&'a Address>)>,
 }
 

@@ -123,7 +123,7 @@ fn take_some(above: &mut Outbox, cell: &ConnectionCell, written: &mut Outbox) {
 
 /// Reads the parts of files that pass below one layer and above another. Returns the error that
 /// leaves the rest unread.
-// Unbounded: parts of files that were written before a further layer was started.
+// Unlimited: parts of files that were written before a further layer was started.
 fn read_files(clear: &mut Outbox) -> Option<io::Error> {
     if !clear.has_files() {
         return None;

@@ -78,7 +78,6 @@ pub(super) enum Event {
     /// Bytes of a request's body, [in](Machine::data) the input.
     Data { key: Key, range: Range<usize>, then: Then },
     /// The end of a body, with trailers.
-    // Bound: `max_head`, as for every list of fields.
     Trailers { key: Key, trailers: HeaderMap },
     /// The stream was reset, by the client or because of the client's error, and is closed.
     Reset { key: Key, reason: Reason },
@@ -91,7 +90,6 @@ pub(super) enum Event {
 /// The head of a response.
 pub(super) struct ResponseHead<'a> {
     pub(super) status: StatusCode,
-    // Bound: as the service set them.
     pub(super) headers: &'a HeaderMap,
     /// Sent unless the headers have a Date.
     pub(super) date: Option<HeaderValue>,
@@ -130,12 +128,11 @@ pub(super) struct Machine {
     limits: Limits,
     beginning: Beginning,
     farewell: Farewell,
-    // Bound: one read of the connection and a frame: 16 KiB and its head.
     input: Vec<u8>,
     /// Number of these bytes that were processed.
     taken: usize,
-    // Bound: the answers to one read, and the heads of `HttpOptions::max_streams` responses; nothing
-    // is read while the transport is full. Bodies: one turn's.
+    // The answers to one read, and the heads of `HttpOptions::max_streams` responses: nothing is
+    // read while the transport is full. Bodies: one turn's.
     out: FrameOutput,
     decoder: Decoder,
     streams: Streams,

@@ -11,7 +11,6 @@ use couplet::{Deferred, Reactor, Resolver, Result};
 
 use super::Version;
 
-// Bound: one for each name that a client waits for.
 type Waiting = Rc<RefCell<BTreeMap<String, Resolver<()>>>>;
 
 struct Events {

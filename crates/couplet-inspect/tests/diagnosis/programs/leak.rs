@@ -29,7 +29,6 @@ impl Protocol for Front {
 }
 
 struct Question {
-    // Bound: one read.
     text: Vec<u8>,
     client: Transport,
     version: Version,

@@ -20,10 +20,8 @@ const MOST: usize = 4 * 1024 * 1024;
 
 /// The layers of one end.
 pub(super) struct Stack {
-    // Bound: one for each layer that the program asked for.
     kinds: Vec<TypeId>,
     /// The first of them have done their work and were dropped.
-    // Bound: one for each layer that the program asked for.
     dropped: Vec<TypeId>,
     written: Written,
     /// Bytes that the protocol read and wrote before the first layer.
@@ -42,8 +40,7 @@ enum Written {
 /// most [`MOST`] bytes.
 #[derive(Default)]
 pub(super) struct Ledger {
-    // Bound: 4 MiB, then nothing is compared: one for each change of the layers with bytes on their
-    // way.
+    // Up to 4 MiB, beyond which nothing is compared.
     parts: VecDeque<Part>,
     len: usize,
     state: LedgerState,
@@ -61,9 +58,7 @@ enum LedgerState {
 
 /// Bytes that passed through the same stack of layers.
 struct Part {
-    // Bound: one for each layer that the program asked for.
     kinds: Vec<TypeId>,
-    // Bound: 4 MiB in all parts of a ledger, then nothing is compared.
     bytes: VecDeque<u8>,
 }
 

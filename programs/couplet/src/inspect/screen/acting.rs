@@ -13,11 +13,8 @@ const LONGEST: usize = 200;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Action {
     /// In words: `close connection 1.2.1`.
-    // Bound: the name of a row.
     pub(super) name: String,
-    // Bound: the name of a row.
     pub(super) path: String,
-    // Bound: LONGEST (200 characters).
     pub(super) text: String,
 }
 
@@ -29,14 +26,9 @@ pub(super) enum Prompt {
     /// The user is asked whether to act.
     Asks(Action),
     /// The user types the events to log.
-    // Bound: LONGEST (200 characters).
     Levels(String),
     /// An outcome, until the next key.
-    Says {
-        // Bound: the words of one answer.
-        words: String,
-        is_error: bool,
-    },
+    Says { words: String, is_error: bool },
 }
 
 impl Prompt {

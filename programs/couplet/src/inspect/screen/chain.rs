@@ -18,7 +18,6 @@ pub(super) fn lines(chain: &Value, unix: f64) -> Vec<String> {
 struct Text {
     begin: Option<f64>,
     unix: f64,
-    // Bound: the lines of one chain.
     lines: Vec<String>,
 }
 

@@ -8,7 +8,6 @@ use crate::inspect::fields::{Column, Kind};
 /// A filter of the rows of a view.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
-    // Bound: the words of a line that the user types (LONGEST).
     tests: Vec<Test>,
     /// The first part that is not understood.
     problem: Option<String>,

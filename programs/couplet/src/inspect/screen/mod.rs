@@ -110,7 +110,6 @@ struct Viewer {
     reactor: Reactor,
     source: Source,
     model: RefCell<Model>,
-    // Bound: two screens of cells.
     terminal: RefCell<DefaultTerminal>,
     palette: Palette,
     /// When the last message came.
@@ -119,7 +118,6 @@ struct Viewer {
     retry_at: Cell<Instant>,
     /// Fires when the user pauses or resumes.
     toggled: RefCell<Option<Resolver<()>>>,
-    // Bound: the words of one failure.
     failure: Cell<Option<String>>,
 }
 

@@ -24,7 +24,6 @@ pub(super) enum Link {
     Live,
     /// The program does not answer, or was closed.
     Lost {
-        // Bound: the words of one error.
         reason: String,
         /// The seconds until the next attempt.
         retry_in: f64,
@@ -59,7 +58,6 @@ pub(super) enum Mode {
 /// A row whose details are shown, also after its end.
 #[derive(Debug)]
 pub(super) struct Opened {
-    // Bound: the name of a view.
     pub(super) view: String,
     /// The last known values.
     pub(super) row: Rc<Row>,
@@ -70,25 +68,19 @@ pub(super) struct Opened {
 /// The table of a view.
 #[derive(Debug, Default)]
 pub(super) struct Pane {
-    // Bound: the fields of a row.
     pub(super) columns: Vec<Column>,
     /// The column of the order; `None`: flagged rows first.
-    // Bound: the name of a field.
     pub(super) sort: Option<String>,
     pub(super) is_reversed: bool,
-    // Bound: LONGEST (200 characters).
     pub(super) filter_text: String,
     pub(super) filter: Filter,
     /// The rows that are shown, in their order.
-    // Bound: the rows of the view.
     pub(super) shown: Vec<(Mark, Rc<Row>)>,
     /// The position and the id of the selected row.
-    // Bound: the name of a row.
     pub(super) selected: Option<(usize, String)>,
     /// The first visible line.
     pub(super) top: usize,
     /// The widths of the columns, which only grow, so that the table does not jump.
-    // Bound: the fields of a row.
     pub(super) widths: BTreeMap<String, u16>,
     /// The version of the store from which the rows were arranged; 0: they must be arranged again.
     version: u64,
@@ -101,9 +93,7 @@ pub(super) struct Model {
     pub(super) mode: Mode,
     pub(super) prompt: Prompt,
     /// The name of the view, or `time`.
-    // Bound: the name of a view.
     tab: String,
-    // Bound: the views of an inspector, at most 30.
     panes: BTreeMap<String, Pane>,
     /// The first visible line of the tab of times.
     pub(super) time_top: usize,

@@ -11,16 +11,11 @@ use crate::inspect::fields;
 /// The state of a program: all that its inspector has sent.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    // Bound: a message (MOST).
     pub(super) program: Value,
-    // Bound: a message (MOST).
     pub(super) loops: Vec<Value>,
-    // Bound: a message (MOST).
     pub(super) flags: Vec<Value>,
-    // Bound: a message (MOST).
     pub(super) time: Vec<Value>,
     /// In the order of the inspector.
-    // Bound: the views of an inspector, at most 30.
     views: Vec<View>,
     /// The number of messages so far.
     pub(super) version: u64,
@@ -29,23 +24,17 @@ pub(super) struct Store {
 /// The rows of one kind.
 #[derive(Debug)]
 pub(super) struct View {
-    // Bound: the name of a view.
     pub(super) name: String,
-    // Bound: the objects of the program.
     pub(super) rows: BTreeMap<String, Rc<Row>>,
     /// The fields that its rows have had, in their order.
-    // Bound: the fields of a row.
     pub(super) fields: Vec<String>,
 }
 
 /// An object of the program, replaced by a new row when it changes.
 #[derive(Debug)]
 pub(super) struct Row {
-    // Bound: the name of a row.
     pub(super) id: String,
-    // Bound: the fields of a row.
     pub(super) values: Map<String, Value>,
-    // Bound: the values of the row.
     searchable: OnceCell<String>,
 }
 

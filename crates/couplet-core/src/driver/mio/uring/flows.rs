@@ -63,10 +63,8 @@ impl Flow {
 /// The connections, by the slots of their keys.
 #[derive(Debug, Default)]
 pub(super) struct Flows {
-    // Bound: the peak number of the driver's slots; shrinks with the last connections.
     flows: Vec<Flow>,
     /// Connections from which nothing receives, or that enter the ring.
-    // Bound: each connection once: the end of its receive operation adds it, or its last read.
     unplaced: Vec<Key>,
 }
 

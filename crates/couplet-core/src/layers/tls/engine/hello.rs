@@ -5,7 +5,7 @@ use rustls::server::Acceptor;
 use crate::layers::tls::choosing::ClientHello;
 
 /// Reads a ClientHello from records.
-// Bound: rustls rejects handshake messages beyond 64 KiB.
+// rustls rejects handshake messages beyond 64 KiB.
 #[derive(Default)]
 pub(in super::super) struct HelloReader(Box<Acceptor>);
 

@@ -58,9 +58,9 @@ enum WriteAction<'w> {
 }
 
 enum Connection {
-    // Bound: a handshake message of 64 KiB; data stays in our buffers.
+    // Holds a handshake message of at most 64 KiB; data stays in our buffers.
     Server(UnbufferedServerConnection),
-    // Bound: a handshake message of 64 KiB; data stays in our buffers.
+    // Holds a handshake message of at most 64 KiB; data stays in our buffers.
     Client(UnbufferedClientConnection),
 }
 
