@@ -25,7 +25,7 @@ const ELSEWHERE: &str = "
     LoadLimits::connections: Mio::retired Mio::again Mio::later Mio::retry Mio::held
     LoadLimits::connections: Flows::flows Flows::unplaced WarmConnections::idle policies::Peers
     LONGEST: ProxyHeader::alpn ProxyHeader::unique_id
-    LONGEST_HELLO: ClientHello::alpn ClientHello::cipher_suites Tls::received
+    LONGEST_HELLO: ClientHello::alpn ClientHello::cipher_suites
     LONGEST_RECORD: Tls::pending
     Tuning::read_buffer: Unread::bytes HeldMessage::bytes Awaited::0 RareState::unread
     MESSAGE_LIMIT: FrameBuffer::bytes
@@ -63,7 +63,7 @@ const ELSEWHERE: &str = "
 /// Fields that only the program fills: registrations, settings, requests, timers.
 const OWN: &str = "
     CommonOptions::alpn Connected::memberships Core::subscribers DatagramCell::option_requests
-    DatagramCell::socket_requests DatagramCell::stopped DatagramCell::timers DirectoryState::files
+    DatagramCell::socket_requests DatagramCell::stopped DatagramCell::timers
     Effects::calls Effects::metas Effects::removed Encoder::name FileBody::pieces
     FileLocks::locked Hub::logs Hub::members HubState::loops Layers::kinds Layers::levels
     LifetimeAdmission::calls Link::queues Local::connections MemberQueue::subscriptions

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::engine::certificates::CertificateAndKey;
 use super::settings::{TlsConfigError, read};
+use crate::bounded::{AtMost, Bounded};
 
 /// Minimum interval between checks for changes.
 const EVERY: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ struct Directory {
 
 #[derive(Default)]
 struct DirectoryState {
-    files: BTreeMap<String, CertificateFile>,
+    files: Bounded<BTreeMap<String, CertificateFile>, AtMost<MOST>>,
     checked: Option<Instant>,
 }
 
@@ -143,7 +144,7 @@ impl Directory {
                 }
             }
         }
-        self.lock().files = files;
+        *self.lock().files.edit() = files;
         Ok(failures)
     }
 }

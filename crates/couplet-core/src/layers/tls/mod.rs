@@ -45,6 +45,9 @@ use engine::{Session, Step};
 const HEADER: usize = 5;
 /// Maximum length of a record without its header (RFC 5246, 6.2.3).
 const LONGEST_RECORD: usize = 16_384 + 2048;
+/// Maximum bytes of records without a whole message: the longest message that rustls accepts, and a
+/// record.
+const LONGEST_INPUT: usize = 0xffff + 2 * LONGEST_RECORD;
 /// Maximum plaintext per record.
 const RECORD: usize = 16_384;
 /// Maximum bytes encrypted before a send, because each send has a cost.
@@ -110,9 +113,8 @@ pub struct Tls {
     spares: Option<Rc<Spares>>,
     /// Received records not yet consumed: an incomplete handshake message, then an incomplete
     /// record.
-    // At most LONGEST_HELLO for a client without a certificate, else the longest handshake message
-    // (64 KiB) and a record.
-    received: Vec<u8>,
+    // At most LONGEST_HELLO of a client without a certificate.
+    received: Bounded<Vec<u8>, AtMost<{ LONGEST_INPUT + HEADER }>>,
     /// `received` was allocated for part of a record, and is too small for other uses.
     is_part: bool,
     /// Number of bytes of `received` that the session has seen.
@@ -172,7 +174,7 @@ impl Tls {
             choosing: None,
             waker: None,
             spares: None,
-            received: Vec::new(),
+            received: Bounded::default(),
             is_part: false,
             seen: 0,
             more: false,
@@ -262,7 +264,7 @@ impl Tls {
 
     #[inline]
     fn release_received(&mut self) {
-        let buffer = mem::take(&mut self.received);
+        let buffer = self.received.take();
         if let Some(spares) = &self.spares
             && buffer.capacity() > 0
             && !mem::take(&mut self.is_part)
@@ -283,7 +285,7 @@ impl Tls {
         }
         if self.received.capacity() > 2 * LONGEST_RECORD {
             let part = self.received.to_vec();
-            spares.give(mem::replace(&mut self.received, part));
+            spares.give(mem::replace(&mut self.received.edit(), part));
             self.is_part = true;
         }
     }
@@ -308,8 +310,9 @@ impl Tls {
             && !self.is_too_long(*header, length)
             && let Some((record, rest)) = below.split_at_checked(HEADER + length)
         {
-            self.received = self.spare();
-            self.received.extend_from_slice(record);
+            let mut received = self.spare();
+            received.extend_from_slice(record);
+            *self.received.edit() = received;
             *below = rest;
             return true;
         }
@@ -319,13 +322,18 @@ impl Tls {
                 None => HEADER,
                 Some((header, _)) => match record_length(*header) {
                     Some(length) if self.is_too_long(*header, length) => {
-                        let (text, alert) = match length > RECORD {
-                            true => ("a record of more than 16 KiB", RECORD_OVERFLOW),
-                            false => ("a message of more than 16 KiB", DECODE_ERROR),
+                        let (text, alert) = match length {
+                            _ if self.is_beyond_any_message(length) => {
+                                ("records of more than 64 KiB without a message", None)
+                            }
+                            length if length > RECORD => {
+                                ("a record of more than 16 KiB", Some(RECORD_OVERFLOW))
+                            }
+                            _ => ("a message of more than 16 KiB", Some(DECODE_ERROR)),
                         };
                         let text = format!("the peer violated the TLS protocol: {text}");
                         let error = TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text);
-                        self.end_handshake(error, Some(alert));
+                        self.end_handshake(error, alert);
                         return true;
                     }
                     Some(length) => HEADER + length,
@@ -340,8 +348,10 @@ impl Tls {
             let n = missing.min(below.len());
             let (taken, rest) = below.split_at(n);
             self.is_part |= self.received.capacity() == 0;
-            self.received.reserve_exact(missing);
-            self.received.extend_from_slice(taken);
+            let mut received = self.received.edit();
+            received.reserve_exact(missing);
+            received.extend_from_slice(taken);
+            drop(received);
             *below = rest;
             if n < missing {
                 return false;
@@ -422,16 +432,16 @@ impl Tls {
         let is_handshaking = self.is_handshaking();
         let Some(session) = &mut self.session else { return self.more = false };
         let (done, step) =
-            session.process(&mut self.received, &mut self.plain.edit(), &mut self.pending);
+            session.process(&mut self.received.edit(), &mut self.plain.edit(), &mut self.pending);
         if matches!(self.state, TlsState::Beginning) && !self.pending.is_empty() {
             self.state = TlsState::Handshaking;
         }
         let complete = is_handshaking && !session.is_handshaking();
         let info = complete.then(|| session.info());
         if done < self.received.len() {
-            self.received.drain(..done);
+            self.received.edit().drain(..done);
         } else {
-            self.received.clear();
+            self.received.edit().clear();
             self.release_received();
         }
         self.seen = self.received.len();
@@ -476,7 +486,8 @@ impl Tls {
         self.more = false;
         self.session = None;
         self.choosing = None;
-        (self.received, self.seen) = (Vec::new(), 0);
+        self.received.take();
+        self.seen = 0;
     }
 
     /// Whether a record is too long. Plaintext records are limited to 16 KiB (RFC 8446, 5.1), which
@@ -485,10 +496,16 @@ impl Tls {
     #[inline]
     fn is_too_long(&self, [kind, ..]: [u8; HEADER], length: usize) -> bool {
         let is_long = length > RECORD || self.seen + HEADER + length > LONGEST_HELLO;
+        let is_handshake = || kind == HANDSHAKE && self.is_handshaking();
         is_long
-            && kind == HANDSHAKE
-            && self.is_handshaking()
-            && (length > RECORD || self.expects_no_certificate())
+            && (self.is_beyond_any_message(length)
+                || is_handshake() && (length > RECORD || self.expects_no_certificate()))
+    }
+
+    /// Whether the records of a message, with the next one, are longer than any message and one
+    /// record. The records of a message that is cut into single bytes are many times as long.
+    fn is_beyond_any_message(&self, length: usize) -> bool {
+        self.seen + HEADER + length > LONGEST_INPUT
     }
 
     /// Whether the peer is a client that is not expected to send certificates.
@@ -497,7 +514,7 @@ impl Tls {
         self.server.as_ref().is_some_and(|config| is_beginning || !config.requests_certificates())
     }
 
-    /// Fails a handshake for a reason outside the session. The fatal `alert`, if any, is sent in
+    /// Fails for a reason outside the session. The fatal `alert` of a handshake, if any, is sent in
     /// the clear.
     #[cold]
     fn end_handshake(&mut self, mut error: TlsError, alert: Option<u8>) {
@@ -505,7 +522,7 @@ impl Tls {
             self.pending.extend([21, 3, 3, 0, 2, 2, alert]);
         }
         error.alert_sent = alert;
-        error.in_handshake = true;
+        error.in_handshake = self.is_handshaking();
         self.fail_with(Reason::Tls(Arc::new(error)));
     }
 
@@ -540,11 +557,12 @@ impl Tls {
         }
         let data = &data[..data.len().min(BATCH)];
         let Some(session) = &mut self.session else { return 0 };
-        let partial = &mut self.received[..self.seen];
-        let encrypted = session.encrypt(data, partial, &mut self.plain.edit(), below);
+        let (mut received, mut plain) = (self.received.edit(), self.plain.edit());
+        let encrypted = session.encrypt(data, &mut received[..self.seen], &mut plain, below);
+        drop((received, plain));
         match encrypted {
             Ok((done, sent)) => {
-                self.received.drain(..done);
+                self.received.edit().drain(..done);
                 self.seen -= done;
                 if sent { data.len() } else { 0 }
             }
@@ -651,7 +669,7 @@ impl Layer for Tls {
         self.clear_lent();
         let Some(session) = &mut self.session else { return };
         session.close_notify(
-            &mut self.received[..self.seen],
+            &mut self.received.edit()[..self.seen],
             &mut self.plain.edit(),
             &mut self.pending,
         );

@@ -289,6 +289,28 @@ fn c77a_no_more_than_16_kib_are_kept_of_an_unfinished_hello() {
 }
 
 #[test]
+fn c77a_a_message_in_records_of_single_bytes_takes_no_more_memory_than_a_long_one() {
+    let client = client(trusting(&Authority::new()));
+    for (length, is_refused) in [(1, true), (5, true), (100, false)] {
+        let (mut end, tls) = End::new(client.layer(NAME, start()).expect("a name"));
+        end.sent();
+        let mut hello = endless_hello(length);
+        // A ServerHello.
+        hello[HEADER] = 2;
+        let mut most = 0;
+        for piece in hello.chunks(700) {
+            assert!(end.feed(piece).is_continue());
+            most = most.max(tls.borrow().received.capacity());
+        }
+        assert!(most <= LONGEST_INPUT + HEADER, "{most}");
+        assert_eq!(end.failed.is_some(), is_refused, "{length}: {:?}", end.failed);
+        if is_refused {
+            assert_eq!(told(&end), (TlsProblem::Misbehaved, Fault::Peer, None));
+        }
+    }
+}
+
+#[test]
 fn a_handshake_has_a_deadline_of_ten_seconds_and_a_connection_none() {
     let (client, server) = good();
     let now = start();

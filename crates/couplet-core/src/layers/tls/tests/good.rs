@@ -201,7 +201,7 @@ fn an_idle_connection_holds_no_buffer() {
     assert_eq!(two.server.received.len(), 50_000);
     for tls in &two.tls {
         let tls = tls.borrow();
-        let held = [&tls.received, &tls.plain, &tls.pending, &tls.first].map(Vec::capacity);
+        let held = [&*tls.received, &tls.plain, &tls.pending, &tls.first].map(Vec::capacity);
         assert_eq!(held, [0; 4]);
     }
 }
