@@ -1,8 +1,9 @@
-broken='a lookup-only `HashMap` is iterated'
+broken='a `HashMap` with an exemption is iterated'
 apply() {
-    append crates/couplet-core/src/protocols/policies.rs 'impl LimitConnectionsByPeer {
-        fn first(&self) -> Option<IpAddr> { self.open.borrow().keys().next().copied() }
-    }
-    const _: fn(&LimitConnectionsByPeer) -> Option<IpAddr> = LimitConnectionsByPeer::first;'
+    append crates/couplet-core/src/protocols/policies.rs 'mod counted {
+        #![expect(clippy::disallowed_types)]
+        use std::collections::HashMap;
+        const _: fn(&HashMap<u8, u8>) -> Option<u8> = |open| open.keys().next().copied();
+    }'
 }
-notice() { reads tidy; }
+notice() { lints; }

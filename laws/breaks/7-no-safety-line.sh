@@ -1,3 +1,3 @@
 broken='an `unsafe` block of `couplet-os` without its SAFETY comment'
 apply() { swap crates/couplet-os/src 'SAFETY: `action` is what' 'It is what'; }
-notice() { reads tidy; }
+notice() { lints couplet-os; }

@@ -102,7 +102,7 @@ impl Protocol for Bridge {
     fn connection_made(&mut self, transport: &Transport) {
         let Some(shared) = self.shared.upgrade() else { return };
         transport.set_close_at_once(true);
-        hooks::set_write_until_end(&transport, true);
+        hooks::set_write_until_end(transport, true);
         transport.set_timeout(Timeout::Close, None);
         transport.set_timeout(Timeout::HalfClose, None);
         transport.set_timeout(Timeout::Write, None);

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use couplet::transport::Pipe;
 use couplet::layers::tls::Tls;
+use couplet::transport::Pipe;
 use couplet::{Address, Bytes, Producer, ProducerKind, Transport, hooks};
 use couplet_os::tethered::Tethered;
 use pyo3::buffer::PyBuffer;

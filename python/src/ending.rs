@@ -57,6 +57,7 @@ impl Place {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the thread never continues")]
     fn park(&self) {
         self.is_parked.store(true, Ordering::SeqCst);
         notify();

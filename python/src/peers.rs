@@ -1,7 +1,6 @@
 //! The peers of a port for datagrams: their addresses, for Python and for the system, and its
 //! [`Socket`], which sends to them.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -23,8 +22,9 @@ const MOST: usize = 1000;
 
 /// Python's addresses of peers, by their names.
 #[derive(Default)]
+#[expect(clippy::disallowed_types, reason = "looked up, never iterated")]
 pub(crate) struct Peers {
-    known: HashMap<Name, Py<PyAny>>,
+    known: std::collections::HashMap<Name, Py<PyAny>>,
 }
 
 impl Peers {

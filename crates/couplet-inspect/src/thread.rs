@@ -174,6 +174,7 @@ pub(crate) fn open(
     })
 }
 
+#[expect(clippy::disallowed_methods, reason = "the token is secret, and in no simulated world")]
 fn random_token() -> couplet_core::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)

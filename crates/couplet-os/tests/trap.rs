@@ -6,7 +6,7 @@
 extern crate couplet_testkit;
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -54,7 +54,7 @@ fn hash_of_a_fresh_thread(seed: Option<u64>) -> u64 {
 fn hash_maps_of_a_fresh_thread_have_the_order_of_the_seed() {
     assert_eq!(hash_of_a_fresh_thread(Some(4)), hash_of_a_fresh_thread(Some(4)));
     assert_ne!(hash_of_a_fresh_thread(Some(4)), hash_of_a_fresh_thread(Some(5)));
-    let others: HashSet<u64> = (0..4).map(|_| hash_of_a_fresh_thread(None)).collect();
+    let others: BTreeSet<u64> = (0..4).map(|_| hash_of_a_fresh_thread(None)).collect();
     assert_eq!(others.len(), 4, "a thread that does not simulate has the system's entropy");
 }
 

@@ -1,6 +1,10 @@
 //! With the feature `trap`, time and entropy of the system come from the seed.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
-#![expect(clippy::disallowed_methods, reason = "the tests are about them")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the tests are about them"
+)]
 
 #[macro_use]
 extern crate couplet_testkit;

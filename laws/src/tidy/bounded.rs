@@ -94,7 +94,11 @@ impl Fields<'_> {
 
     fn read(&mut self, name: String, ty: &syn::Type) {
         let names = names_in(ty.to_token_stream());
-        let meaning = |name| self.file.meaning(&[name]).pop().unwrap_or_default();
+        let meaning = |name: String| {
+            let alias = self.file.aliases.iter().find(|(local, _)| *local == name);
+            let path = self.file.imported.get(&name).or(alias.map(|(_, path)| path));
+            path.and_then(|path| path.last().cloned()).unwrap_or(name)
+        };
         let meanings: Vec<String> = names.into_iter().map(meaning).collect();
         let grows =
             meanings.iter().any(|name| COLLECTIONS.split_whitespace().any(|one| one == name));

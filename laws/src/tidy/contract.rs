@@ -5,8 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::code;
-use super::links::files;
-use super::source::{assert_none, read, root};
+use super::source::{assert_none, files, read};
 
 /// The end of a row that no program can test, with the reason.
 const NO_TEST: &str = " (No test: ";
@@ -76,10 +75,8 @@ fn broken(table: &str, tests: &[(String, String)]) -> Vec<String> {
 
 #[test]
 fn each_row_of_the_contract_has_a_test_and_each_numbered_test_a_row() {
-    let mut paths = Vec::new();
-    files(&root(), &[".rs", ".py"], &mut paths);
     let mut found = Vec::new();
-    for path in paths {
+    for path in files("", &[".rs", ".py"]) {
         let text = read(&path);
         found.extend(tests(&path, &text).into_iter().map(|name| (path.clone(), name.to_owned())));
     }
@@ -123,11 +120,9 @@ fn unnamed(table: &str, heads: &[(String, String)]) -> Vec<String> {
 
 #[test]
 fn each_row_of_the_contract_is_named_by_a_file_that_keeps_it() {
-    let mut paths = Vec::new();
-    for folder in ["crates", "programs", "python", "laws/src"] {
-        files(&root().join(folder), &[".rs", ".py"], &mut paths);
-    }
-    let heads = paths.into_iter().filter_map(|path| named(&read(&path)).map(|head| (path, head)));
+    let paths = ["crates", "programs", "python", "laws/src"].into_iter();
+    let paths = paths.flat_map(|folder| files(folder, &[".rs", ".py"]));
+    let heads = paths.filter_map(|path| named(&read(&path)).map(|head| (path, head)));
     let heads: Vec<_> = heads.collect();
     let rule = "the head of a file ends with the contract's rows that its code keeps";
     assert_none(&unnamed(&read("docs/contract.md"), &heads), rule);

@@ -3,34 +3,10 @@
 //! `docs/guide/links.sh` checks links to docs.rs.
 
 use std::fs;
-use std::path::Path;
 
-use super::source::{assert_none, read, root};
+use super::source::{assert_none, files, read, root};
 
 const REPOSITORY: &str = "https://github.com/couplet-rs/couplet/blob/main/";
-
-/// The files with one of some endings below a folder, relative to the workspace; no links to other
-/// files.
-pub(super) fn files(below: &Path, endings: &[&str], found: &mut Vec<String>) {
-    for entry in fs::read_dir(below).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let (path, kind) = (entry.path(), entry.file_type().expect("a type"));
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if kind.is_dir() && name != "target" && !name.starts_with('.') {
-            files(&path, endings, found);
-        } else if kind.is_file() && endings.iter().any(|ending| name.ends_with(ending)) {
-            let path = path.strip_prefix(root()).expect("a path below the root");
-            found.push(path.to_string_lossy().replace('\\', "/"));
-        }
-    }
-}
-
-/// The documents of the guide.
-pub(super) fn guide() -> Vec<String> {
-    let mut paths = Vec::new();
-    files(&root().join("docs/guide"), &[".md"], &mut paths);
-    paths
-}
 
 /// The lines of a document outside its blocks of code.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
@@ -61,47 +37,36 @@ fn anchor(heading: &str) -> String {
     words.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
 }
 
-/// Whether the file or folder exists, and has the heading.
-fn leads_to(path: &str, heading: Option<&str>) -> bool {
-    let path = root().join(path);
-    path.exists()
-        && heading.is_none_or(|wanted| {
-            let text = fs::read_to_string(path).unwrap_or_default();
-            prose(&text).any(|line| line.starts_with('#') && anchor(line) == wanted)
-        })
-}
-
-/// The end of a target that points into the repository, as a path, and its heading.
+/// The path in the repository that a target of a file leads to, and its heading.
 fn inside<'a>(from: &str, target: &'a str) -> Option<(String, Option<&'a str>)> {
-    let (path, heading) = match target.split_once('#') {
-        Some((path, heading)) => (path, Some(heading)),
-        None => (target, None),
-    };
+    let path = target.split('#').next()?;
+    let heading = target.split_once('#').map(|(_, heading)| heading);
     if let Some(path) = path.strip_prefix(REPOSITORY) {
         return Some((path.to_owned(), heading));
     }
     if path.contains("://") || !from.ends_with(".md") {
         return None;
     }
-    let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let folder = from.rsplit_once('/').map_or(".", |(folder, _)| folder);
     Some((if path.is_empty() { from.to_owned() } else { format!("{folder}/{path}") }, heading))
 }
 
 #[test]
 fn every_link_into_the_repository_leads_to_a_file_and_its_heading() {
-    let (mut paths, mut broken, mut links) = (Vec::new(), Vec::new(), 0);
-    files(&root(), &[".md", ".rs"], &mut paths);
-    for from in paths {
+    let (mut broken, mut links) = (Vec::new(), 0);
+    for from in files("", &[".md", ".rs"]) {
         let text = read(&from);
-        let is_document = from.ends_with(".md");
         let comments = text.lines().filter_map(|line| line.trim_start().strip_prefix("//"));
         let comments = comments.map(|line| line.trim_start_matches(['/', '!']).trim_start());
         let lines: Vec<&str> =
-            if is_document { prose(&text).collect() } else { comments.collect() };
+            if from.ends_with(".md") { prose(&text).collect() } else { comments.collect() };
         for target in lines.into_iter().flat_map(targets) {
             let Some((path, heading)) = inside(&from, target) else { continue };
             links += 1;
-            if !leads_to(path.trim_start_matches('/'), heading) {
+            let text = fs::read_to_string(root().join(&path)).unwrap_or_default();
+            let is_heading =
+                |wanted| prose(&text).any(|line| line.starts_with('#') && anchor(line) == wanted);
+            if !root().join(path).exists() || !heading.is_none_or(is_heading) {
                 broken.push(format!("{from}: {target}"));
             }
         }
@@ -112,7 +77,7 @@ fn every_link_into_the_repository_leads_to_a_file_and_its_heading() {
 
 #[test]
 fn every_chapter_of_the_guide_is_listed_and_compiled() {
-    let guide = guide();
+    let guide = files("docs/guide", &[".md"]);
     let names = guide.iter().map(|path| path.trim_start_matches("docs/guide/"));
     let chapters: Vec<&str> =
         names.filter(|name| !["README.md", "SUMMARY.md"].contains(name)).collect();
@@ -130,27 +95,17 @@ fn every_chapter_of_the_guide_is_listed_and_compiled() {
 
 /// A reference without a definition is shown as plain text in brackets.
 #[test]
-fn every_reference_of_the_guide_is_defined_and_used() {
+fn every_reference_of_the_guide_is_defined() {
     let mut broken = Vec::new();
-    for path in guide() {
+    for path in files("docs/guide", &[".md"]) {
         let text = read(&path);
         let names: Vec<&str> = prose(&text).filter_map(definition).map(|(name, _)| name).collect();
-        let prose: Vec<&str> = prose(&text).filter(|line| definition(line).is_none()).collect();
-        let prose = prose.join(" ");
-        let unused = names.iter().filter(|name| !prose.contains(&format!("[{name}]")));
-        broken.extend(unused.map(|name| format!("{path}: [{name}] is not used")));
-        // Markdown ignores the case of a name, and takes the first definition.
-        for (number, name) in names.iter().enumerate() {
-            if names[..number].iter().any(|other| other.eq_ignore_ascii_case(name)) {
-                broken.push(format!("{path}: [{name}] is defined twice"));
-            }
-        }
-        let code = prose.split("[`").skip(1).filter_map(|rest| rest.split_once("`]"));
-        for (name, rest) in code {
-            if !rest.starts_with('(') && !names.contains(&&*format!("`{name}`")) {
-                broken.push(format!("{path}: [`{name}`] is not defined"));
-            }
-        }
+        let lines: Vec<&str> = prose(&text).collect();
+        let lines = lines.join(" ");
+        let code = lines.split("[`").skip(1).filter_map(|rest| rest.split_once("`]"));
+        let code = code.filter(|(_, rest)| !rest.starts_with('('));
+        let missing = code.filter(|(name, _)| !names.contains(&&*format!("`{name}`")));
+        broken.extend(missing.map(|(name, _)| format!("{path}: [`{name}`] is not defined")));
     }
-    assert_none(&broken, "a reference has one definition, at the end of its chapter");
+    assert_none(&broken, "a reference has a definition at the end of its chapter");
 }

@@ -37,99 +37,69 @@ impl Modules {
     }
 
     /// Follows one re-export; `None` at the definition.
-    fn step(&self, path: &[String]) -> Option<Vec<String>> {
+    fn step(&self, path: &[String]) -> Option<Path> {
         let inside = path.strip_prefix(&["crate".to_owned()])?;
-        let is_module = |at: &usize| self.0.contains_key(&inside[..*at]);
-        let at = (0..inside.len()).rev().find(is_module)?;
-        let whole = self.0.get(&inside[..at])?.get(&inside[at])?;
-        let mut whole = whole.clone();
-        // `pub use defer::Deferred` at the root is relative to it.
-        let child = inside[..at].iter().chain(&whole[..1]).cloned().collect::<Vec<_>>();
-        if whole[0] != "crate" && self.0.contains_key(&child) {
-            whole =
-                ["crate".to_owned()].into_iter().chain(child).chain(whole.split_off(1)).collect();
+        let at = (0..inside.len()).rev().find(|at| self.has(&inside[..*at]))?;
+        let (module, imports) = self.0.get_key_value(&inside[..at])?;
+        let mut whole = imports.get(&inside[at])?.clone();
+        let child = [&module[..], &whole[..1]].concat();
+        if whole[0] != "crate" && self.has(&child) {
+            // `pub use defer::Deferred` at the root is relative to it.
+            whole = below_root(&child, &whole[1..]);
+        } else if let Some(before) = imports.get(&whole[0]).filter(|_| whole.len() > 1) {
+            // `use std::io; pub use io::Error;`
+            whole = [before, &whole[1..]].concat();
         }
-        Some(whole.into_iter().chain(inside[at + 1..].iter().cloned()).collect())
+        Some([&whole, &inside[at + 1..]].concat())
     }
 
     /// The paths outside of the library that a path of a file may stand for, through imports, aliases
     /// and re-exports. A name that is imported twice, in two scopes, stands for both.
     pub(super) fn outside(&self, file: &Code, path: &[String]) -> BTreeSet<Path> {
-        let mut found = BTreeSet::new();
-        let mut seen = BTreeSet::new();
-        let mut left = vec![(file.module.clone(), path.to_vec())];
-        while let Some((module, path)) = left.pop() {
-            if !seen.insert((module.clone(), path.clone())) {
+        let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut left = vec![path.to_vec()];
+        while let Some(path) = left.pop() {
+            if !seen.insert(path.clone()) {
                 continue;
             }
             let (first, rest) = (&path[0], &path[1..]);
-            let here = module == file.module;
-            let aliases = file.aliases.iter().filter(|(name, _)| here && name == first);
-            for (_, whole) in aliases.filter(|(_, whole)| whole[0] != *first) {
-                left.push((module.clone(), [whole, rest].concat()));
-            }
+            let aliases = file.aliases.iter().filter(|(name, to)| name == first && to[0] != *first);
+            let aliases = aliases.map(|(_, to)| [to, rest].concat());
+            // Of a module below the file, or inside it.
+            let child = [&file.module[..], &path[..1]].concat();
+            let inner = file.inner.keys().filter(|module| module.last() == Some(first));
+            let modules = inner.chain(self.has(&child).then_some(&child));
+            let local = aliases.chain(modules.map(|module| below_root(module, rest)));
+            let before = left.len();
+            left.extend(local);
+            let is_local = left.len() > before;
             match first.as_str() {
-                "" => {
-                    found.insert(standard(rest));
-                }
-                "crate" => left.extend(self.exported(rest)),
+                "" => drop(found.insert(standard(rest))),
+                "crate" => left.extend(self.step(&path)),
                 "super" | "self" | "Self" => {}
                 "print" | "println" | "eprint" | "eprintln" | "include" if rest.is_empty() => {
                     found.insert(vec!["std".to_owned(), first.clone()]);
                 }
-                // Of a module inside the file, or below it.
-                _ if here && self.has(&[&module[..], &path[..1]].concat()) => {
-                    left.extend(self.exported(&[&module[..], &path].concat()));
-                }
-                _ if here && file.inner.keys().any(|inner| inner.last() == Some(first)) => {
-                    let inner = file.inner.keys().filter(|inner| inner.last() == Some(first));
-                    left.extend(inner.filter_map(|m| self.exported(&[&m[..], rest].concat())));
-                }
-                _ if (!here && !rest.is_empty()) || is_outside(file, self, &path) => {
-                    found.insert(standard(&path));
-                }
-                _ => {}
+                "alloc" | "core" | "std" => drop(found.insert(standard(&path))),
+                _ if rest.is_empty() || is_local || is_type(first) => {}
+                _ => drop(found.insert(path)),
             }
         }
         found
     }
-
-    /// The import behind a path below the root, with its module, if it leads out of the library.
-    fn exported(&self, path: &[String]) -> Option<(Path, Path)> {
-        let at = (0..path.len()).rev().find(|at| self.has(&path[..*at]))?;
-        let (module, imports) = self.0.get_key_value(&path[..at])?;
-        let whole = imports.get(&path[at])?;
-        // `use std::io; pub use io::Error;`
-        let whole = match imports.get(&whole[0]).filter(|_| whole.len() > 1) {
-            Some(before) => [before, &whole[1..]].concat(),
-            None => whole.clone(),
-        };
-        let is_child = self.has(&[&module[..], &whole[..1]].concat());
-        (!is_child).then(|| (module.clone(), [&whole[..], &path[at + 1..]].concat()))
-    }
 }
 
-/// True for a path that begins with the name of another crate, as opposed to a module, a type or a
-/// local name.
-fn is_outside(file: &Code, modules: &Modules, path: &[String]) -> bool {
-    const OWN: [&str; 3] = ["alloc", "core", "std"];
-    let first = path[0].as_str();
-    if OWN.contains(&first) {
-        return true;
-    }
-    let is_local = file.aliases.iter().any(|(name, whole)| name == first && whole[0] != first)
-        || file.inner.keys().any(|module| module.last().is_some_and(|name| name == first))
-        || modules.has(&[&file.module[..], &path[..1]].concat())
-        || PRIMITIVES.contains(&first)
-        || first.starts_with(|c: char| c.is_uppercase() || c == '$');
-    path.len() > 1 && !is_local
+fn below_root(module: &[String], rest: &[String]) -> Path {
+    [&["crate".to_owned()], module, rest].concat()
 }
 
-/// Primitive types, whose functions have paths such as `u8::from_str_radix`.
-const PRIMITIVES: [&str; 17] = [
-    "bool", "char", "f32", "f64", "i128", "i16", "i32", "i64", "i8", "isize", "str", "u128", "u16",
-    "u32", "u64", "u8", "usize",
-];
+/// True for the name of a type, or `*` for a parameter of a macro, as opposed to a crate.
+fn is_type(name: &str) -> bool {
+    const PRIMITIVES: &str =
+        " bool char f32 f64 i128 i16 i32 i64 i8 isize str u128 u16 u32 u64 u8 usize ";
+    name.starts_with(|c: char| c.is_uppercase() || c == '*')
+        || PRIMITIVES.contains(&format!(" {name} "))
+}
 
 /// A path into another crate; `core` and `alloc` are parts of `std`.
 fn standard(path: &[String]) -> Path {

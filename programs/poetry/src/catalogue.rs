@@ -1,7 +1,7 @@
 //! Poems by title, and the replies to request lines. No I/O.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ const QUOTED: usize = 60;
 /// Poems by title, case-insensitively.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    poems: HashMap<String, Poem>,
+    poems: BTreeMap<String, Poem>,
     /// The reply to a request for the titles, in the order of the files.
     titles: Bytes,
 }
@@ -36,7 +36,7 @@ impl Catalogue {
     /// Builds the catalogue. Fails if a title does not fit into a line or two titles are the same.
     pub fn new(poems: Vec<Poem>) -> Result<Catalogue, String> {
         let mut titles = format!("titles {}\r\n", poems.len());
-        let mut by_title = HashMap::new();
+        let mut by_title = BTreeMap::new();
         for poem in poems {
             let name = &poem.name;
             if name.is_empty() || name == LIST || name.contains(char::is_control) {

@@ -219,6 +219,7 @@ mod tests {
         Pool::new(work, Arc::new(Unpark(std::thread::current())).into())
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the pool wakes the thread")]
     fn answer<Q: Send + 'static, A: Send + 'static>(pool: &Pool<Q, A>) -> (Ticket, A) {
         loop {
             match pool.next() {
@@ -423,6 +424,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the pool wakes the thread")]
     fn an_answer_that_is_forgotten_is_not_returned() {
         let pool = repeating(IDLE, 9);
         (1..4).for_each(|ticket| pool.submit(Ticket(ticket), 7));

@@ -16,6 +16,7 @@ use super::kinds::parse_datagrams;
 use super::tcp::{Spelling, print_address, print_peer};
 use crate::address::scoped_ip;
 use crate::defer::Result;
+use crate::reactor::DatagramEndpoint;
 
 /// `udp:`, for receiving: `udp:PORT[:interface=HOST]` or `udp:HOST:PORT`. HOST is an IP address or
 /// `localhost`; without it, the port receives on all interfaces.
@@ -54,6 +55,12 @@ pub struct UdpClient {
     pub host: String,
     /// The port number.
     pub port: u16,
+}
+
+impl From<&UdpServer> for DatagramEndpoint {
+    fn from(server: &UdpServer) -> DatagramEndpoint {
+        DatagramEndpoint::from(server.address)
+    }
 }
 
 impl UdpClient {

@@ -40,9 +40,9 @@ use crate::driver::process::{
 use crate::driver::{ChildInput, Interest, Spawned};
 use crate::error::{Plain, Reason};
 use crate::factory::IntoFactory;
-use crate::hooks::Note;
 use crate::internals::{FiredBy, fired_by};
 use crate::panics::{Contained, contain};
+use crate::reactor::notes::Note;
 use crate::reactor::{DelayedCall, Reactor, Watch};
 use crate::transport::{Connection, Transport};
 

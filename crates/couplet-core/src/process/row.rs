@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use super::{PipeState, Process, ProcessCell, Progress};
-use crate::hooks::{Note, NoteRow};
+use crate::reactor::notes::{Note, NoteRow};
 
 /// Shows a process in the snapshots of its loop, among the `children`, until the note is dropped.
 pub(super) fn note(process: &Process) -> Note {

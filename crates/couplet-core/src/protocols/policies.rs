@@ -11,7 +11,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -248,8 +248,7 @@ pub struct LimitConnectionsByPeer {
 }
 
 /// The number of open connections per peer. Law 9: one entry for each peer with an open connection.
-/// Looked up only, never iterated.
-type Peers = Rc<RefCell<HashMap<IpAddr, usize>>>;
+type Peers = Rc<RefCell<BTreeMap<IpAddr, usize>>>;
 
 /// Limits the rate of new connections: a token bucket, initially full, that refills evenly.
 ///

@@ -8,7 +8,6 @@ use super::records::Start;
 use crate::address::{Address, UnixAddress};
 use crate::datagrams::{DatagramCell, DatagramPort, DatagramProtocol, DatagramTransport};
 use crate::driver::{Bound, DatagramOptions, DatagramSocket};
-use crate::endpoints::UdpServer;
 use crate::error::ListenError;
 use crate::panics::Contained;
 use crate::recorder::Reactor;
@@ -16,12 +15,12 @@ use crate::recorder::Reactor;
 /// The place of a datagram port, for [`Reactor::listen_datagrams`]. Made from
 ///
 /// - a UDP address; port 0 picks a free port, and [`DatagramTransport::host`] returns its number;
-/// - a [`UdpServer`], such as `"udp:9000".parse()?`;
+/// - a [`UdpServer`](crate::endpoints::UdpServer), such as `"udp:9000".parse()?`;
 /// - a [`UnixAddress`], on Linux. A path becomes a socket file, which is removed when the port closes; a
 ///   name that begins with a NUL is abstract; for an empty name the system chooses an abstract one. With
 ///   [`DatagramOptions::lock_file`] the file of a crashed process is replaced;
-/// - a socket: a [duplicate](DatagramTransport::duplicate) from another process, or a
-///   [`std::net::UdpSocket`]. The peer, the families and the kernel's coalescing stay; the options that
+/// - a socket: a [duplicate](DatagramTransport::duplicate) from another process, or one of the standard
+///   library, as a [`DatagramSocket`]. The peer, the families and the kernel's coalescing stay; the options that
 ///   apply before a socket is bound are ignored, and `broadcast` is set. Joining a group that already
 ///   contains the socket is no error;
 /// - any of these with options: `(address, DatagramOptions::default().size(1400))`;
@@ -72,22 +71,10 @@ impl From<Address> for DatagramEndpoint {
     }
 }
 
-impl From<&UdpServer> for DatagramEndpoint {
-    fn from(server: &UdpServer) -> DatagramEndpoint {
-        DatagramEndpoint::from(server.address)
-    }
-}
-
 impl From<DatagramSocket> for DatagramEndpoint {
     fn from(socket: DatagramSocket) -> DatagramEndpoint {
         let place = DatagramPlace::Socket(socket);
         DatagramEndpoint { place, options: DatagramOptions::default() }
-    }
-}
-
-impl From<std::net::UdpSocket> for DatagramEndpoint {
-    fn from(socket: std::net::UdpSocket) -> DatagramEndpoint {
-        DatagramEndpoint::from(DatagramSocket::from(socket))
     }
 }
 

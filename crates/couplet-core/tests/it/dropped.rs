@@ -25,9 +25,10 @@ use couplet::transport::Pipe;
 use couplet::transport::Upgrade;
 use couplet::{
     Address, Bytes, ConnectOptions, Connection, Connector, Datagram, DatagramEndpoint,
-    DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport, Deferred, Factory, Failure,
-    HandOver, Interest, ListenOptions, Loop, LoopingCall, Port, Producer, ProducerKind, Protocol,
-    ProtocolExtension, Reactor, Shared, Shutdown, Stream, Transport, UnixAddress, hooks,
+    DatagramOptions, DatagramPort, DatagramProtocol, DatagramSocket, DatagramTransport, Deferred,
+    Factory, Failure, HandOver, Interest, ListenOptions, Loop, LoopingCall, Port, Producer,
+    ProducerKind, Protocol, ProtocolExtension, Reactor, Shared, Shutdown, Stream, Transport,
+    UnixAddress, hooks,
 };
 use couplet_testkit_loops::doubles::{Echo, on_made};
 
@@ -411,7 +412,7 @@ const WAYS: &[(&str, &str, Act)] = ways! {
     "Reactor::listen_datagrams", "": |s| {
         let adopt = |reactor: &Reactor| {
             let socket = std::net::UdpSocket::bind(LOOPBACK).expect("a free port");
-            reactor.listen_datagrams((socket, DatagramOptions::default()), Bomb)
+            reactor.listen_datagrams((DatagramSocket::from(socket), DatagramOptions::default()), Bomb)
         };
         adopt(&s.reactor).expect_err("it is in memory");
         adopt(&real_loop().reactor()).expect("a UDP socket");

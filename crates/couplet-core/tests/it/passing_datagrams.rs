@@ -217,8 +217,10 @@ fn c160g_a_port_that_stops_or_has_no_udp_socket_has_no_duplicate() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
     let port = rig.reactor.listen_datagrams(LOOPBACK, Named::new("c")).expect("a free port");
     let asked = port.duplicate();
-    let adopted =
-        rig.reactor.listen_datagrams((client(), DatagramOptions::default()), Named::new("d"));
+    let adopted = rig.reactor.listen_datagrams(
+        (DatagramSocket::from(client()), DatagramOptions::default()),
+        Named::new("d"),
+    );
     assert_eq!(adopted.expect_err("no sockets").source.kind(), ErrorKind::Unsupported);
     rig.turns(2);
     assert_eq!(kind(&failure_of(asked)), Some(ErrorKind::Unsupported));

@@ -1,7 +1,6 @@
 //! The same seed gives the same trace, byte for byte, in this process and in another; randomness
 //! from outside the simulation is detected.
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -131,7 +130,7 @@ fn another_seed_gives_a_different_trace() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the test is about it")]
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the test is about it")]
 fn a_program_that_iterates_over_a_hash_map_is_detected() {
     let walks = |sim: &mut Sim| {
         let notes = sim.notes();
@@ -139,7 +138,7 @@ fn a_program_that_iterates_over_a_hash_map_is_detected() {
             let notes = notes.clone();
             reactor.call_later(s(1), move || {
                 notes.note("the same in each run");
-                let map: HashMap<u32, ()> = (0..100).map(|n| (n, ())).collect();
+                let map: std::collections::HashMap<u32, ()> = (0..100).map(|n| (n, ())).collect();
                 let order: Vec<String> = map.keys().map(u32::to_string).collect();
                 notes.note(order.join(" "));
             });

@@ -277,7 +277,7 @@ impl Connecting {
         tracing::debug!(target = %cell, %error, "cannot connect");
         self.drop_attempt(io, cell);
         let failure = failure_at(error.clone(), cell.place);
-        // The factory gets a failure of its own: it may pass it on, unhandled.
+        // The factory gets another failure: it may pass that on, unhandled.
         let reason = Reason::Failed(failure_at(error, cell.place));
         self.end(cell, |factory, connector| {
             factory.client_connection_failed(connector, &reason);
