@@ -182,12 +182,15 @@ pub trait ProtocolExtension {
 /// The name of any type, which a trait object gives too.
 pub trait Named {
     /// The name of the type.
-    fn own_type_name(&self) -> &'static str {
-        type_name::<Self>()
-    }
+    fn own_type_name(&self) -> &'static str;
 }
 
-impl<T: ?Sized> Named for T {}
+// Not for `dyn Protocol`, which has the name of the type inside.
+impl<T> Named for T {
+    fn own_type_name(&self) -> &'static str {
+        type_name::<T>()
+    }
+}
 
 /// The callbacks of an [extension](ProtocolExtension), with the defaults of a protocol without one.
 impl dyn Protocol {
@@ -218,7 +221,7 @@ impl dyn Protocol {
     /// See [`ProtocolExtension::type_name`].
     pub fn type_name(&mut self) -> &'static str {
         // Taken first, for the same reason.
-        let own = self.own_type_name();
+        let own = Named::own_type_name(&*self);
         self.extension().map_or(own, |extension| extension.type_name())
     }
 

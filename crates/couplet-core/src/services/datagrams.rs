@@ -20,7 +20,7 @@ use crate::{DatagramPort, DatagramProtocol, DatagramTransport, Reactor, Result};
 ///     transport.answer(datagram, datagram.data).ok();
 /// }
 ///
-/// let address = "127.0.0.1:0".parse()?;
+/// let address = "127.0.0.1:0".parse::<std::net::SocketAddr>()?;
 /// let echo = DatagramService::opening("echo", move |reactor| Ok(reactor.listen_datagrams(address, echo)?))
 ///     .on_listening(|port| println!("listening on {}", port.host()));
 /// # drop(echo);

@@ -297,7 +297,7 @@ impl Transport {
     /// The bytes count as buffered, also towards the hard cap, but are not in memory. All of them come
     /// from one version of the file: if it is overwritten or shrinks before the last byte of the range
     /// has left, or has no such range, the connection is reset with the reason
-    /// [`Lost`](crate::Reason::Lost) and a [`FileChanged`](crate::driver::FileChanged). The peer then
+    /// [`Lost`](crate::Reason::Lost) and a [`FileChanged`]. The peer then
     /// lacks the end of the range. A file that only grows, as a log, or was removed or replaced, is
     /// sent to the end of the range.
     ///

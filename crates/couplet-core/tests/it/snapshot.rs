@@ -26,6 +26,19 @@ fn of(rig: &mut Rig, a: &A) -> ConnectionSnapshot {
 }
 
 #[test]
+fn a_snapshot_names_the_type_of_a_protocol() {
+    for kit in KITS {
+        let mut rig = kit.rig();
+        let port = rig.listen_with(|| Quiet);
+        rig.turn();
+        let _peer = rig.peer(&port);
+        rig.turns(3);
+        let snapshot = rig.l.snapshot();
+        assert_eq!(snapshot.connections[0].protocol, std::any::type_name::<Quiet>(), "{kit:?}");
+    }
+}
+
+#[test]
 fn the_bytes_of_a_connection_are_counted() {
     for kit in KITS {
         let mut rig = kit.rig();
