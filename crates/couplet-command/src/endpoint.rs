@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use couplet::ListenOptions;
 use couplet::endpoints::{
-    ClientEndpoint, EndpointError, ServerEndpoint, client_from_string, server_from_string_with,
+    ClientEndpoint, EndpointError, IntoEndpoint, ServerEndpoint, client_from_string,
 };
 
 /// An endpoint to connect to, and its name in messages.
@@ -22,7 +22,7 @@ const BACKLOG: u32 = 1024;
 
 /// Parses an endpoint to listen on.
 pub fn to_listen(typed: &str) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    server_from_string_with(typed, &ListenOptions::default().backlog(BACKLOG))
+    (typed, &ListenOptions::default().backlog(BACKLOG)).into_endpoint()
 }
 
 /// Parses an endpoint to connect to.

@@ -91,7 +91,7 @@
 //! let serving = rooms.clone();
 //! reactor.listen("tcp:7777", move || LineReceiver::new(Readings(serving.clone())))?;
 //! let measured = |celsius: f32| {
-//!     rooms.publish_with(&17, |position| format!("{position} {celsius}\r\n").into())
+//!     rooms.publish_encoded(&17, |position| format!("{position} {celsius}\r\n").into())
 //! };
 //! # let first = memory.connect(7777);
 //! # first.push(b"\r\n");

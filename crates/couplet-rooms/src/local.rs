@@ -208,7 +208,7 @@ impl<K: Key, M: Meta> Local<K, M> {
     }
 
     /// Publishes a message that is encoded with its position.
-    pub(crate) fn publish_with(
+    pub(crate) fn publish_encoded(
         &self,
         key: &K,
         mut encode: impl FnMut(Position) -> Bytes,

@@ -166,7 +166,7 @@ impl<K: Key, M: Meta> Rooms<K, M> {
     /// those that it missed, followed by new ones, in order.
     ///
     /// The client needs the position of the last message that it got: send it in each message, with
-    /// [`publish_with`](Self::publish_with), or count the messages from the position of the
+    /// [`publish_encoded`](Self::publish_encoded), or count the messages from the position of the
     /// [`Replay`].
     ///
     /// # Errors
@@ -200,12 +200,12 @@ impl<K: Key, M: Meta> Rooms<K, M> {
     ///
     /// [`PublishError::TooManyRooms`]; [`PublishError::Overtaken`] if `encode` publishes to the same
     /// room.
-    pub fn publish_with(
+    pub fn publish_encoded(
         &self,
         room: &K,
         encode: impl FnMut(Position) -> Bytes,
     ) -> Result<Position, PublishError> {
-        self.local.publish_with(room, encode)
+        self.local.publish_encoded(room, encode)
     }
 
     /// Delivers all messages and events of this loop immediately: before a connection moves to

@@ -40,7 +40,8 @@ impl LineProtocol for Chat {
             }
             return;
         }
-        let said = self.rooms.publish_with(&1, |position| format!("{position} {line}\r\n").into());
+        let said =
+            self.rooms.publish_encoded(&1, |position| format!("{position} {line}\r\n").into());
         if let Err(error) = said {
             transport.fail(error);
         }

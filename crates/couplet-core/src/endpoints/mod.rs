@@ -286,29 +286,7 @@ impl<E: ClientEndpoint + ?Sized> ClientEndpoint for Arc<E> {
 ///
 /// If `text` is not a valid endpoint.
 pub fn server_from_string(text: &str) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    server_from_string_with(text, &ListenOptions::default())
-}
-
-/// Like [`server_from_string`], with default options that the string may override.
-///
-/// ```
-/// use couplet::ListenOptions;
-/// use couplet::endpoints::server_from_string_with;
-///
-/// let crowds = ListenOptions::default().backlog(1024);
-/// let endpoint = server_from_string_with("throttle:unix:app.sock:read=1M", &crowds)?;
-/// assert_eq!(endpoint.to_string(), "throttle:unix:app.sock:backlog=1024:read=1000000");
-/// # Ok::<(), couplet::endpoints::EndpointError>(())
-/// ```
-///
-/// # Errors
-///
-/// If `text` is not a valid endpoint.
-pub fn server_from_string_with(
-    text: &str,
-    options: &ListenOptions,
-) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    kinds::parse(text, options)
+    (text, &ListenOptions::default()).into_endpoint()
 }
 
 /// Parses a string into an endpoint to connect to. Twisted's `clientFromString`.
@@ -364,6 +342,25 @@ macro_rules! strings_are_endpoints {
 }
 
 strings_are_endpoints!(&str, &String, String);
+
+/// A string that overrides these options.
+///
+/// ```
+/// use couplet::ListenOptions;
+/// use couplet::endpoints::{IntoEndpoint, ServerEndpoint};
+/// use std::sync::Arc;
+///
+/// let crowds = ListenOptions::default().backlog(1024);
+/// let endpoint: Arc<dyn ServerEndpoint> =
+///     ("throttle:unix:app.sock:read=1M", &crowds).into_endpoint()?;
+/// assert_eq!(endpoint.to_string(), "throttle:unix:app.sock:backlog=1024:read=1000000");
+/// # Ok::<(), couplet::endpoints::EndpointError>(())
+/// ```
+impl IntoEndpoint<dyn ServerEndpoint> for (&str, &ListenOptions) {
+    fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+        kinds::parse(self.0, self.1)
+    }
+}
 
 impl<E: ServerEndpoint> IntoEndpoint<dyn ServerEndpoint> for E {
     fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use couplet::endpoints::{
-    EndpointError, TcpClient, TcpServer, UnixClient, UnixServer, client_from_string, quote,
-    server_from_string, server_from_string_with,
+    EndpointError, IntoEndpoint, TcpClient, TcpServer, UnixClient, UnixServer, client_from_string,
+    quote, server_from_string,
 };
 use couplet::testing::{Manner, Memory, MemoryReactor, failure_of, no_result_yet, success_of};
 use couplet::{
@@ -335,7 +335,9 @@ fn a_client_waits_as_long_as_its_string_says() {
 fn the_options_of_a_program_hold_wherever_its_string_names_the_server() {
     let options = ListenOptions::default().backlog(7);
     for text in ["80", "unix:/s", "throttle:80:read=1", r"throttle:read=1:endpoint=tcp\:80"] {
-        let server = server_from_string_with(text, &options).expect("an endpoint");
+        let server =
+            IntoEndpoint::<dyn couplet::endpoints::ServerEndpoint>::into_endpoint((text, &options))
+                .expect("an endpoint");
         assert!(format!("{server:?}").contains("backlog: 7"), "{server:?}");
     }
 }

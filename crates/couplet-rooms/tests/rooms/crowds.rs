@@ -48,7 +48,7 @@ impl LineProtocol for Serves {
 fn publish(reactor: &Reactor, rooms: Rooms<u8>) {
     for _ in 0..BURST {
         let encode = |position: Position| format!("{}\r\n", position.number()).into();
-        rooms.publish_with(&1, encode).expect("there is place for a room");
+        rooms.publish_encoded(&1, encode).expect("there is place for a room");
     }
     let again = reactor.clone();
     reactor.call_later(PAUSE, move || publish(&again, rooms));

@@ -42,7 +42,7 @@ fn c192_the_oldest_empty_room_makes_place_and_rooms_with_members_stay() {
     assert_eq!(scene.rooms.publish(&"e", "e"), Err(PublishError::TooManyRooms));
     let joined = scene.rooms.join(&"e", &transport, "ada".to_owned());
     assert_eq!(joined.err(), Some(JoinError::TooManyRooms));
-    let published = scene.rooms.publish_with(&"e", |_| Bytes::new());
+    let published = scene.rooms.publish_encoded(&"e", |_| Bytes::new());
     assert_eq!(published, Err(PublishError::TooManyRooms));
     scene.rooms.publish(&"a", "a").expect("it exists");
 }

@@ -32,7 +32,7 @@ fn c193a_a_panic_of_an_encoder_or_of_the_options_publishes_nothing() {
     let mut scene = Scene::new(RoomOptions::default());
     let (ada, _) = scene.guest("ada");
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        scene.rooms.publish_with(&ROOM, |_| panic!("as the test wants"))
+        scene.rooms.publish_encoded(&ROOM, |_| panic!("as the test wants"))
     }));
     assert!(panicked.is_err());
     assert_eq!(scene.publish("1").number(), 1);

@@ -106,8 +106,8 @@ fn c190_a_message_contains_its_position() {
     let mut scene = Scene::new(with_history(10));
     let (wire, _guest) = scene.guest("ada");
     let encode = |position: Position| Bytes::from(format!("{position} "));
-    let first = scene.rooms.publish_with(&ROOM, encode).expect("there is such a room");
-    let second = scene.rooms.publish_with(&ROOM, encode).expect("there is such a room");
+    let first = scene.rooms.publish_encoded(&ROOM, encode).expect("there is such a room");
+    let second = scene.rooms.publish_encoded(&ROOM, encode).expect("there is such a room");
     assert_eq!((first.number(), second.number()), (1, 2));
     scene.memory.settle();
     assert_eq!(scene.read(&wire), format!("{first} {second} "));
@@ -118,7 +118,7 @@ fn c190_an_encoder_that_is_overtaken_runs_again() {
     let mut scene = Scene::new(with_history(10));
     let (wire, _guest) = scene.guest("ada");
     let (rooms, mut runs) = (scene.rooms.clone(), 0);
-    let position = scene.rooms.publish_with(&ROOM, |position| {
+    let position = scene.rooms.publish_encoded(&ROOM, |position| {
         runs += 1;
         if runs <= 2 {
             rooms.publish(&ROOM, "other ").expect("there is such a room");
@@ -128,7 +128,7 @@ fn c190_an_encoder_that_is_overtaken_runs_again() {
     assert_eq!((position.expect("the third is its own").number(), runs), (3, 3));
     scene.memory.settle();
     assert_eq!(scene.read(&wire), "other other 3 ");
-    let always = scene.rooms.publish_with(&ROOM, |_| {
+    let always = scene.rooms.publish_encoded(&ROOM, |_| {
         rooms.publish(&ROOM, "").expect("there is such a room");
         Bytes::new()
     });

@@ -76,7 +76,7 @@ fn publish(reactor: &Reactor, rooms: Rooms<u8>, kept: Rc<Kept>) {
     let encode = |position: Position| {
         format!("{position} {} {}\r\n", position.number(), "x".repeat(700)).into()
     };
-    kept.published.set(rooms.publish_with(&ROOM, encode).ok());
+    kept.published.set(rooms.publish_encoded(&ROOM, encode).ok());
     let last = kept.published.get().map(Position::number);
     if last.is_some_and(|last| last < MESSAGES) {
         let again = reactor.clone();
