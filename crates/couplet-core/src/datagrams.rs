@@ -590,9 +590,9 @@ impl DatagramTransport {
     }
 
     /// Duplicates the socket of a UDP port, so that another process can
-    /// [adopt](Reactor::listen_datagrams) it. The Deferred fires once the port is served, and fails if the
-    /// port stops first, or with [`Unsupported`](std::io::ErrorKind::Unsupported) for a UNIX socket and on
-    /// a driver without sockets.
+    /// [adopt](Reactor::listen_datagrams) it. The Deferred fires once the port is served, and fails
+    /// if the port stops first, or with [`Unsupported`](std::io::ErrorKind::Unsupported) for a UNIX
+    /// socket and on a driver without sockets.
     ///
     /// Each datagram goes to one of the ports: whichever reads first, unless the others do not
     /// [read](Self::set_reading). All of them can send.

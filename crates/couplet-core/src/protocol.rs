@@ -132,8 +132,8 @@ pub trait ProtocolExtension {
     }
 
     /// A descriptor arrived on a UNIX socket, with the bytes of the next
-    /// [`data_received`](Protocol::data_received). Unless the protocol takes it, it is closed. Twisted's
-    /// `fileDescriptorReceived`.
+    /// [`data_received`](Protocol::data_received). Unless the protocol takes it, it is closed.
+    /// Twisted's `fileDescriptorReceived`.
     #[cfg(unix)]
     fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
         if let Some(inner) = self.inner() {

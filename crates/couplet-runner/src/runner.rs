@@ -176,10 +176,10 @@ impl Runner {
     }
 
     /// Takes connections of this kind over when the program is restarted: `build` makes the protocol of
-    /// a connection that [`ProtocolExtension::hand_over`](couplet::ProtocolExtension::hand_over) has given up in the
-    /// process before, or whose state [`hooks::keep`](couplet::hooks::keep) has kept in a process
-    /// that died, from its state and the peer's address. The protocol's first call is
-    /// `connection_made`. An error closes the connection.
+    /// a connection that [`ProtocolExtension::hand_over`](couplet::ProtocolExtension::hand_over)
+    /// has given up in the process before, or whose state [`hooks::keep`](couplet::hooks::keep) has
+    /// kept in a process that died, from its state and the peer's address. The protocol's first
+    /// call is `connection_made`. An error closes the connection.
     ///
     /// Called in the main loop, after the services have started. All connections of a loop move within
     /// one turn, and are served once the connections of all loops have arrived.

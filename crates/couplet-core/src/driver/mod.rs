@@ -326,8 +326,9 @@ pub enum SocketOption {
     /// sends a FIN when it closes the sockets of a killed process, so a truncated message would
     /// look complete. Set it in [`connection_made`](crate::Protocol::connection_made).
     /// [`lose_connection`](crate::Transport::lose_connection),
-    /// [`lose_write_connection`](crate::Transport::lose_write_connection) and [`fail`](crate::Transport::fail) flush and
-    /// send a FIN as usual; after one of them this has no effect.
+    /// [`lose_write_connection`](crate::Transport::lose_write_connection) and
+    /// [`fail`](crate::Transport::fail) flush and send a FIN as usual; after one of them this has
+    /// no effect.
     ///
     /// ```
     /// use couplet::{Protocol, SocketOption, Transport};

@@ -34,9 +34,10 @@ pub struct ProxyServer {
 /// of version 1, which is text.
 ///
 /// The header contains the addresses of the client on whose behalf the connection is made, by
-/// [`ErasedFactory::on_behalf_of`](crate::factory::ErasedFactory::on_behalf_of), or else the addresses of the connection itself. For a client without
-/// IP addresses, such as one on a UNIX socket, and for a [check](crate::factory::ErasedFactory::for_check), which has
-/// no client, the header marks them as unknown (`UNKNOWN`, or `LOCAL` in version 2).
+/// [`ErasedFactory::on_behalf_of`](crate::factory::ErasedFactory::on_behalf_of), or else the
+/// addresses of the connection itself. For a client without IP addresses, such as one on a UNIX
+/// socket, and for a [check](crate::factory::ErasedFactory::for_check), which has no client, the
+/// header marks them as unknown (`UNKNOWN`, or `LOCAL` in version 2).
 #[derive(Clone, Debug)]
 pub struct ProxyClient {
     over: Arc<dyn ClientEndpoint>,

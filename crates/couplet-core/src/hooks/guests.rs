@@ -152,18 +152,21 @@ pub fn is_starting_layer(transport: &Transport) -> bool {
 }
 
 /// With `on`, output is accepted after [`lose_connection`](Transport::lose_connection) and
-/// [`lose_write_connection`](Transport::lose_write_connection) until our end of stream has been written, as in
-/// Twisted: the close takes effect once nothing is unsent and no producer is registered. A protocol that keeps
-/// writing keeps its connection open, as long as the peer reads. By default such output is dropped.
+/// [`lose_write_connection`](Transport::lose_write_connection) until our end of stream has been
+/// written, as in Twisted: the close takes effect once nothing is unsent and no producer is
+/// registered. A protocol that keeps writing keeps its connection open, as long as the peer reads.
+/// By default such output is dropped.
 ///
-/// Our end of stream is the FIN; with TLS, the close_notify. Once a close was requested, this has no effect.
+/// Our end of stream is the FIN; with TLS, the close_notify. Once a close was requested, this has
+/// no effect.
 pub fn set_write_until_end(transport: &Transport, on: bool) {
     transport.cell.set_write_until_end(on);
 }
 
 /// Counts each byte that moves on one of the two connections as progress of the other, for the
-/// [half-close timeout](crate::transport::Timeout::HalfClose). For protocols that pass bytes from one to
-/// the other, as [`Relay`](crate::protocols::Relay) does. A connection has at most one partner.
+/// [half-close timeout](crate::transport::Timeout::HalfClose). For protocols that pass bytes from
+/// one to the other, as [`Relay`](crate::protocols::Relay) does. A connection has at most one
+/// partner.
 pub fn share_progress(transport: &Transport, other: &Transport) {
     transport.cell.set_companion(&other.cell);
     other.cell.set_companion(&transport.cell);

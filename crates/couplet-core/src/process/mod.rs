@@ -379,8 +379,8 @@ impl Drop for ProtocolCall<'_> {
 
 impl Process {
     /// The program at the other end of a connection made by
-    /// [`ProcessClient`](crate::endpoints::ProcessClient) or the endpoint `process:`. The program may outlive
-    /// the connection for a while.
+    /// [`ProcessClient`](crate::endpoints::ProcessClient) or the endpoint `process:`. The program
+    /// may outlive the connection for a while.
     pub fn of(transport: &Transport) -> Option<Process> {
         transport.program::<Tether>().map(|tether| tether.process().clone())
     }

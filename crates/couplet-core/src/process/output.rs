@@ -51,8 +51,8 @@ impl OutputOptions {
     }
 }
 
-/// A command and its options, for [`Reactor::process_output`]: made from a [`Command`], or from a command
-/// and [`OutputOptions`].
+/// A command and its options, for [`Reactor::process_output`]: made from a [`Command`], or from a
+/// command and [`OutputOptions`].
 #[derive(Clone, Debug)]
 pub struct OutputCommand {
     command: Command,
@@ -82,9 +82,9 @@ pub struct OutputTooLong {
 }
 
 impl Reactor {
-    /// Runs a program to its end, and collects its output: a [`Command`], whose standard input is empty,
-    /// or a command with [`OutputOptions`]. An exit code other than 0 is not a failure here: check
-    /// [`ProcessOutput::end`].
+    /// Runs a program to its end, and collects its output: a [`Command`], whose standard input is
+    /// empty, or a command with [`OutputOptions`]. An exit code other than 0 is not a failure here:
+    /// check [`ProcessOutput::end`].
     ///
     /// The Deferred fails with [`SpawnError`](super::SpawnError) or [`OutputTooLong`]. Cancelling
     /// it, as a timeout does, kills the program and closes its pipes. Only on Unix. Twisted's

@@ -134,12 +134,14 @@ pub trait LineProtocol: Any {
     fn handshake_completed(&mut self, _transport: &LineTransport) {}
 
     /// Another process can continue the connection: see
-    /// [`ProtocolExtension::hand_over`](crate::ProtocolExtension::hand_over). The framer adds the bytes that it holds.
+    /// [`ProtocolExtension::hand_over`](crate::ProtocolExtension::hand_over). The framer adds the
+    /// bytes that it holds.
     fn hand_over(&mut self) -> Option<HandOver> {
         None
     }
 
-    /// A protocol that wraps others exposes them here: see [`ProtocolExtension::find`](crate::ProtocolExtension::find).
+    /// A protocol that wraps others exposes them here: see
+    /// [`ProtocolExtension::find`](crate::ProtocolExtension::find).
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
     }

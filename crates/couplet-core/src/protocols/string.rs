@@ -104,7 +104,8 @@ pub trait StringProtocol: Any {
     fn handshake_completed(&mut self, _transport: &StringTransport) {}
 
     /// Another process can continue the connection: see
-    /// [`ProtocolExtension::hand_over`](crate::ProtocolExtension::hand_over). The framer adds the bytes that it holds.
+    /// [`ProtocolExtension::hand_over`](crate::ProtocolExtension::hand_over). The framer adds the
+    /// bytes that it holds.
     fn hand_over(&mut self) -> Option<HandOver> {
         None
     }

@@ -51,9 +51,10 @@ pub(super) struct HandOverRequest {
 }
 
 impl Reactor {
-    /// Asks the protocol of a connection to [hand it over](crate::ProtocolExtension::hand_over) to another process,
-    /// between two of its callbacks. If it does, the connection has left this loop: for handles it has
-    /// ended with [`Reason::HandedOver`](crate::Reason::HandedOver), and the peer notices nothing.
+    /// Asks the protocol of a connection to [hand it over](crate::ProtocolExtension::hand_over) to
+    /// another process, between two of its callbacks. If it does, the connection has left this
+    /// loop: for handles it has ended with [`Reason::HandedOver`](crate::Reason::HandedOver), and
+    /// the peer notices nothing.
     ///
     /// The Deferred fires with `None`, and the connection stays in this loop, if the protocol refuses;
     /// if the connection was made by a connect, has layers such as TLS, is closing or half closed, is to

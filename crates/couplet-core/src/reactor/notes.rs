@@ -30,7 +30,8 @@ type Revise = Rc<dyn Fn(&mut Snapshot)>;
 /// Makes the present rows. User code.
 type MakeRows = Rc<dyn Fn() -> Vec<NoteRow>>;
 
-/// A row of a program's own in a [`Snapshot`](super::Snapshot): see [`hooks::note_rows`](crate::hooks::note_rows).
+/// A row of a program's own in a [`Snapshot`](super::Snapshot): see
+/// [`hooks::note_rows`](crate::hooks::note_rows).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NoteRow {

@@ -184,7 +184,8 @@ impl<P: 'static> ClientService<P> {
     }
 
     /// Sets the delay after a number of consecutive failures, 1 or more. Take randomness from
-    /// [`hooks::random`](crate::hooks::random), so that a simulation can be repeated. Twisted's `retryPolicy`.
+    /// [`hooks::random`](crate::hooks::random), so that a simulation can be repeated. Twisted's
+    /// `retryPolicy`.
     ///
     /// ```
     /// # use couplet::services::ClientService;

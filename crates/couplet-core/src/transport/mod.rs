@@ -60,16 +60,16 @@ impl fmt::Display for ConnectionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Timeout {
-    /// How long an open connection may receive nothing; then it ends with [`Reason::Timeout`]. Sending does not count, nor does time while reading is paused. No limit
-    /// by default.
+    /// How long an open connection may receive nothing; then it ends with [`Reason::Timeout`].
+    /// Sending does not count, nor does time while reading is paused. No limit by default.
     ///
     /// Costs a timestamp per message and one timer per connection. Twisted's `TimeoutMixin`.
     Idle,
 
     /// How long the remaining output of a close may make no progress, after
     /// [`lose_connection`](Transport::lose_connection) or
-    /// [`lose_write_connection`](Transport::lose_write_connection): 30 s by default. Then the connection is
-    /// reset, with [`Reason::CloseTimedOut`]. Counted in whole milliseconds.
+    /// [`lose_write_connection`](Transport::lose_write_connection): 30 s by default. Then the
+    /// connection is reset, with [`Reason::CloseTimedOut`]. Counted in whole milliseconds.
     ///
     /// The wait for the peer's FIN afterwards has [its own limit](Self::Fin).
     Close,
@@ -134,8 +134,8 @@ pub enum Timeout {
     HalfClose,
 
     /// How long the output of an open connection may wait for a peer that takes none of it: two
-    /// hours by default. Then the connection is reset, with [`Reason::Timeout`]. Time counts in quarters of this one, as for
-    /// [`HalfClose`](Self::HalfClose). Once the connection closes,
+    /// hours by default. Then the connection is reset, with [`Reason::Timeout`]. Time counts in
+    /// quarters of this one, as for [`HalfClose`](Self::HalfClose). Once the connection closes,
     /// [`Close`](Self::Close) takes the place of this limit.
     Write,
 }
@@ -376,8 +376,8 @@ impl Transport {
     /// close_notify counts as its FIN.
     ///
     /// Reading stops immediately. A registered producer delays the close until it unregisters.
-    /// [`Timeout::Close`] limits how long the output may make no progress, [`Timeout::Fin`] the wait for
-    /// the peer's FIN.
+    /// [`Timeout::Close`] limits how long the output may make no progress, [`Timeout::Fin`] the
+    /// wait for the peer's FIN.
     pub fn lose_connection(&self) {
         if self.cell.phase() < ConnectionPhase::Closing {
             self.cell.advance_phase(ConnectionPhase::Closing);
@@ -831,8 +831,8 @@ impl Transport {
     /// Bytes written before this call pass below the layer, bytes written afterwards through it,
     /// even within one callback. The protocol receives no data until the layer is open:
     /// [`wants_data`](Self::wants_data) is false until right before
-    /// [`handshake_completed`](crate::ProtocolExtension::handshake_completed), which precedes the first bytes from
-    /// the layer.
+    /// [`handshake_completed`](crate::ProtocolExtension::handshake_completed), which precedes the
+    /// first bytes from the layer.
     ///
     /// Plaintext that arrived before the layer, and that no protocol has consumed, is never passed
     /// off as bytes of the layer: the connection is cut with
@@ -870,8 +870,8 @@ impl Transport {
     /// The info of type `T` about this connection: a `TlsInfo`, with the parameters of the handshake
     /// and the peer's certificates, a [`ProxyHeader`](crate::layers::ProxyHeader), another layer's
     /// [infos](crate::layers::Opened::infos), or on a UNIX socket the peer's
-    /// [`PeerCredentials`](crate::PeerCredentials). `None` if nothing reported one yet; also available after the connection
-    /// is lost.
+    /// [`PeerCredentials`](crate::PeerCredentials). `None` if nothing reported one yet; also
+    /// available after the connection is lost.
     pub fn info<T: 'static>(&self) -> Option<Rc<T>> {
         self.cell.layer_info().or_else(|| {
             let credentials: Rc<dyn Any> = Rc::new(self.cell.credentials()?);

@@ -361,8 +361,8 @@ impl Loop {
         self.driver.turn(&mut self.core, Turns::One(at_most))
     }
 
-    /// Whether a turn is in progress that [`hooks::suspend_turn`](crate::hooks::suspend_turn) suspended: the next call of
-    /// [`turn`](Self::turn) continues it.
+    /// Whether a turn is in progress that [`hooks::suspend_turn`](crate::hooks::suspend_turn)
+    /// suspended: the next call of [`turn`](Self::turn) continues it.
     pub fn is_suspended(&self) -> bool {
         self.core.suspended.is_some()
     }
@@ -399,8 +399,8 @@ impl Loop {
         self.core.flush(&mut *self.driver)
     }
 
-    /// Turns until `at` (`None`: no limit), or until [`hooks::interrupt`](crate::hooks::interrupt) is called. Returns true
-    /// while the run continues, and always outside a run.
+    /// Turns until `at` (`None`: no limit), or until [`hooks::interrupt`](crate::hooks::interrupt)
+    /// is called. Returns true while the run continues, and always outside a run.
     ///
     /// For a loop inside a program that has occasional other work and can interrupt the loop for
     /// it: many turns then need only one call.
