@@ -13,9 +13,8 @@ impl Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         loop {
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            // Not in the target folder: the path of a UNIX socket must be short.
             let name = format!("couplet-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
+            let path = short_folder().join(name);
             match std::fs::create_dir(&path) {
                 Ok(()) => return Folder(path),
                 // A process that was killed has left its folder, and its number was used again.
@@ -49,6 +48,13 @@ impl Folder {
         names.sort();
         names
     }
+}
+
+/// The folder for temporary files; not the target folder, nor a long `TMPDIR`, because the path of a
+/// UNIX socket has at most 108 bytes.
+fn short_folder() -> PathBuf {
+    let usual = std::env::temp_dir();
+    if cfg!(unix) && usual.as_os_str().len() > 60 { "/tmp".into() } else { usual }
 }
 
 impl Deref for Folder {

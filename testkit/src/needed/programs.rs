@@ -23,9 +23,9 @@ pub fn skipped(what: impl Display) {
 /// True if `program` is installed. Several makers have an `nc`; the tests know the options of OpenBSD's.
 pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Some systems keep servers outside the path of ordinary users.
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let found = folders.map(|folder| folder.join(program)).any(|path| path.is_file());
+    // Only there: the tests start it by its name.
+    let mut folders = std::env::split_paths(&path);
+    let found = folders.any(|folder| folder.join(program).is_file());
     let is_known = || program != "nc" || help_of(program).contains("OpenBSD");
     match (found, found && is_known()) {
         (false, _) => missing(program),
