@@ -39,19 +39,27 @@ pub use usage::{
 };
 
 pub use crate::PATIENCE;
-pub use crate::needed::{Folder, has, missing};
+pub use crate::needed::{Folder, has, missing, skipped};
 
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// This process needs a descriptor for each client; the server keeps the usual limit of 1024.
-pub fn allow_a_crowd() {
+/// This process needs a descriptor for each client; the server keeps the usual limit of 1024. False, and
+/// a visible skip, where the system allows only a small number.
+#[must_use]
+pub fn allow_a_crowd() -> bool {
+    const CROWD: u64 = 20_000;
     let limit = getrlimit(Resource::Nofile);
-    let wanted = 20_000.min(limit.maximum.unwrap_or(u64::MAX));
-    if limit.current.is_some_and(|current| current < wanted) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).unwrap();
+    let has_few = |limit: Option<u64>| limit.is_some_and(|limit| limit < CROWD);
+    let most = limit.maximum.map(|most| most.max(CROWD));
+    // Only a privileged process may raise the hard limit.
+    let raised = Rlimit { current: Some(CROWD), maximum: most };
+    let may = !has_few(limit.current) || setrlimit(Resource::Nofile, raised).is_ok();
+    if !may {
+        skipped("limit of 20 000 descriptors");
     }
+    may
 }
 
 /// Interval at which another process's state is polled.
