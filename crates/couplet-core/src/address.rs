@@ -40,6 +40,16 @@ pub enum Address {
 }
 
 impl Address {
+    /// The address of an internet socket, whether of TCP or UDP, or else the name of a UNIX socket. A
+    /// pipe fails like a UNIX socket without a name.
+    pub(crate) fn into_socket(self) -> Result<SocketAddr, UnixAddress> {
+        match self {
+            Address::Tcp(address) | Address::Udp(address) => Ok(address),
+            Address::Unix(name) => Err(name),
+            Address::Pipe(_) => Err(UnixAddress::Unnamed),
+        }
+    }
+
     /// A UDP address.
     pub fn udp(address: impl Into<SocketAddr>) -> Address {
         Address::Udp(canonical(address.into()))

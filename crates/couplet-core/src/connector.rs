@@ -200,15 +200,12 @@ impl Connector {
 
 impl Target {
     pub(crate) fn at(address: Address) -> Target {
-        match address {
-            // A UDP address is used as a TCP address.
-            Address::Tcp(address) | Address::Udp(address) => {
+        match address.into_socket() {
+            Ok(address) => {
                 let (host, port) = (host_of(&address), address.port());
                 Target::Tcp { host, port, address: Some(address) }
             }
-            Address::Unix(name) => Target::Unix(name),
-            // Fails like a UNIX socket without a name.
-            Address::Pipe(_) => Target::Unix(UnixAddress::Unnamed),
+            Err(name) => Target::Unix(name),
         }
     }
 
@@ -423,7 +420,7 @@ impl ConnectorCell {
     }
 
     /// Takes whether the factory has ignored the failure.
-    pub(crate) fn takes_ignored(&self) -> bool {
+    pub(crate) fn take_ignored(&self) -> bool {
         self.ignored.replace(false)
     }
 

@@ -87,7 +87,7 @@ pub struct DatagramTransport {
 /// A datagram port together with its protocol's type; cheap to clone, and a [`DatagramTransport`]
 /// by dereferencing. Dropping it changes nothing.
 ///
-/// Made by [`Reactor::listen_datagrams`] and similar methods, and by [`DatagramTransport::port`].
+/// Made by [`Reactor::listen_datagrams`] and by [`DatagramTransport::port`].
 /// Closures passed to it are recorded, and run in the turn with the protocol's `&mut self`:
 ///
 /// ```

@@ -391,7 +391,7 @@ const RULES: [Rule; 22] = [
         severity: Severity::Yellow,
         title: "Closes take long",
         threshold: || format!("longer than {}", time(CLOSING)),
-        remedy: "The peers neither read nor close. `set_close_deadline` limits how long a close may take.",
+        remedy: "The peers neither read nor close. `Timeout::Close` limits how long a close may take.",
         view: Some("connections"),
         find: |facts, _| {
             facts.connections(["is closing", "are closing"], CLOSING, |it| {

@@ -286,7 +286,7 @@ impl<E: ClientEndpoint + ?Sized> ClientEndpoint for Arc<E> {
 ///
 /// If `text` is not a valid endpoint.
 pub fn server_from_string(text: &str) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-    (text, &ListenOptions::default()).into_endpoint()
+    kinds::parse(text, &ListenOptions::default())
 }
 
 /// Parses a string into an endpoint to connect to. Twisted's `clientFromString`.
@@ -377,13 +377,9 @@ impl<E: ClientEndpoint> IntoEndpoint<dyn ClientEndpoint> for E {
 /// A TCP address or a UNIX socket, with options.
 impl<A: Into<Address>> IntoEndpoint<dyn ServerEndpoint> for (A, ListenOptions) {
     fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
-        Ok(match self.0.into() {
-            Address::Tcp(address) | Address::Udp(address) => {
-                Arc::new(TcpServer::new(address).options(self.1))
-            }
-            Address::Unix(path) => Arc::new(UnixServer::new(path).options(self.1)),
-            // Fails like a UNIX socket without a name.
-            Address::Pipe(_) => Arc::new(UnixServer::new(UnixAddress::Unnamed)),
+        Ok(match self.0.into().into_socket() {
+            Ok(address) => Arc::new(TcpServer::new(address).options(self.1)),
+            Err(path) => Arc::new(UnixServer::new(path).options(self.1)),
         })
     }
 }
@@ -391,12 +387,9 @@ impl<A: Into<Address>> IntoEndpoint<dyn ServerEndpoint> for (A, ListenOptions) {
 /// A TCP address or a UNIX socket, with options.
 impl<A: Into<Address>> IntoEndpoint<dyn ClientEndpoint> for (A, ConnectOptions) {
     fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
-        Ok(match self.0.into() {
-            Address::Tcp(address) | Address::Udp(address) => {
-                Arc::new(TcpClient::from(address).options(self.1))
-            }
-            Address::Unix(path) => Arc::new(UnixClient::new(path).options(self.1)),
-            Address::Pipe(_) => Arc::new(UnixClient::new(UnixAddress::Unnamed)),
+        Ok(match self.0.into().into_socket() {
+            Ok(address) => Arc::new(TcpClient::from(address).options(self.1)),
+            Err(path) => Arc::new(UnixClient::new(path).options(self.1)),
         })
     }
 }
@@ -456,7 +449,8 @@ impl Reactor {
         // The compiler shows the next line when a closure moves its protocol out.
         factory: impl IntoFactory<K>, // makes a new protocol for each connection: `|| Echo::new()`
     ) -> Result<Port> {
-        let factory = ErasedFactory::new(factory.into_factory());
+        // Erased first, which contains its drop if the string is not an endpoint.
+        let factory = ErasedFactory::new(factory);
         endpoint.into_endpoint()?.listen(self, factory)
     }
 
@@ -469,8 +463,7 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         factory: impl IntoFactory<K>,
     ) -> Result<Port> {
-        let factory = ErasedFactory::new(factory.into_factory());
-        endpoint.into_endpoint()?.listen(self, factory.offering(protocols))
+        self.listen(endpoint, ErasedFactory::new(factory).offering(protocols))
     }
 
     /// Connects to an endpoint. The Deferred fires with the connection once `connection_made` has
@@ -485,7 +478,7 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let factory = ErasedFactory::new(factory.into_factory());
+        let factory = ErasedFactory::new(factory);
         match endpoint.into_endpoint() {
             Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
             Err(error) => Deferred::fail(Failure::from(error)),

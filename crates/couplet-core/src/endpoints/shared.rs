@@ -226,7 +226,7 @@ impl SharedPort {
     /// As for [`Reactor::listen`].
     #[track_caller]
     pub fn listen<K>(&self, reactor: &Reactor, factory: impl IntoFactory<K>) -> Result<Port> {
-        self.over.listen(reactor, ErasedFactory::new(factory.into_factory()))
+        self.over.listen(reactor, ErasedFactory::new(factory))
     }
 
     /// Wraps the shared endpoint in another one, for [`ServerEndpoint::share`].

@@ -69,14 +69,17 @@ pub struct TcpClient {
     pub port: u16,
     /// The connection's options.
     pub options: ConnectOptions,
-    /// The address, with the flow of an IPv6 one, if the endpoint was made from one.
-    address: Option<SocketAddr>,
+    /// The flow of an IPv6 address, which has no place in its text.
+    flow: u32,
 }
 
 impl From<SocketAddr> for TcpClient {
     fn from(address: SocketAddr) -> TcpClient {
-        let (host, port) = (host_of(&address), address.port());
-        TcpClient { host, port, options: ConnectOptions::default(), address: Some(address) }
+        let flow = match address {
+            SocketAddr::V6(address) => address.flowinfo(),
+            SocketAddr::V4(_) => 0,
+        };
+        TcpClient { flow, ..TcpClient::new(host_of(&address), address.port()) }
     }
 }
 
@@ -84,8 +87,18 @@ impl TcpClient {
     /// Connects to this port of a host.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> TcpClient {
-        let options = ConnectOptions::default();
-        TcpClient { host: host.into(), port, options, address: None }
+        TcpClient { host: host.into(), port, options: ConnectOptions::default(), flow: 0 }
+    }
+
+    /// The address with its flow, if it has one.
+    fn address_with_flow(&self) -> Option<SocketAddr> {
+        match scoped_ip(reachable(&self.host), self.port) {
+            Ok(SocketAddr::V6(mut address)) if self.flow != 0 => {
+                address.set_flowinfo(self.flow);
+                Some(SocketAddr::V6(address))
+            }
+            _ => None,
+        }
     }
 
     /// Sets the connection's options.
@@ -109,7 +122,7 @@ impl ServerEndpoint for TcpServer {
 impl ClientEndpoint for TcpClient {
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
         let options = self.options.clone();
-        let connecting = match self.address.filter(|address| !address.ip().is_unspecified()) {
+        let connecting = match self.address_with_flow() {
             Some(address) => reactor.connect_to_deferred(address, options, factory),
             None => {
                 let target = (reachable(&self.host), self.port);
@@ -217,7 +230,7 @@ fn read_client(
         None => {}
     }
     parts.read_switches(&CLIENT_SWITCHES, &mut options.switches)?;
-    Ok(Arc::new(TcpClient { host, port, options, address: None }))
+    Ok(Arc::new(TcpClient { host, port, options, flow: 0 }))
 }
 
 impl Parts {
@@ -334,7 +347,7 @@ impl fmt::Display for TcpServer {
 
 impl fmt::Display for TcpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TcpClient { host, port, options, address: _ } = self;
+        let TcpClient { host, port, options, flow: _ } = self;
         let default = ConnectOptions::default();
         write!(f, "tcp:")?;
         print_peer(f, host, *port)?;
@@ -393,5 +406,15 @@ mod tests {
     fn a_certificate_names_an_address_without_its_scope() {
         let client = client_from_string("tcp:[fe80::1%2]:443").expect("an endpoint");
         assert_eq!(client.host(), Some("fe80::1"));
+    }
+
+    #[test]
+    fn an_address_keeps_its_scope_and_its_flow_and_follows_the_fields() {
+        let mut address = std::net::SocketAddrV6::new("fe80::1".parse().expect("an IP"), 80, 7, 2);
+        let mut client = TcpClient::from(SocketAddr::V6(address));
+        assert_eq!(client.address_with_flow(), Some(SocketAddr::V6(address)));
+        client.port = 81;
+        address.set_port(81);
+        assert_eq!(client.address_with_flow(), Some(SocketAddr::V6(address)));
     }
 }

@@ -1,8 +1,6 @@
 //! The part of the grammar for datagrams: `udp:`. Without streams, `udp:` cannot be combined with
-//! other kinds: [`UdpServer`] and [`UdpClient`] are parsed from strings, and passed to
-//! [`Reactor::listen_datagrams`] and [`listen_datagrams`](crate::Reactor::listen_datagrams).
-//!
-//! [`Reactor::listen_datagrams`]: crate::Reactor::listen_datagrams
+//! other kinds: [`UdpServer`] and [`UdpClient`] are parsed from strings. A server is an endpoint for
+//! [`Reactor::listen_datagrams`](crate::Reactor::listen_datagrams).
 //!
 //! Contract: 145f.
 

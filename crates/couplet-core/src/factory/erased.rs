@@ -113,7 +113,7 @@ impl ErasedFactory {
     /// announce the client's address, such as `haproxy:`, announce that peer's.
     ///
     /// ```
-    /// use couplet::factory::{ErasedFactory, IntoFactory};
+    /// use couplet::factory::ErasedFactory;
     /// use couplet::protocols::Relay;
     /// use couplet::{Address, Protocol, Transport};
     ///

@@ -22,7 +22,7 @@ use crate::layers::Layer;
 
 /// Reconnects with exponential backoff until it is stopped.
 ///
-/// Works with both `connect_tcp` and endpoints; the Deferred of [`Reactor::connect`] fires with
+/// Works with every endpoint; the Deferred of [`Reactor::connect`] fires with
 /// the first connection that is established, or fails when this factory gives up. Every call is
 /// forwarded to the inner factory, which is not stopped between attempts.
 ///

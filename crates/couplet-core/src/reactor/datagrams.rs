@@ -121,18 +121,17 @@ impl Reactor {
     ) -> Result<DatagramPort<P>, ListenError> {
         let DatagramEndpoint { place, options } = endpoint.into();
         let protocol = Contained::new(Box::new(protocol) as Box<_>);
-        let (bound, options) = match place {
+        let (bound, address, options) = match place {
             DatagramPlace::Address(address) => {
-                let bound = self.world().bind_datagrams(&address, &options);
-                (bound.map_err(|error| ListenError::new(address, error))?, options)
+                (self.world().bind_datagrams(&address, &options), address, options)
             }
             DatagramPlace::Socket(socket) => {
                 let options = socket.complete(options);
                 let address = socket.address().unwrap_or_else(|_| UnixAddress::Unnamed.into());
-                let bound = self.world().adopt_datagrams(socket, &options);
-                (bound.map_err(|error| ListenError::new(address, error))?, options)
+                (self.world().adopt_datagrams(socket, &options), address, options)
             }
         };
+        let bound = bound.map_err(|error| ListenError::new(address, error))?;
         Ok(self.serve_datagrams(bound, options, protocol))
     }
 

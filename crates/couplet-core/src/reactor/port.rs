@@ -96,7 +96,7 @@ impl Reactor {
         factory: impl IntoFactory<K>,
     ) -> Result<Port, ListenError> {
         let address = address.into();
-        let mut factory = ErasedFactory::new(factory.into_factory());
+        let mut factory = ErasedFactory::new(factory);
         let bound = match factory.choose_socket(Some(&address)) {
             Some(socket) => {
                 socket.listening(&options).and_then(|socket| self.world().adopt_port(socket))

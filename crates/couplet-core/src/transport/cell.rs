@@ -19,6 +19,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Upgrade;
 use super::connection::stall::StallCheck;
 #[cfg(feature = "testing")]
 use super::report::LayerReport;
@@ -32,7 +33,7 @@ use crate::error::{ConnectionLost, Reason};
 use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
 use crate::outbox::{FilePart, Outbox};
 use crate::panics::{Contained, discard, discard_all};
-use crate::protocol::{HandOver, Protocol};
+use crate::protocol::HandOver;
 use crate::recorder::Reactor;
 use crate::timers::{TimerKey, Timers};
 use crate::why::short_type;
@@ -294,12 +295,6 @@ pub(crate) enum SocketRequest {
     Call(Contained<SocketCall>),
 }
 
-/// The next protocol, and the bytes that it gets before any new one.
-pub(super) struct Upgrade {
-    pub(super) next: Contained<Box<dyn Protocol>>,
-    pub(super) unread: Vec<u8>,
-}
-
 /// A layer requested on a live connection.
 pub(super) struct StartingLayer {
     pub(super) layer: Contained<Box<dyn Layer>>,
@@ -347,7 +342,7 @@ struct RareState {
     upgrade: Option<Upgrade>,
     /// Bytes left over by an upgrade or by layers that were dropped, which the protocol gets before any
     /// new byte.
-    // The bytes that the old protocol's framer held and those passed to `upgrade_with`; one chunk
+    // The bytes that the old protocol's framer held and those of `Upgrade::with_unread`; one chunk
     // for each layer that was dropped.
     unread: Vec<u8>,
     credentials: Option<Box<PeerCredentials>>,
@@ -676,18 +671,16 @@ impl ConnectionCell {
 
     /// Requests another protocol. Of several requests the last counts; the unread bytes of all are
     /// kept.
-    pub(super) fn upgrade(&self, next: Box<dyn Protocol>, unread: &[u8]) {
-        let next = Contained::new(next);
+    pub(super) fn upgrade(&self, mut upgrade: Upgrade) {
         if self.phase.get() >= ConnectionPhase::Closing {
             return;
         }
-        let before = self.rare_mut().upgrade.take();
-        let (earlier, mut bytes) = match before {
-            Some(Upgrade { next, unread }) => (Some(next), unread),
-            None => (None, Vec::new()),
-        };
-        bytes.extend_from_slice(unread);
-        self.rare_mut().upgrade = Some(Upgrade { next, unread: bytes });
+        let mut earlier = self.rare_mut().upgrade.take();
+        if let Some(earlier) = &mut earlier {
+            earlier.unread.append(&mut upgrade.unread);
+            std::mem::swap(&mut earlier.unread, &mut upgrade.unread);
+        }
+        self.rare_mut().upgrade = Some(upgrade);
         self.paused.set(self.paused.get() | paused::BY_UPGRADE);
         self.record(request::FLOW);
         drop(earlier);

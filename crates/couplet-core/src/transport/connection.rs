@@ -45,7 +45,8 @@ use std::time::{Duration, Instant};
 
 use layered::Layered;
 
-use super::cell::{ConnectionCell, ConnectionPhase, Level, Upgrade, mode, request};
+use super::Upgrade;
+use super::cell::{ConnectionCell, ConnectionPhase, Level, mode, request};
 use super::{Producer, Tell, Transport};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Outbox, WriteOutcome};

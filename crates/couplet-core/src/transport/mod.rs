@@ -77,8 +77,7 @@ pub enum Timeout {
     /// How long a closed connection waits for the peer's FIN after its own: 30 s by default.
     /// Input that arrives before is read and discarded, however much it is: a close with unread input
     /// would be a reset, which destroys output that the peer has not read yet. Then the socket is
-    /// closed, and the reason of the close stays. Counted in whole
-    /// milliseconds.
+    /// closed, and the reason of the close stays. Counted in whole milliseconds.
     ///
     /// ```
     /// use std::time::Duration;
@@ -142,13 +141,14 @@ pub enum Timeout {
 
 /// The next protocol of a connection, for [`Transport::upgrade`]: any protocol is one.
 pub struct Upgrade {
-    protocol: Box<dyn Protocol>,
+    next: Contained<Box<dyn Protocol>>,
+    /// The bytes that it gets before any new one.
     unread: Vec<u8>,
 }
 
 impl<P: Protocol> From<P> for Upgrade {
     fn from(protocol: P) -> Upgrade {
-        Upgrade { protocol: Box::new(protocol), unread: Vec::new() }
+        Upgrade::with_unread(protocol, [])
     }
 }
 
@@ -181,7 +181,7 @@ impl Upgrade {
     /// assert_eq!(held.wire.take(), b"hello");
     /// ```
     pub fn with_unread(protocol: impl Protocol, unread: impl AsRef<[u8]>) -> Upgrade {
-        Upgrade { protocol: Box::new(protocol), unread: unread.as_ref().to_vec() }
+        Upgrade { next: Contained::new(Box::new(protocol)), unread: unread.as_ref().to_vec() }
     }
 }
 
@@ -822,8 +822,7 @@ impl Transport {
     ///
     /// Twisted: `transport.protocol = new; new.makeConnection(transport)`.
     pub fn upgrade(&self, next: impl Into<Upgrade>) {
-        let Upgrade { protocol, unread } = next.into();
-        self.cell.upgrade(protocol, &unread);
+        self.cell.upgrade(next.into());
     }
 
     /// Puts a layer under the protocol of this live connection, as STARTTLS does.

@@ -481,19 +481,19 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         s.reactor.listen("no endpoint", Bomb).map(drop).expect_err("a space");
         s.reactor.listen("log:tcp:0:file=/", Bomb).map(drop).expect_err("a folder");
     };
-    "connect_tcp", "turned": |s| s.keep(hooks::connector(&s.reactor, ("127.0.0.1", 9), ConnectOptions::default(), Bomb));
+    "connector", "turned": |s| s.keep(hooks::connector(&s.reactor, ("127.0.0.1", 9), ConnectOptions::default(), Bomb));
     "connect", "": |s| s.keep(s.reactor.connect("no endpoint", Bomb));
     "connect", "": |s| s.keep(s.reactor.connect("log:127.0.0.1:9:file=/", Bomb));
     "connect", "turned, accepted, closed": |s| {
         let connecting = s.reactor.connect(format!("tcp:{PEER}"), Bomb);
         s.keep(connecting.map(|connection| connection.transport().lose_connection()));
     };
-    "connect_to_check", "": |s| s.keep(s.reactor.connect("no endpoint", ErasedFactory::new(Bomb).for_check()));
-    "connect_to_check", "turned, accepted, closed": |s| {
+    "for_check", "": |s| s.keep(s.reactor.connect("no endpoint", ErasedFactory::new(Bomb).for_check()));
+    "for_check", "turned, accepted, closed": |s| {
         let connecting = s.reactor.connect(format!("tcp:{PEER}"), ErasedFactory::new(Bomb).for_check());
         s.keep(connecting.map(|connection| connection.transport().lose_connection()));
     };
-    "connect_for", "turned": |s| {
+    "on_behalf_of", "turned": |s| {
         let client = s.transport();
         s.keep(s.reactor.connect("tcp:127.0.0.1:9", ErasedFactory::new(Bomb).on_behalf_of(&client)));
         s.keep(s.reactor.connect("no endpoint", ErasedFactory::new(Bomb).on_behalf_of(&client)));
@@ -798,14 +798,14 @@ const WAYS: &[(&str, &str, Act)] = ways! {
         adopt(&l, two).expect("a pipe").discard();
     };
     // The program can't be started, and the loop is dropped.
-    "connect_process", "": |_| {
+    "connect", "": |_| {
         let mut l = real_loop();
         for program in MISSING_AND_CAT {
             l.reactor().connect(ProcessClient::new(Command::new(program)), Bomb).discard();
         }
         turns(&mut l, 1);
     };
-    "connect_process_with", "": |_| {
+    "connect", "": |_| {
         let mut l = real_loop();
         for program in MISSING_AND_CAT {
             let (command, lost) = (Command::new(program), WhenLost::default());

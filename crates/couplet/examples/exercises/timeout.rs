@@ -3,7 +3,7 @@
 //! its own.
 //!
 //! The call belongs to the connection and ends with it, so it need not be cancelled. (For silent
-//! connections there is `transport.set_idle_timeout`, for slow Deferreds `add_timeout`.)
+//! connections there is `Timeout::Idle`, for slow Deferreds `add_timeout`.)
 //!
 //! `cargo run --example exercises -- timeout 2000 127.0.0.1:10000`
 

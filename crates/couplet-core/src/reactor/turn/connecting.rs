@@ -282,7 +282,7 @@ impl Connecting {
         self.end(cell, |factory, connector| {
             factory.client_connection_failed(connector, &reason);
         });
-        if !cell.takes_ignored() {
+        if !cell.take_ignored() {
             mark_handled(&failure);
         }
         cell.fail_connect(failure);
