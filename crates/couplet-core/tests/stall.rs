@@ -12,10 +12,7 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, Once, PoisonError, RwLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use couplet::{
-    Address, ConnectOptions, IntoFactory, Loop, LoopOptions, Protocol, Reactor, Remote, Transport,
-    hooks,
-};
+use couplet::{Address, IntoFactory, Loop, LoopOptions, Protocol, Reactor, Remote, Transport};
 use couplet_testkit::logged::warnings;
 #[cfg(target_os = "linux")]
 use couplet_testkit::program::wait_until;
@@ -98,7 +95,7 @@ fn client() -> impl Protocol {
 fn serve<K>(reactor: &Reactor, factory: impl IntoFactory<K>) -> couplet::Result<()> {
     let port = reactor.listen("tcp:0:interface=127.0.0.1", factory)?;
     let number = port.host().port().expect("a TCP port");
-    hooks::connector(reactor, ("127.0.0.1", number), ConnectOptions::default(), client);
+    reactor.connect(("127.0.0.1", number), client).detach();
     Ok(())
 }
 
@@ -161,12 +158,7 @@ const HANGS: &[Hang] = &[
     ("inside another", &["its loop: build_protocol of ", ", in connect"], 0, |reactor| {
         let port = reactor.listen("tcp:0:interface=127.0.0.1", || Quiet)?;
         let number = port.host().port().expect("TCP");
-        hooks::connector(
-            reactor,
-            ("127.0.0.1", number),
-            ConnectOptions::default(),
-            slow_factory(reactor),
-        );
+        reactor.connect(("127.0.0.1", number), slow_factory(reactor)).detach();
         Ok(())
     }),
     ("a timed call", &["kind=\"timed call\"", HERE], line!() + 1, |reactor| {

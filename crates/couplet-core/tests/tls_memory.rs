@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use couplet::factory::Layered;
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsInfo};
-use couplet::{ConnectOptions, Loop, Protocol, Reason, Transport, hooks};
+use couplet::{Loop, Protocol, Reason, Transport};
 use couplet_testkit::apart::{descriptors, one_at_a_time, raise_descriptor_limit};
 use couplet_testkit::counting;
 use couplet_testkit::processes::memory;
@@ -96,7 +96,7 @@ fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
                 move || Ask(end.clone()),
                 move |at, _| tls.layer(NAME, at.now()).expect("a good name"),
             );
-            hooks::connector(&reactor, ("127.0.0.1", port), ConnectOptions::default(), factory);
+            reactor.connect(("127.0.0.1", port), factory).detach();
         }
         let late = reactor.now() + Duration::from_secs(60);
         while *ended.0.borrow() != [done + BATCH; 2] || !l.snapshot().connections.is_empty() {

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use couplet::{ConnectOptions, Loop, Protocol, Reason, Transport, hooks};
+use couplet::{Loop, Protocol, Reason, Transport};
 
 use crate::suite::kit::LOOPBACK;
 
@@ -73,9 +73,13 @@ fn assert_seen_as_written(answer: Answer, patient: bool) {
         let server = move || Server { answer, received: 0, written: note.clone() };
         let port = reactor.listen(LOOPBACK, server)?;
         let to = port.host().socket_addr().expect("a TCP port");
-        hooks::connector(reactor, ("127.0.0.1", to.port()), ConnectOptions::default(), move || {
-            Client { seen: client.0.clone(), patient, done: client.1.clone() }
-        });
+        reactor
+            .connect(("127.0.0.1", to.port()), move || Client {
+                seen: client.0.clone(),
+                patient,
+                done: client.1.clone(),
+            })
+            .detach();
         Ok(())
     })
     .expect("a clean run");
@@ -171,12 +175,9 @@ fn a_write_to_another_connection_is_a_copy() {
         let to = port.host().socket_addr().expect("a TCP port");
         for says in 0..2 {
             let heard = Rc::clone(&heard);
-            hooks::connector(
-                reactor,
-                ("127.0.0.1", to.port()),
-                ConnectOptions::default(),
-                move || Speaker { says, heard: heard.clone() },
-            );
+            reactor
+                .connect(("127.0.0.1", to.port()), move || Speaker { says, heard: heard.clone() })
+                .detach();
         }
         Ok(())
     })

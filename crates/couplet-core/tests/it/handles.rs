@@ -9,8 +9,8 @@ use std::time::Duration;
 use couplet::testing::{Manner, Wire, hold, hold_on};
 use couplet::transport::WrongProtocol;
 use couplet::{
-    Address, ConnectOptions, Connection, ConnectionLost, Connector, Factory, ProducerKind,
-    Protocol, ProtocolExtension, Reactor, Reason, Shared, Transport, hooks,
+    Address, Connection, ConnectionLost, Connector, Factory, ProducerKind, Protocol,
+    ProtocolExtension, Reactor, Reason, Shared, Transport,
 };
 
 use crate::defer_witness::given;
@@ -218,7 +218,7 @@ impl Factory for TriesTwo {
     fn client_connection_failed(&mut self, _: &Connector, _: &Reason) {
         self.failed += 1;
         if let Some((me, reactor)) = self.me.take() {
-            hooks::connector(&reactor, ("127.0.0.1", 2), ConnectOptions::default(), me);
+            reactor.connect(("127.0.0.1", 2), me).detach();
         }
     }
 }
@@ -229,7 +229,7 @@ fn a_shared_factory_can_be_used_again_from_its_own_callback() {
     let shared = Shared::new(TriesTwo::default());
     let me = (shared.clone(), stage.reactor.clone());
     shared.tell(move |factory| factory.me = Some(me));
-    hooks::connector(&stage.reactor, ("127.0.0.1", 1), ConnectOptions::default(), shared.clone());
+    stage.reactor.connect(("127.0.0.1", 1), shared.clone()).detach();
     stage.turns(200);
     let seen = Rc::new(Cell::new((0, 0)));
     let slot = seen.clone();

@@ -562,12 +562,7 @@ fn c103_two_loops_in_one_thread_turn_by_turn() {
     // A callback of one loop writes to a connection of another.
     let theirs = served.clone();
     let answers = Script::new().once(On::Data, move |_| theirs.transport().write("more"));
-    hooks::connector(
-        &loops[1].reactor(),
-        ("127.0.0.1", to),
-        ConnectOptions::default(),
-        b.once(answers),
-    );
+    loops[1].reactor().connect(("127.0.0.1", to), b.once(answers)).detach();
     let mut turn_until = |done: &dyn Fn() -> bool| {
         while !done() {
             loops.iter_mut().for_each(|l| _ = l.turn(Some(ms(1))).expect("the driver waits"));
@@ -592,12 +587,7 @@ fn bytes_in_every_turn_do_not_starve_the_rest_of_a_run() {
     let to = port.host().port().expect("TCP");
     let writes = |transport: &Transport| transport.write("x");
     let begins = Script::new().once(On::Made, writes).on(On::Data, writes);
-    hooks::connector(
-        &l.reactor(),
-        ("127.0.0.1", to),
-        ConnectOptions::default(),
-        A::default().once(begins),
-    );
+    l.reactor().connect(("127.0.0.1", to), A::default().once(begins)).detach();
     let ran = l.run(|reactor| {
         let remote = reactor.remote();
         // A timed call, a call from another thread, a task that sleeps, a stop.

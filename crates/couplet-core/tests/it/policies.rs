@@ -17,8 +17,7 @@ use couplet::services::ClientService;
 use couplet::stream::Stream;
 use couplet::testing::Wire;
 use couplet::{
-    Address, ConnectOptions, Connector, Deferred, Factory, Port, Protocol, Reactor, Reason, Shared,
-    Transport, hooks,
+    Address, Connector, Deferred, Factory, Port, Protocol, Reactor, Reason, Shared, Transport,
 };
 use couplet_testkit_loops::doubles::on_data;
 
@@ -379,7 +378,7 @@ impl Factory for Logging {
 }
 
 fn connect_tcp<F: Factory + 'static>(reactor: &Reactor, factory: F) {
-    hooks::connector(reactor, ("127.0.0.1", 8000), ConnectOptions::default(), factory);
+    reactor.connect(("127.0.0.1", 8000), factory).detach();
 }
 
 /// Connects with a layer below the factory's layers, or with a factory around the given one.

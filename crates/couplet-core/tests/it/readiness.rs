@@ -9,7 +9,7 @@ use couplet::driver::{
     CloseMode, Commands, ConnectOptions, Driver, Event, Key, ListenOptions, Mio, Outbox,
     WriteOutcome,
 };
-use couplet::{Loop, Protocol, Transport, hooks};
+use couplet::{Loop, Protocol, Transport};
 
 use couplet_testkit_loops::PATIENCE;
 
@@ -39,12 +39,9 @@ fn data_and_eof_that_arrive_with_the_connect_are_both_reported() {
     let mut l = Loop::new().expect("a loop");
     let got = Got::default();
     let protocol = got.clone();
-    hooks::connector(
-        &l.reactor(),
-        ("127.0.0.1", peer.address().port().expect("TCP")),
-        ConnectOptions::default(),
-        move || protocol.clone(),
-    );
+    l.reactor()
+        .connect(("127.0.0.1", peer.address().port().expect("TCP")), move || protocol.clone())
+        .detach();
     l.turn(Some(Duration::ZERO)).expect("the connect begins");
     // Everything arrives before the loop polls again: one edge covers connect, data and EOF.
     let peer = std::iter::repeat_with(|| peer.accept())

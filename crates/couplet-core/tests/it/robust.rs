@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use couplet::testing::hold;
 use couplet::transport::Timeout;
-use couplet::{
-    Address, ConnectError, ConnectOptions, Connector, Factory, Protocol, Reactor, Reason,
-    Transport, hooks,
-};
+use couplet::{Address, ConnectError, Connector, Factory, Protocol, Reactor, Reason, Transport};
 
 use crate::defer_witness::given;
 use crate::pace::TestLoop;
@@ -134,12 +131,7 @@ fn a_connect_abandoned_while_it_succeeds_leaves_no_connection() {
         let peer = stage.network.listen(LOOPBACK, 5).unwrap();
         let log = Rc::new(RefCell::new(Vec::new()));
         let factory = GivesUp { in_build, connector: Rc::default(), log: log.clone() };
-        hooks::connector(
-            &stage.reactor,
-            ("127.0.0.1", peer.port().unwrap()),
-            ConnectOptions::default(),
-            factory,
-        );
+        stage.reactor.connect(("127.0.0.1", peer.port().unwrap()), factory).detach();
         stage.turns(3);
         let wire = stage.network.accept(peer).unwrap();
         wire.close();

@@ -8,7 +8,7 @@ use couplet::hooks::NoteRow;
 use couplet::reactor::{ConnectionSnapshot, Snapshot};
 use couplet::testing::Manner;
 use couplet::transport::Timeout;
-use couplet::{Address, ConnectOptions, Deferred, Failure, hooks};
+use couplet::{Address, Deferred, Failure, hooks};
 
 use crate::pace::s;
 use crate::suite::kit::{Kit, Rig};
@@ -163,9 +163,9 @@ fn ports_connectors_calls_and_tasks_are_listed() {
     let target =
         network.listen(crate::suite::kit::LOOPBACK, 5).expect("a free port").port().expect("TCP");
     let factory = || A::default().plays(Script::new());
-    hooks::connector(&rig.reactor, ("slow", 7), ConnectOptions::default(), factory);
-    hooks::connector(&rig.reactor, ("10.0.0.1", 7), ConnectOptions::default(), factory);
-    hooks::connector(&rig.reactor, ("127.0.0.1", target), ConnectOptions::default(), factory);
+    rig.reactor.connect(("slow", 7), factory).detach();
+    rig.reactor.connect(("10.0.0.1", 7), factory).detach();
+    rig.reactor.connect(("127.0.0.1", target), factory).detach();
     rig.turns(4);
     let listed: Vec<_> =
         rig.l.snapshot().connectors.into_iter().map(|c| (c.target, c.state)).collect();
@@ -297,9 +297,7 @@ fn a_snapshot_prints_a_line_per_item() {
     rig.turns(3);
     rig.pass(Duration::from_millis(1500));
     let id = rig.l.snapshot().connections[0].id;
-    hooks::connector(&rig.reactor, ("10.0.0.1", 7), ConnectOptions::default(), || {
-        A::default().plays(Script::new())
-    });
+    rig.reactor.connect(("10.0.0.1", 7), || A::default().plays(Script::new())).detach();
     let text = rig.l.snapshot().to_string();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(

@@ -12,8 +12,7 @@ use couplet::defer::{Cancelled, Panicked};
 use couplet::reactor::{LoopGone, WouldWaitForItself};
 use couplet::testing::Manner;
 use couplet::{
-    ConnectOptions, ConnectionId, Failure, Loop, LoopOptions, ProducerKind, Protocol, Reactor,
-    Remote, Transport, hooks,
+    ConnectionId, Failure, Loop, LoopOptions, ProducerKind, Protocol, Reactor, Remote, Transport,
 };
 
 use crate::defer_witness::given;
@@ -163,12 +162,7 @@ fn connected() -> (Loop, Transport) {
         .listen(LOOPBACK, move || Counter { tells: 0, made: slot.clone() })
         .expect("a free port");
     let to = port.host().socket_addr().expect("a TCP port");
-    hooks::connector(
-        &reactor,
-        ("127.0.0.1", to.port()),
-        ConnectOptions::default(),
-        Counter::default,
-    );
+    reactor.connect(("127.0.0.1", to.port()), Counter::default).detach();
     let transport = loop {
         if let Some(transport) = made.take() {
             break transport;

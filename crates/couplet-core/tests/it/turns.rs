@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use couplet::testing::{Manner, Memory};
 use couplet::{
-    Address, Answers, ConnectOptions, Connection, Factory, Loop, LoopOptions, Protocol, Reactor,
-    Transport, hooks,
+    Address, Answers, Connection, Factory, Loop, LoopOptions, Protocol, Reactor, Transport, hooks,
 };
 
 use crate::defer_witness::Log;
@@ -28,15 +27,12 @@ impl Factory for ConnectsAtStart {
 
     fn do_start(&mut self) {
         let stopping = self.reactor.clone();
-        hooks::connector(
-            &self.reactor,
-            ("127.0.0.1", self.to),
-            ConnectOptions::default(),
-            move || {
+        self.reactor
+            .connect(("127.0.0.1", self.to), move || {
                 stopping.stop();
                 Quiet
-            },
-        );
+            })
+            .detach();
     }
 
     fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {

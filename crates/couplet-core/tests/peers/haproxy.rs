@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use couplet::layers::tls::{ClientTlsOptions, TlsVersion};
 use couplet::layers::{ProxyHeader, ProxyReader, ProxyVersion, ProxyWriter};
-use couplet::{Address, ConnectOptions, Transport, hooks};
+use couplet::{Address, Transport};
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
 
 use crate::kit::{Ends, Event, Program, Scene, echo, has, quiet};
@@ -62,12 +62,7 @@ fn noting(headers: &Headers) -> Ends {
 /// Connects to a plaintext port, sends a text, and waits for the echo.
 fn speak(scene: &mut Scene, port: u16) -> (Address, Address) {
     let ends = Ends::new(quiet);
-    hooks::connector(
-        &scene.reactor,
-        ("127.0.0.1", port),
-        ConnectOptions::default(),
-        ends.factory(),
-    );
+    scene.reactor.connect(("127.0.0.1", port), ends.factory()).detach();
     scene.until("a connection", || ends.count() == 1 && ends.last().is_made());
     let end = ends.last();
     let addresses = (end.transport().peer().clone(), end.transport().host().clone());

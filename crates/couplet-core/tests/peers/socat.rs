@@ -1,6 +1,6 @@
 //! socat, over TLS and over UNIX sockets, as the listening and as the connecting side.
 
-use couplet::{By, ConnectOptions, ListenOptions, Reason, UnixAddress, hooks};
+use couplet::{By, ListenOptions, Reason, UnixAddress};
 
 use crate::kit::{End, Ends, NAME, Program, Scene, VERSIONS, echo, has, quiet};
 
@@ -110,7 +110,7 @@ fn we_connect_to_socats_unix_sockets() {
         let socat = Program::start(&mut command);
         scene.until_said(&socat, "listening on");
         let ends = Ends::new(quiet);
-        hooks::connector(&scene.reactor, address, ConnectOptions::default(), ends.factory());
+        scene.reactor.connect(address, ends.factory()).detach();
         scene.until("a connection", || ends.count() == 1);
         scene.echoes(socat, &ends.last());
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use couplet::transport::Timeout;
-use couplet::{ConnectOptions, Protocol, Reactor, Transport, hooks};
+use couplet::{Protocol, Reactor, Transport};
 use couplet_testkit::needed::{Folder, SelfSigned};
 
 use crate::kit::{Program, text};
@@ -135,9 +135,7 @@ fn a_connect_that_gets_no_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (program, ()) = Program::start(move |reactor| {
-        hooks::connector(reactor, ("127.0.0.1", address.port()), ConnectOptions::default(), || {
-            Planted(|_| ())
-        });
+        reactor.connect(("127.0.0.1", address.port()), || Planted(|_| ())).detach();
     });
     let row = program
         .until("/connectors.json", |rows| Some(rows[0].clone()).filter(|row| !row.is_null()));

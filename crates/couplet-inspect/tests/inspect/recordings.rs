@@ -12,7 +12,7 @@ use couplet::inspect::{Inspect, Inspector, Recording, TableLimits};
 use couplet::layers::tls::{
     ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions,
 };
-use couplet::{ConnectOptions, Loop, LoopOptions, Protocol, Reactor, Transport, hooks};
+use couplet::{Loop, LoopOptions, Protocol, Reactor, Transport};
 use couplet_testkit::needed::{Folder, SelfSigned};
 use couplet_testkit_loops::doubles::Echo;
 use serde_json::Value;
@@ -261,12 +261,7 @@ fn contents_under_tls_are_ciphertext() {
             move || Client(tell.clone(), 0),
             move |reactor, _| client.layer("couplet.test", reactor.now()).expect("a name"),
         );
-        hooks::connector(
-            reactor,
-            ("127.0.0.1", port.host().port().expect("TCP")),
-            ConnectOptions::default(),
-            clients,
-        );
+        reactor.connect(("127.0.0.1", port.host().port().expect("TCP")), clients).detach();
     });
     told.recv().expect("it is echoed");
     let (bytes, recording) = recorded(&program);

@@ -9,7 +9,7 @@ use couplet::layers::Side;
 use couplet::reactor::{Drain, Drained};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::transport::Timeout;
-use couplet::{Address, ConnectOptions, Loop, LoopOptions, Reason, Transport, hooks};
+use couplet::{Address, Loop, LoopOptions, Reason, Transport};
 
 use super::near::NearEnd;
 use super::peer::Peer;
@@ -50,12 +50,7 @@ impl LifeStage {
             (network.connect(to).expect("the port listens"), Side::Accepted)
         } else {
             let port = network.listen(loopback, 1).expect("a free port");
-            hooks::connector(
-                &reactor,
-                ("127.0.0.1", port.port().expect("TCP")),
-                ConnectOptions::default(),
-                factory,
-            );
+            reactor.connect(("127.0.0.1", port.port().expect("TCP")), factory).detach();
             loop {
                 turn();
                 if let Some(wire) = network.accept(port.clone()) {

@@ -9,9 +9,7 @@ use couplet::layers::tls::{
 };
 use couplet::layers::{Bandwidth, ProxyReader, Throttle};
 use couplet::testing::{failure_of, success_of};
-use couplet::{
-    Address, CertificateProblem, ConnectError, ConnectOptions, Reactor, Reason, TlsProblem, hooks,
-};
+use couplet::{Address, CertificateProblem, ConnectError, Reactor, Reason, TlsProblem};
 
 use super::{End, NAME, Rig, accepting};
 use crate::logged::logged;
@@ -58,12 +56,9 @@ fn handshakes_side_by_side_keep_their_names_apart() {
                 tls.layer(name, reactor.now()).expect("a good name")
             };
             let number = port.port().expect("a TCP port");
-            hooks::connector(
-                &rig.reactor,
-                ("127.0.0.1", number),
-                ConnectOptions::default(),
-                Layered::new(move || says.clone(), layer),
-            );
+            rig.reactor
+                .connect(("127.0.0.1", number), Layered::new(move || says.clone(), layer))
+                .detach();
         }
         rig.turn();
         for server in servers {

@@ -24,7 +24,7 @@ use couplet::layers::{Layer, LayerWaker, Outbox, PassThrough, Up};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     Address, ConnectOptions, Connection, Deferred, Loop, LoopOptions, Protocol, ProtocolExtension,
-    Reactor, Reason, Transport, hooks,
+    Reactor, Reason, Transport,
 };
 use couplet_testkit_loops::authority::Authority;
 
@@ -294,12 +294,7 @@ impl Rig {
     pub(crate) fn join_in_clear(&mut self, server: &End, client: &End) {
         let port = self.listen_in_clear(server).port().expect("a TCP port");
         let end = client.clone();
-        hooks::connector(
-            &self.reactor,
-            ("127.0.0.1", port),
-            ConnectOptions::default(),
-            move || end.clone(),
-        );
+        self.reactor.connect(("127.0.0.1", port), move || end.clone()).detach();
         self.turn();
     }
 

@@ -88,7 +88,7 @@ pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
                 if by_string {
                     reactor.connect(to.to_string(), maker).detach();
                 } else {
-                    hooks::connector(reactor, &to, ConnectOptions::default(), maker);
+                    reactor.connect(&to, maker).detach();
                 }
                 log.note("after");
             };
@@ -206,7 +206,7 @@ fn reported_by_a_turn(rig: &mut Rig, to: Address) {
         depth.set(depth.get() + 1);
         let before = attempt_log.len();
         let factory = Maker::new(&attempt_log, |_| None).on_failed(checks.clone());
-        hooks::connector(&reactor, &target, ConnectOptions::default(), factory);
+        reactor.connect(&target, factory).detach();
         assert_eq!(attempt_log.len(), before, "no callback inside the call");
         depth.set(depth.get() - 1);
     });

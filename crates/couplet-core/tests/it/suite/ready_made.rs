@@ -6,7 +6,7 @@ use couplet::protocols::{
     FrameBuffer, Framer, LimitMessages, LineProtocol, LineReceiver, LineTransport, Relay,
 };
 use couplet::transport::Upgrade;
-use couplet::{Address, ConnectOptions, Protocol, Reactor, Transport, hooks};
+use couplet::{Address, Protocol, Reactor, Transport};
 
 use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
@@ -17,7 +17,7 @@ const HELD: usize = 64 * 1024 + 256 * 1024;
 
 fn connect(reactor: &Reactor, to: &Address, far: Relay) {
     let mut far = Some(far);
-    hooks::connector(reactor, to, ConnectOptions::default(), move |_: &Address| far.take());
+    reactor.connect(to, move |_: &Address| far.take()).detach();
 }
 
 /// Two peers, joined by a relay of a fresh loop.

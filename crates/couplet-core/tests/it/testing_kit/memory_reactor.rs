@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Notes, failing, s, saying};
 use couplet::protocols::ReconnectingClientFactory;
 use couplet::testing::{Manner, MemoryReactor, failure_of, no_result_yet, success_of};
-use couplet::{ConnectError, ConnectOptions, Deferred, Protocol, Transport, hooks};
+use couplet::{ConnectError, ConnectOptions, Deferred, Protocol, Transport};
 use couplet_testkit_loops::doubles::on_made;
 
 use crate::pace::TestLoop;
@@ -143,7 +143,7 @@ fn an_attempt_that_is_over_can_be_neither_completed_nor_failed() {
 fn each_name_has_its_own_address() {
     let mut memory = MemoryReactor::new();
     for name in ["a.example", "b.example", "a.example", "127.0.0.1", "localhost"] {
-        hooks::connector(&memory.reactor(), (name, 1), ConnectOptions::default(), Notes::default);
+        memory.reactor().connect((name, 1), Notes::default).detach();
     }
     let found: Vec<IpAddr> = memory.connecting().iter().filter_map(|a| a.address().ip()).collect();
     let found: Vec<String> = found.iter().map(IpAddr::to_string).collect();
@@ -187,7 +187,7 @@ fn a_name_has_the_addresses_that_the_test_gives_it_and_they_are_tried_in_turn() 
 fn a_client_that_tries_again_is_seen_again() {
     let mut memory = MemoryReactor::new();
     let factory = ReconnectingClientFactory::new(hello);
-    hooks::connector(&memory.reactor(), ("poetry.example", 1), ConnectOptions::default(), factory);
+    memory.reactor().connect(("poetry.example", 1), factory).detach();
     memory.connecting()[0].fail(refused());
     assert!(memory.connecting().is_empty(), "it waits before the retry");
     memory.advance(s(60));

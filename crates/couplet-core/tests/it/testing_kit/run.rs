@@ -10,10 +10,7 @@ use couplet::defer::set_reporter;
 use couplet::reactor::Stopped;
 use couplet::testing::{hold, run, run_within};
 use couplet::transport::Timeout;
-use couplet::{
-    Address, ConnectOptions, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown,
-    Transport, hooks,
-};
+use couplet::{Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Transport};
 
 use couplet_testkit_loops::doubles::{Quiet, on_made};
 
@@ -251,7 +248,7 @@ fn an_unfinished_connect_is_reported_with_its_call_site() {
     let left =
         [("a connect to tcp:127.0.0.1:9 (waiting)", "@connect", "`connector.stop_connecting()`")];
     leaves(&left, |reactor| {
-        hooks::connector(reactor, ("127.0.0.1", 9), ConnectOptions::default(), Again); // @connect
+        reactor.connect(("127.0.0.1", 9), Again).detach(); // @connect
         reactor.sleep(s(1))
     });
 }

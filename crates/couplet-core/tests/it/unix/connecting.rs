@@ -19,12 +19,9 @@ fn a_connect_to_no_socket_fails_with_the_systems_error() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let failure = |rig: &mut crate::suite::kit::Rig, name: &str| {
         let a = rig.end();
-        hooks::connector(
-            &rig.reactor,
-            UnixAddress::from(folder.join(name)),
-            ConnectOptions::default(),
-            Maker::new(&a.log, |_| None),
-        );
+        rig.reactor
+            .connect(UnixAddress::from(folder.join(name)), Maker::new(&a.log, |_| None))
+            .detach();
         rig.until("a failure", || a.log.has("client_connection_failed"));
         a.log.entries()[2].clone()
     };
@@ -46,12 +43,7 @@ fn connects_wait_while_the_queue_of_the_port_is_full() {
     let _first = UnixStream::connect(&path).expect("the queue holds one");
     let (waiting, stopped) = ([rig.end(), rig.end(), rig.end()], rig.end());
     for a in &waiting {
-        hooks::connector(
-            &rig.reactor,
-            UnixAddress::from(path.clone()),
-            ConnectOptions::default(),
-            a.once(Script::new()),
-        );
+        rig.reactor.connect(UnixAddress::from(path.clone()), a.once(Script::new())).detach();
     }
     let connector = hooks::connector(
         &rig.reactor,

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use couplet::{ConnectOptions, ListenError, ListenOptions, Port, UnixAddress, hooks};
+use couplet::{ListenError, ListenOptions, Port, UnixAddress};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
@@ -249,12 +249,7 @@ fn c161_a_leading_nul_names_an_abstract_socket() {
     assert_eq!(port.host().path(), None);
     let a = rig.end();
     let script = Script::new().on(On::Made, |transport| transport.write("echo"));
-    hooks::connector(
-        &rig.reactor,
-        UnixAddress::from(&*name),
-        ConnectOptions::default(),
-        a.once(script),
-    );
+    rig.reactor.connect(UnixAddress::from(&*name), a.once(script)).detach();
     rig.until("an answer", || a.received_len() == 4);
     assert_eq!(a.transport().peer(), &port.host());
     assert_eq!(a.transport().host(), &UnixAddress::Unnamed.into());

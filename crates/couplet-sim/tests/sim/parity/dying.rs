@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::sim::{Fault, Sim};
-use couplet::{Address, ConnectOptions, SocketOption, Transport, hooks};
+use couplet::{Address, SocketOption, Transport};
 use couplet_testkit_loops::PATIENCE;
 
 use super::{kernel_loop, networks, reason, turn};
@@ -34,12 +34,7 @@ fn on_the_kernel(script: fn() -> Script) -> Vec<String> {
     let a = A::default();
     let mut plays = Some(a.plays(Script::new()));
     let made = move |_: &Address| plays.take();
-    hooks::connector(
-        &client.reactor(),
-        (&to.ip().to_string(), to.port()),
-        ConnectOptions::default(),
-        made,
-    );
+    client.reactor().connect(to, made).detach();
     let late = client.reactor().now() + PATIENCE;
     while a.received_len() < PART.len() && client.reactor().now() < late {
         turn(&mut server, ms(1));
@@ -65,7 +60,7 @@ fn in_the_simulator(mut sim: Sim, script: fn() -> Script) -> Vec<String> {
     sim.host("client", move |reactor| {
         let plays = plays.clone();
         let made = move |_: &Address| Some(plays.plays(Script::new()));
-        hooks::connector(reactor, ("server", 80), ConnectOptions::default(), made);
+        reactor.connect(("server", 80), made).detach();
         Ok(())
     });
     let has_its_part = sim.run_until(s(60), |_| a.received_len() >= PART.len());

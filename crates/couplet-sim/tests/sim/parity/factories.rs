@@ -41,12 +41,7 @@ impl Factory for LoggingFactory {
 fn asks_with(builds: bool) -> super::Ask {
     Rc::new(move |side, to| {
         let factory = LoggingFactory { side: side.clone(), builds };
-        hooks::connector(
-            &side.reactor,
-            (&to.ip().to_string(), to.port()),
-            ConnectOptions::default(),
-            factory,
-        );
+        hooks::connector(&side.reactor, to, ConnectOptions::default(), factory);
     })
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use couplet::driver::Mio;
 use couplet::sim::{Cut, Latency, Link, Sim};
-use couplet::{Address, ConnectOptions, Loop, LoopOptions, Reactor, Reason, hooks};
+use couplet::{Address, Loop, LoopOptions, Reactor, Reason};
 use couplet_testkit_loops::PATIENCE;
 
 use super::kit::{ms, s};
@@ -108,12 +108,7 @@ impl Scene {
             ask: Rc::new(move |side, to| {
                 let (inner, client) = (side.clone(), client.clone());
                 let made = move |_: &Address| Some(inner.plays(&*client));
-                hooks::connector(
-                    &side.reactor,
-                    (&to.ip().to_string(), to.port()),
-                    ConnectOptions::default(),
-                    made,
-                );
+                side.reactor.connect(to, made).detach();
             }),
             ends: 2,
             any_part: false,
