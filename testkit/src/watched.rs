@@ -11,7 +11,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Termination};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -46,6 +46,34 @@ enum Ended {
     Hangs(String),
 }
 
+/// A place of one of the tests that run at a time: no more than have 64 descriptors each.
+struct Place;
+
+static TAKEN: Mutex<u64> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+static PLACES: LazyLock<u64> = LazyLock::new(|| {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let limit = limit.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    limit.map_or(u64::MAX, |descriptors| (descriptors / 64).max(1))
+});
+
+impl Place {
+    fn take() -> Place {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = FREED.wait_while(taken, |taken| *taken >= *PLACES);
+        *taken.unwrap_or_else(PoisonError::into_inner) += 1;
+        Place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        FREED.notify_one();
+    }
+}
+
 /// The program of the package under test, if its tests have run: `#[test]` knows it.
 static PROGRAM: OnceLock<&str> = OnceLock::new();
 
@@ -78,6 +106,7 @@ pub fn run<T: Termination + 'static>(
         let quiet = seconds.map_or(QUIET, Duration::from_secs);
         thread::spawn(move || watch(quiet));
     });
+    let _place = Place::take();
     let (ended, end) = mpsc::channel();
     let work = move || {
         let folder = fs::read_link("/proc/thread-self").ok();

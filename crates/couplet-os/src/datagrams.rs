@@ -694,10 +694,12 @@ mod tests {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{self, UnixDatagram};
 
+    use couplet_testkit::needed::loopbacks;
+
     use super::*;
 
-    fn bound(ip: &str) -> (UdpSocket, SocketAddr) {
-        let socket = UdpSocket::bind((ip, 0)).expect("a free port");
+    fn bound(ip: impl Into<IpAddr>) -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind((ip.into(), 0)).expect("a free port");
         let address = socket.local_addr().expect("bound");
         (socket, address)
     }
@@ -712,7 +714,7 @@ mod tests {
 
     #[test]
     fn a_batch_arrives_with_addresses_tos_and_truncation() {
-        for ip in ["127.0.0.1", "::1"] {
+        for ip in loopbacks() {
             let ((a, from), (b, address)) = (bound(ip), bound(ip));
             let flags = match from.is_ipv4() {
                 true => [Flag::PacketInfoV4, Flag::TosV4],
@@ -761,9 +763,9 @@ mod tests {
 
     #[test]
     fn an_ipv4_datagram_leaves_an_ipv6_socket_and_arrives_there_with_its_own_address() {
-        let (b, address) = bound("::");
+        let (b, address) = bound(Ipv6Addr::UNSPECIFIED);
         turn_on(b.as_fd(), Flag::PacketInfoV6).expect("Linux knows it");
-        let (a, from) = bound("127.0.0.1");
+        let (a, from) = bound(Ipv4Addr::LOCALHOST);
         let local = SocketAddr::from(([127, 0, 0, 1], address.port()));
         a.send_to(b"x", local).expect("it has an IPv4 side");
         let mut batch = Batch::new(1, 1);
@@ -785,7 +787,7 @@ mod tests {
     #[test]
     fn segments_arrive_as_datagrams_or_joined_with_gro() {
         for joined in [false, true] {
-            let ((a, _), (b, address)) = (bound("127.0.0.1"), bound("127.0.0.1"));
+            let ((a, _), (b, address)) = (bound(Ipv4Addr::LOCALHOST), bound(Ipv4Addr::LOCALHOST));
             if joined {
                 turn_on(b.as_fd(), Flag::Gro).expect("Linux knows it");
             }
@@ -808,11 +810,12 @@ mod tests {
     #[test]
     fn a_group_is_joined_by_an_interface_for_one_source_and_left() {
         let number = crate::interfaces::interface_number("lo").expect("Linux has it");
-        for (ip, group) in [("127.0.0.1", "232.1.2.3"), ("::1", "ff31::4321:1234")] {
-            let any = if ip == "::1" { "::" } else { "0.0.0.0" };
+        let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let groups = ["232.1.2.3", "ff31::4321:1234"];
+        for ((ip, any), group) in loopbacks().into_iter().zip(unspecified).zip(groups) {
             let ((a, from), (b, to)) = (bound(ip), bound(any));
             let group: IpAddr = group.parse().expect("an address");
-            if ip == "::1" {
+            if ip.is_ipv6() {
                 set_multicast_interface_v6(&a, number);
             } else {
                 set_multicast_interface_v4(a.as_fd(), number).expect("there is one");

@@ -7,10 +7,9 @@ extern crate couplet_testkit;
 
 use std::io::Read;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use couplet_testkit::needed::built;
+use couplet_testkit::needed::{Folder, built};
 use couplet_testkit::processes::{Killed, lines_and_host};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -21,19 +20,12 @@ fn fastpoetry(arguments: &[&str]) -> Command {
     command
 }
 
-/// Writes a file of a test, and returns its path.
-fn file(name: &str, text: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::write(&path, text).expect("it can be written");
-    path
-}
-
 #[test]
 fn it_serves_its_poem_until_a_signal() {
-    let poem = file("a.txt", "Rose is a rose is a rose is a rose.\n");
-    let config =
-        file("a.toml", &format!("listen = \"localhost:0\"\npoem = \"{}\"\n", poem.display()));
-    let mut command = fastpoetry(&["-v", "--config", config.to_str().expect("a text")]);
+    let folder = Folder::new();
+    let poem = folder.write("a.txt", "Rose is a rose is a rose is a rose.\n");
+    let config = format!("listen = \"localhost:0\"\npoem = \"{poem}\"\n");
+    let mut command = fastpoetry(&["-v", "--config", &folder.write("a.toml", config)]);
     let mut server = Killed::start(command.stderr(Stdio::piped()));
     let (_lines, host) = lines_and_host(&mut server);
     for _ in 0..3 {
@@ -48,14 +40,12 @@ fn it_serves_its_poem_until_a_signal() {
 
 #[test]
 fn a_restart_keeps_its_port() {
-    let poem = file("c.txt", "Rose is a rose.\n");
-    let pid_file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c.pid");
-    let (poem, pids) = (poem.display(), pid_file.display());
+    let folder = Folder::new();
+    let (poem, pids) = (folder.write("c.txt", "Rose is a rose.\n"), folder.path("c.pid"));
     let text = format!(
         "listen = \"localhost:0\"\npoem = \"{poem}\"\n[runner]\npid-file = \"{pids}\"\nlog-level = \"info\"\n"
     );
-    let config = file("c.toml", &text);
-    let mut command = fastpoetry(&["--config", config.to_str().expect("a text")]);
+    let mut command = fastpoetry(&["--config", &folder.write("c.toml", text)]);
     let mut first = Killed::start(command.stderr(Stdio::piped()));
     let (_lines, host) = lines_and_host(&mut first);
     kill_process(Pid::from_child(&first), Signal::USR2).expect("it runs");
@@ -64,16 +54,16 @@ fn a_restart_keeps_its_port() {
     let mut client = TcpStream::connect(&host).expect("it accepts");
     client.read_to_string(&mut text).expect("it sends");
     assert_eq!(text, "Rose is a rose.\n");
-    let second = std::fs::read_to_string(&pid_file).expect("its number");
+    let second = std::fs::read_to_string(pids).expect("its number");
     let second = second.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
     assert_ne!(second, Pid::from_child(&first));
     kill_process(second, Signal::TERM).expect("it runs");
 }
 
 fn ended(text: &str, arguments: &[&str]) -> Output {
-    let config = file("b.toml", text);
-    let config = config.to_str().expect("a text");
-    fastpoetry(&[&["--config", config], arguments].concat()).output().expect("it starts")
+    let folder = Folder::new();
+    let config = folder.write("b.toml", text);
+    fastpoetry(&[&["--config", &config], arguments].concat()).output().expect("it starts")
 }
 
 #[test]

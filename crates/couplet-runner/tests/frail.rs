@@ -19,6 +19,7 @@ use couplet::endpoints::server_from_string;
 use couplet::services::{Child, FunctionService, StreamServerService, TimerService};
 use couplet::{Deferred, LoopOptions, Protocol, Reactor, Transport};
 use couplet_runner::{Arguments, Runner, placed};
+use couplet_testkit::needed::Folder;
 use couplet_testkit::processes::{Killed, lines_and_host};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -145,8 +146,8 @@ fn metrics(host: &str) -> String {
 #[test]
 fn a_loop_that_hangs_no_longer_feeds_the_watchdog() {
     for threads in [1, 2] {
-        let path = format!("{}/notify-{threads}", env!("CARGO_TARGET_TMPDIR"));
-        let _ = std::fs::remove_file(&path);
+        let folder = Folder::new();
+        let path = folder.path("notify");
         let manager = UnixDatagram::bind(&path).expect("a free name");
         let words = format!("--clients -v --threads {threads}");
         let mut program = frail_with(&words, |command| {
@@ -173,10 +174,10 @@ fn a_loop_that_hangs_no_longer_feeds_the_watchdog() {
 
 #[test]
 fn a_program_that_builds_its_services_with_tokio_passes_a_check_and_starts() {
-    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/tokio.toml");
-    std::fs::write(path, "").expect("it can be written");
+    let folder = Folder::new();
+    let config = folder.write("tokio.toml", "");
     for threads in [1, 2] {
-        let words = format!("--tokio --threads {threads} --config tokio.toml");
+        let words = format!("--tokio --threads {threads} --config {config}");
         let mut check = frail(&format!("{words} --check"));
         let mut log = String::new();
         check.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
@@ -209,21 +210,17 @@ fn ask_crowd(client: &mut TcpStream) -> u8 {
 
 #[test]
 fn a_loop_that_hangs_in_restarts_leaves_everything_for_the_one_that_succeeds() {
-    let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/crowd");
-    let _ = std::fs::remove_dir_all(folder);
-    std::fs::create_dir_all(folder).expect("a folder");
-    let config = format!("{folder}/crowd.toml");
-    std::fs::write(&config, "[supervisor]\nrestart-within = 2\nrestart-drain = 0\n")
-        .expect("it can be written");
+    let folder = Folder::new();
+    folder.write("crowd.toml", "[supervisor]\nrestart-within = 2\nrestart-drain = 0\n");
     let words = "--crowd -v --threads 2 --pid-file pid --config crowd.toml";
-    let mut program = frail_with(words, |command| command.current_dir(folder));
+    let mut program = frail_with(words, |command| command.current_dir(&*folder));
     let (mut lines, port) = lines_and_host(&mut program);
     let own = Pid::from_child(&program);
     let mut restart = |until: &str| {
         kill_process(own, Signal::USR2).expect("it runs");
         lines.find(|line| line.contains(until) || line.contains("cannot restart")).expect("a line")
     };
-    let pid = || std::fs::read_to_string(format!("{folder}/pid")).expect("a pid file");
+    let pid = || std::fs::read_to_string(folder.path("pid")).expect("a pid file");
     let (mut main, mut others) = clients_of_both(&port, 2);
     let before = pid();
     others[0].write_all(b"!").expect("it reads");
@@ -233,7 +230,7 @@ fn a_loop_that_hangs_in_restarts_leaves_everything_for_the_one_that_succeeds() {
         assert_eq!(pid(), before);
         main.iter_mut().for_each(|client| assert_eq!(ask_crowd(client), b'm'));
     }
-    std::fs::write(format!("{folder}/released"), "").expect("it can be written");
+    folder.write("released", "");
     others[0].read_exact(&mut [0]).expect("it answers");
     others.iter_mut().for_each(|client| assert_eq!(ask_crowd(client), b'o'));
     let _more = clients_of_both(&port, 2);

@@ -11,4 +11,4 @@ pub use certificates::SelfSigned;
 pub use folders::Folder;
 #[cfg(all(unix, feature = "system"))]
 pub use folders::inheritable;
-pub use programs::{Venv, built, has, missing, skipped, succeed};
+pub use programs::{Venv, built, has, has_ipv6, loopbacks, missing, skipped, succeed};

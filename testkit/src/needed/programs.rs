@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -77,6 +78,22 @@ impl Venv {
         succeed(script.arg(self.modules).args(self.packages))?;
         Ok(folder.join("bin/python"))
     }
+}
+
+/// True if this machine has IPv6, at least on its loopback interface; otherwise the test is skipped
+/// like a test whose program is missing.
+pub fn has_ipv6() -> bool {
+    let has = TcpListener::bind("[::1]:0").is_ok();
+    if !has {
+        missing("IPv6");
+    }
+    has
+}
+
+/// The addresses of loopback in each family of this machine, IPv4 first.
+pub fn loopbacks() -> Vec<IpAddr> {
+    let v6 = has_ipv6().then_some(Ipv6Addr::LOCALHOST.into());
+    [Ipv4Addr::LOCALHOST.into()].into_iter().chain(v6).collect()
 }
 
 /// A path that is relative to the folder of the tests' build.

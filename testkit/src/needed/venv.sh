@@ -4,6 +4,8 @@
 set -eu
 folder=$1 modules=$2
 shift 2
+# Another user may be using the environment with an interpreter that this one cannot run.
+[ ! -e "$folder" ] || [ -O "$folder" ] || { echo "$folder belongs to another user" >&2; exit 1; }
 # An environment with other packages is replaced.
 if [ "$(cat "$folder/packages" 2>/dev/null)" = "$*" ]; then
     "$folder/bin/python" -c "import $modules" 2>/dev/null && exit 0

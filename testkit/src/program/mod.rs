@@ -30,7 +30,7 @@ pub use member::{GREETING, Member, kept_until, lines_until, renamed};
 pub use process::{
     Ended, Running, Server, few_or_many, haproxy, open_page, peer, program, program as couplet, run,
 };
-pub use socket::{Client, Upstream, has_ipv6, serve_on, serve_raw, unused_port};
+pub use socket::{Client, Upstream, serve_on, serve_raw, unused_port};
 pub use stopping::{assert_drain_briefly, assert_stop_at_once};
 pub use terminal::Terminal;
 pub use unread::{MIB, check, repeated, settled};
@@ -39,7 +39,7 @@ pub use usage::{
 };
 
 pub use crate::PATIENCE;
-pub use crate::needed::{Folder, has, missing, skipped};
+pub use crate::needed::{Folder, has, has_ipv6, missing, skipped};
 
 pub fn now() -> Instant {
     Instant::now()

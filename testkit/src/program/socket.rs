@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{PATIENCE, missing};
+use super::PATIENCE;
 
 /// One end of a connection. Every call blocks, with a timeout.
 #[derive(Debug)]
@@ -188,16 +188,6 @@ impl Upstream {
     pub fn is_unasked(&self) -> bool {
         self.accepted.try_recv().is_err()
     }
-}
-
-/// True if this machine has IPv6, at least on its loopback interface; otherwise the test is skipped
-/// like a test whose program is missing.
-pub fn has_ipv6() -> bool {
-    let has = TcpListener::bind("[::1]:0").is_ok();
-    if !has {
-        missing("IPv6");
-    }
-    has
 }
 
 /// A port without a listener, reserved while the guard lives: bound, but not listening.

@@ -21,7 +21,10 @@ const FRAMES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../couplet-http/tests
 /// Writes a file of this many bytes, and returns its path.
 fn file(length: usize) -> String {
     let path = format!("{}/body-{length}", env!("CARGO_TARGET_TMPDIR"));
-    fs::write(&path, vec![b'x'; length]).expect("a folder of ours");
+    // Renamed into place, since another test or run may be reading it.
+    let fresh = format!("{path}-{}", std::process::id());
+    fs::write(&fresh, vec![b'x'; length]).expect("a folder of ours");
+    fs::rename(fresh, &path).expect("the same folder");
     path
 }
 

@@ -9,7 +9,7 @@ use couplet::{Cluster, Loop};
 
 use super::{Echo, ask};
 use crate::apart;
-use crate::needed::{Folder, inheritable};
+use crate::needed::{Folder, inheritable, loopbacks};
 
 #[test]
 fn c145_fd_listens_on_an_inherited_socket_again_and_again() {
@@ -102,12 +102,10 @@ fn the_domain_of_a_passed_socket_must_match_for_a_loop_and_for_a_cluster() {
         return;
     }
     let folder = Folder::new();
-    let (four, six) = (TcpListener::bind("127.0.0.1:0"), TcpListener::bind("[::1]:0"));
-    let (four, six) = (four.unwrap(), six.unwrap());
+    let tcp: Vec<_> = loopbacks().iter().map(|ip| TcpListener::bind((*ip, 0)).unwrap()).collect();
     let unix = UnixListener::bind(folder.path("socket")).unwrap();
-    for (number, domain) in
-        [(inheritable(&four), "INET"), (inheritable(&six), "INET6"), (inheritable(&unix), "UNIX")]
-    {
+    let of_tcp = tcp.iter().map(inheritable).zip(["INET", "INET6"]);
+    for (number, domain) in of_tcp.chain([(inheritable(&unix), "UNIX")]) {
         // The first passed socket has the number 3.
         let index = number - 3;
         let environment = format!("LISTEN_FDS={} LISTEN_PID=$$", index + 1);

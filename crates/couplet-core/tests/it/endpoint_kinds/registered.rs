@@ -15,7 +15,7 @@ use couplet::services::ClientService;
 use couplet::{ConnectError, Deferred, Loop, Port, Reactor, Transport};
 
 use super::{Echo, ask};
-use crate::needed::Folder;
+use crate::needed::{Folder, has_ipv6};
 
 /// Finds the port after a while, as a lookup of SRV records does.
 #[derive(Clone, Debug)]
@@ -100,8 +100,11 @@ fn c145_a_registered_kind_works_in_strings_everywhere() {
     }
     let endpoint = server_from_string("haproxy:singly:anywhere:six=yes").unwrap();
     assert_eq!(endpoint.to_string(), "haproxy:singly:tcp:0:interface=[::1]");
-    let port = l.reactor().listen(&endpoint, Echo::default).unwrap();
-    assert_eq!(port.to_string(), format!("haproxy:singly:[::1]:{}", port.host().port().unwrap()));
+    if has_ipv6() {
+        let port = l.reactor().listen(&endpoint, Echo::default).unwrap().to_string();
+        let number = port.rsplit(':').next().unwrap();
+        assert_eq!(port, format!("haproxy:singly:[::1]:{number}"));
+    }
     let service = ClientService::new(&l.reactor(), format!("later:x:{number}"), Echo::default);
     let service = service.unwrap();
     service.start();
