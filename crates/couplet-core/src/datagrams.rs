@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::address::{Address, UnixAddress};
+use crate::counters::DatagramCounters;
 use crate::defer::{Deferred, Resolver, Result};
 use crate::driver::{
     Bound, Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramSocket, Key,
@@ -216,15 +217,6 @@ enum Visit {
     Requested,
 }
 
-/// Counters of a port since it was opened.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) received: u64,
-    pub(crate) sent: u64,
-    pub(crate) dropped: u64,
-    pub(crate) queued: u64,
-}
-
 /// A recorded request to set an option.
 pub(crate) struct OptionRequest {
     pub(crate) option: DatagramOption,
@@ -254,7 +246,9 @@ pub(crate) struct DatagramCell {
     /// Taken out during a callback, and dropped when the port is closed.
     protocol: RefCell<Option<Contained<Box<dyn DatagramProtocol>>>>,
     pub(crate) queue: RefCell<DatagramQueue>,
-    pub(crate) counts: Cell<Counts>,
+    pub(crate) counters: Cell<DatagramCounters>,
+    /// The number of datagrams ever queued.
+    pub(crate) queued: Cell<u64>,
     visit: Cell<Visit>,
     /// More datagrams of the same batch follow, so answers are held back.
     pub(crate) holds: Cell<bool>,
@@ -292,7 +286,8 @@ impl DatagramCell {
             key: Cell::new(None),
             protocol: RefCell::new(Some(protocol)),
             queue: RefCell::default(),
-            counts: Cell::default(),
+            counters: Cell::default(),
+            queued: Cell::new(0),
             visit: Cell::new(Visit::None),
             holds: Cell::new(false),
             to_write: Cell::new(false),
@@ -320,16 +315,16 @@ impl DatagramCell {
         self.visit.set(Visit::None);
     }
 
-    pub(crate) fn count(&self, f: impl FnOnce(&mut Counts)) {
-        let mut counts = self.counts.get();
-        f(&mut counts);
-        self.counts.set(counts);
+    pub(crate) fn note(&self, count: impl FnOnce(&mut DatagramCounters)) {
+        let mut counters = self.counters.get();
+        count(&mut counters);
+        self.counters.set(counters);
     }
 
     /// Counts a dropped datagram. Logs the 1st, 2nd, 4th, 8th, …
     pub(crate) fn count_drop(&self, why: &dyn fmt::Display) {
-        self.count(|counts| counts.dropped += 1);
-        let dropped = self.counts.get().dropped;
+        self.note(|counters| counters.dropped += 1);
+        let dropped = self.counters.get().dropped;
         if dropped.is_power_of_two() {
             log_warn!(host = %self.host, dropped, %why, "datagrams are dropped");
         }
@@ -351,7 +346,7 @@ impl DatagramCell {
 
     /// Delivers a datagram. Datagrams sent by the callback leave right after it, without a request.
     pub(crate) fn deliver(self: &Rc<Self>, datagram: &Datagram<'_>) {
-        self.count(|counts| counts.received += 1);
+        self.note(|counters| counters.received += 1);
         let visit = self.visit.replace(Visit::Delivering);
         self.call("datagram_received", |protocol, transport| {
             protocol.datagram_received(transport, datagram);
@@ -392,7 +387,7 @@ impl DatagramCell {
         let protocol = self.protocol.take();
         drop(protocol);
         let unsent = self.queue.take();
-        self.count(|counts| counts.dropped += unsent.len() as u64);
+        self.note(|counters| counters.dropped += unsent.len() as u64);
         for request in self.option_requests.take() {
             request.resolver.errback(PortStopped);
         }
@@ -472,7 +467,7 @@ impl DatagramTransport {
         if is_refused {
             return Err(error);
         }
-        cell.count(|counts| counts.queued += 1);
+        cell.queued.set(cell.queued.get() + 1);
         cell.request_turn();
         Ok(())
     }
@@ -541,7 +536,7 @@ impl DatagramTransport {
     /// The number of datagrams dropped because the queue was full or the system refused them.
     /// Losses in the network are not known.
     pub fn dropped(&self) -> u64 {
-        self.cell.counts.get().dropped
+        self.cell.counters.get().dropped
     }
 
     /// The number of bytes queued for sending.
@@ -652,7 +647,7 @@ impl DatagramTransport {
             return Deferred::fail(PortStopped);
         }
         let (deferred, resolver) = Deferred::new();
-        let queued_before = self.cell.counts.get().queued;
+        let queued_before = self.cell.queued.get();
         self.cell.option_requests.borrow_mut().push_back(OptionRequest {
             option,
             resolver,

@@ -13,6 +13,7 @@ extern crate couplet_defer;
 
 mod address;
 mod connector;
+mod counters;
 mod datagrams;
 pub mod driver;
 #[cfg(all(unix, feature = "tokio"))]

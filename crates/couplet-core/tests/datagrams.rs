@@ -24,7 +24,7 @@ use couplet::{
 use couplet_testkit::{PATIENCE, apart, needed};
 use socket2::Socket;
 
-use couplet_testkit::needed::Folder;
+use couplet_testkit::needed::{Folder, loopbacks};
 
 use couplet_os::datagrams::{Batch, Flag, Outgoing};
 
@@ -32,8 +32,10 @@ const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 
 const ANY_V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
-const BOTH: [SocketAddr; 2] =
-    [LOOPBACK, SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0)];
+/// An unbound address of loopback in each family of this machine.
+fn both() -> impl Iterator<Item = SocketAddr> {
+    loopbacks().into_iter().map(|ip| SocketAddr::new(ip, 0))
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Got {
@@ -145,7 +147,7 @@ fn number(port: &DatagramTransport) -> u16 {
 
 #[test]
 fn the_tos_byte_with_its_ecn_bits_is_sent_and_reported_also_by_a_dual_stack_port() {
-    for (ip, both) in BOTH.into_iter().flat_map(|ip| [(ip, false), (ip, true)]) {
+    for (ip, both) in both().flat_map(|ip| [(ip, false), (ip, true)]) {
         let (mut rig, far) = (Rig::new(), Far::default());
         let a = rig.at(ip, &Far::default());
         let b = rig.at(if both { ANY_V6 } else { ip }, &far);
@@ -177,7 +179,7 @@ fn an_option_applies_only_to_later_datagrams() {
 fn the_destination_address_and_the_interface_are_reported() {
     let (mut rig, far) = (Rig::new(), Far::default());
     let b = rig.at(ANY_V6, &far);
-    for (n, from) in BOTH.into_iter().enumerate() {
+    for (n, from) in both().enumerate() {
         let a = rig.at(from, &Far::default());
         let to = if n == 0 { Ipv4Addr::new(127, 0, 0, 9).into() } else { from.ip() };
         a.send_to("x", SocketAddr::new(to, number(&b))).expect("there is room");
@@ -205,7 +207,7 @@ fn a_thousand_datagrams_of_one_length_leave_joined_and_arrive_one_by_one() {
     let numbers = far.0.borrow().iter().map(|got| got.data.clone()).collect::<Vec<_>>();
     let all: Vec<_> = (0..1000u32).map(|n| n.to_be_bytes().repeat(10)).collect();
     assert!(numbers == all, "all of them, in order");
-    assert_eq!(rig.0.snapshot().datagrams[0].dropped, 0);
+    assert_eq!(rig.0.snapshot().datagrams[0].counters.dropped, 0);
 }
 
 #[test]
@@ -239,7 +241,7 @@ fn a_refusal_of_an_earlier_datagram_does_not_drop_the_next() {
     port.set_option(DatagramOption::Tos(0x20)).detach();
     port.send("behind it").expect("there is room");
     rig.turns(1);
-    assert_eq!((rig.0.snapshot().datagrams[0].sent, port.dropped()), (2, 0));
+    assert_eq!((rig.0.snapshot().datagrams[0].counters.sent, port.dropped()), (2, 0));
     rig.until("the refusals", || near.1.get() == 2);
 }
 
@@ -667,9 +669,8 @@ fn a_unix_socket_has_a_lock_file_unless_that_is_off() {
 fn a_socket_of_each_family_is_prepared_before_it_is_bound() {
     let (rig, folder) = (Rig::new(), Folder::new());
     let path = UnixAddress::from(folder.path("there"));
-    let hosts = ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"];
-    let hosts = hosts.map(|host| Address::udp(host.parse::<SocketAddr>().expect("an address")));
-    for host in hosts.into_iter().chain([path.into()]) {
+    let any = [SocketAddr::from(([0; 4], 0)), ANY_V6];
+    for host in both().chain(any).map(Address::udp).chain([path.into()]) {
         let listen = |options| match host.clone() {
             Address::Unix(path) => rig.1.listen_datagrams((path, options), Far::default()),
             host => {
@@ -772,7 +773,7 @@ fn a_multicast_leaves_by_the_interface_with_the_address_or_the_number() {
 
 #[test]
 fn a_port_of_ipv6_for_both_families_may_have_a_peer_of_either() {
-    for peer in BOTH {
+    for peer in both() {
         let (mut rig, near, far) = (Rig::new(), Far::default(), Far::default());
         let b = rig.at(peer, &far);
         let options = DatagramOptions::default().peer(b.host());

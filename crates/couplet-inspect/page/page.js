@@ -192,7 +192,7 @@ function flagAge({ since, isMark }, now) {
 
 /** Numbers of a loop with their units; the second list is shown only where it isn't zero. */
 const RATES = [["turns", "/s"], ["events", "/s"], ["connections", ""], ["tasks", ""], ["calls", ""], ["jobs", ""]];
-const TROUBLE = [["unhandled", ""], ["shed", ""]];
+const TROUBLE = [["unhandled_failures", ""], ["shed", ""]];
 
 function updateLoops(now) {
   setClass(by("loops"), "many", store.loops.length > MANY);

@@ -23,7 +23,7 @@ use crate::clock::{Clock, spell_out};
 use crate::flags::{Facts, Flag, History, flags};
 use crate::inspector::{Options, SharedInspector};
 use crate::recording::{self, Header, LoopRecords, Marks};
-use crate::rows::{LoopName, Rows, VIEWS};
+use crate::rows::{LoopName, Rows, VIEWS, named};
 use crate::view::{Version, View};
 
 /// How long loops may take to answer. A slower loop is shown with its last answer and its
@@ -155,8 +155,8 @@ struct LoopRow<'a> {
     jobs: usize,
     watches: usize,
     ended: BTreeMap<&'static str, u64>,
-    unhandled: u64,
-    shed: u64,
+    #[serde(flatten)]
+    counters: BTreeMap<&'static str, u64>,
     notes: &'a [String],
     doing: &'a Option<Doing>,
 }
@@ -563,8 +563,7 @@ impl Watched {
             jobs: snapshot.jobs,
             watches: snapshot.watches,
             ended: snapshot.ended.reasons().filter(|(_, count)| *count > 0).collect(),
-            unhandled: snapshot.unhandled,
-            shed: snapshot.shed,
+            counters: named(snapshot.counters.iter()),
             notes: &snapshot.notes,
             doing: &self.doing,
         }

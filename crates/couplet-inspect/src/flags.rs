@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use couplet_core::backlog::BacklogState;
 use couplet_core::hooks::inspector::{size, time};
 use couplet_core::reactor::{
-    ConnectionSnapshot, LockSnapshot, PendingSnapshot, Snapshot, Why, WhyPart,
+    ConnectionSnapshot, LockSnapshot, PendingSnapshot, PortCounters, Snapshot, Why, WhyPart,
 };
 use serde::Serialize;
 
@@ -197,15 +197,17 @@ impl History {
         let overflows = snapshot.ended.reasons().find(|(name, _)| *name == "overflow");
         let restarts = snapshot.rows.iter().flat_map(|row| &row.fields);
         let restarts = restarts.filter(|(name, _)| *name == "restarts");
-        let counts = [
-            ("unhandled", snapshot.unhandled),
-            ("shed", snapshot.shed),
+        let of_ports = snapshot.ports.iter().fold(PortCounters::default(), |mut all, port| {
+            all += port.counters;
+            all
+        });
+        let counted = snapshot.counters.iter().chain(of_ports.iter());
+        let others = [
             ("overflow", overflows.map_or(0, |(_, count)| count)),
             ("log", logs.iter().map(|log| log.lost).sum()),
-            ("turned away", snapshot.ports.iter().map(|port| port.turned_away).sum()),
             ("restarts", restarts.filter_map(|(_, count)| count.parse::<u64>().ok()).sum()),
         ];
-        for (name, count) in counts {
+        for (name, count) in counted.map(|(name, _, count)| (name, count)).chain(others) {
             // The first measurement is compared with a loop that has just begun.
             let counter = self.counters.entry(name).or_default();
             if count > counter.count {
@@ -421,7 +423,7 @@ const RULES: [Rule; 22] = [
         remedy: "Raise the limit (`ulimit -n`, `LimitNOFILE=`), look for a leak among the connections, or \
                  limit them (`LoadLimits::connections`), so that clients wait in the queue.",
         view: Some("ports"),
-        find: |facts, history| facts.grown(history, "turned away", "connection", "turned away"),
+        find: |facts, history| facts.grown(history, "turned_away", "connection", "turned away"),
     },
     Rule {
         id: "jobs",
@@ -513,7 +515,7 @@ const RULES: [Rule; 22] = [
         remedy: "A Deferred failed and had no errback. The log has each failure with the place where its \
                  Deferred was created.",
         view: None,
-        find: |facts, history| facts.grown(history, "unhandled", "failure", "not handled"),
+        find: |facts, history| facts.grown(history, "unhandled_failures", "failure", "not handled"),
     },
     Rule {
         id: "pipes",

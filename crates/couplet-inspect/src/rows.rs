@@ -129,11 +129,9 @@ struct Port<'a> {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     factory: Option<&'static str>,
-    accepted: u64,
+    #[serde(flatten)]
+    counters: BTreeMap<&'static str, u64>,
     rate: f64,
-    not_opened: u64,
-    rejected: u64,
-    turned_away: u64,
     paused: bool,
     why: String,
 }
@@ -145,9 +143,8 @@ struct Datagrams<'a> {
     host: String,
     kind: &'static str,
     peer: Option<String>,
-    received: u64,
-    sent: u64,
-    dropped: u64,
+    #[serde(flatten)]
+    counters: BTreeMap<&'static str, u64>,
     buffered: usize,
     paused: bool,
     why: &'static str,
@@ -216,7 +213,7 @@ impl Rows<'_> {
             self.put("connections", id, Kind::Connection(Cow::Borrowed(it)), counts);
         }
         for (number, it) in (0..).zip(&snapshot.ports) {
-            let counts = [it.accepted, 0];
+            let counts = [it.counters.accepted, 0];
             self.put("ports", ObjectId::Number(number), Kind::Port(Cow::Borrowed(it)), counts);
         }
         for (number, it) in snapshot.datagrams.iter().enumerate() {
@@ -332,6 +329,13 @@ impl Serialize for Shown<'_> {
     }
 }
 
+/// Counters as fields of a row.
+pub(crate) fn named(
+    counters: impl Iterator<Item = (&'static str, &'static str, u64)>,
+) -> BTreeMap<&'static str, u64> {
+    counters.map(|(name, _, value)| (name, value)).collect()
+}
+
 impl Shown<'_> {
     fn connection<'a>(&'a self, connection: &'a ConnectionSnapshot) -> Connection<'a> {
         let LoopName { number, clock, .. } = self.object.of;
@@ -366,13 +370,10 @@ impl Shown<'_> {
             host: port.host.to_string(),
             kind: "connections",
             factory: port.factory,
-            accepted: port.accepted,
+            counters: named(port.counters.iter()),
             rate: self.rates[0],
-            not_opened: port.not_opened,
-            rejected: port.rejected,
-            turned_away: port.turned_away,
             paused: port.paused,
-            why: match (port.paused, port.turned_away) {
+            why: match (port.paused, port.counters.turned_away) {
                 (true, _) => "accepts nothing: paused, or at a limit of connections".to_owned(),
                 (false, 0) => "waits for clients".to_owned(),
                 (false, n) => {
@@ -389,9 +390,7 @@ impl Shown<'_> {
             host: port.host.to_string(),
             kind: "datagrams",
             peer: port.peer.as_ref().map(ToString::to_string),
-            received: port.received,
-            sent: port.sent,
-            dropped: port.dropped,
+            counters: named(port.counters.iter()),
             buffered: port.buffered,
             paused: port.paused,
             why: match port.paused {

@@ -4,6 +4,7 @@
 //!
 //! Contract: 48a, 105d.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -216,17 +217,24 @@ struct ServiceStatus {
 #[derive(Serialize)]
 struct PortStatus {
     host: String,
-    accepted: u64,
+    #[serde(flatten)]
+    counters: BTreeMap<&'static str, u64>,
     is_paused: bool,
+}
+
+/// Counters as fields.
+fn named(
+    counters: impl Iterator<Item = (&'static str, &'static str, u64)>,
+) -> BTreeMap<&'static str, u64> {
+    counters.map(|(name, _, value)| (name, value)).collect()
 }
 
 #[derive(Serialize)]
 struct DatagramStatus {
     host: String,
     peer: Option<String>,
-    received: u64,
-    sent: u64,
-    dropped: u64,
+    #[serde(flatten)]
+    counters: BTreeMap<&'static str, u64>,
     is_paused: bool,
 }
 
@@ -235,9 +243,7 @@ impl DatagramStatus {
         DatagramStatus {
             host: port.host.to_string(),
             peer: port.peer.as_ref().map(ToString::to_string),
-            received: port.received,
-            sent: port.sent,
-            dropped: port.dropped,
+            counters: named(port.counters.iter()),
             is_paused: port.paused,
         }
     }
@@ -289,7 +295,7 @@ impl Status {
             ports: ports
                 .map(|port| PortStatus {
                     host: port.host.to_string(),
-                    accepted: port.accepted,
+                    counters: named(port.counters.iter()),
                     is_paused: port.paused,
                 })
                 .collect(),

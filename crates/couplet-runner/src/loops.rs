@@ -277,10 +277,7 @@ pub(crate) fn merge(snapshots: impl IntoIterator<Item = Option<Snapshot>>) -> Sn
     for port in std::mem::take(&mut whole.ports) {
         match ports.iter_mut().find(|other| other.host == port.host) {
             Some(other) => {
-                other.accepted += port.accepted;
-                other.not_opened += port.not_opened;
-                other.rejected += port.rejected;
-                other.turned_away += port.turned_away;
+                other.counters += port.counters;
                 other.paused &= port.paused;
             }
             None => ports.push(port),
@@ -335,14 +332,19 @@ mod tests {
         let counted = |factor: u64| {
             let mut snapshot = snapshot_with_port(false);
             let port = &mut snapshot.ports[0];
-            port.accepted = factor;
-            port.not_opened = 2 * factor;
-            port.rejected = 3 * factor;
-            port.turned_away = 5 * factor;
+            port.counters.accepted = factor;
+            port.counters.not_opened = 2 * factor;
+            port.counters.rejected = 3 * factor;
+            port.counters.turned_away = 5 * factor;
             Some(snapshot)
         };
         let port = merge([counted(10), None, counted(1000)]).ports.remove(0);
-        let counts = [port.accepted, port.not_opened, port.rejected, port.turned_away];
+        let counts = [
+            port.counters.accepted,
+            port.counters.not_opened,
+            port.counters.rejected,
+            port.counters.turned_away,
+        ];
         assert_eq!(counts, [1010, 2020, 3030, 5050]);
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use couplet::reactor::{CallTimes, ConnectionSnapshot, PortSnapshot, Snapshot};
+use couplet::reactor::{CallTimes, ConnectionSnapshot, PortCounters, PortSnapshot, Snapshot};
 use couplet::services::{Health, Service, Supervisor};
 use couplet::{Loop, LoopingCall, Reactor};
 use prometheus_client::encoding::text::encode;
@@ -121,14 +121,7 @@ impl Metrics {
             lost.get_or_create(&vec![("log", log.name)]).inc_by(log.lost);
         }
         registry.register("log_lines_lost", "Lines lost to a slow reader of a log", lost);
-        for (name, help, count) in [
-            (
-                "unhandled_failures",
-                "Failures of Deferreds that no errback handled",
-                snapshot.unhandled,
-            ),
-            ("shed", "Connections that were ended for their unsent output", snapshot.shed),
-        ] {
+        for (name, help, count) in snapshot.counters.iter() {
             let counter = Counter::<u64>::default();
             counter.inc_by(count);
             registry.register(name, help, counter);
@@ -198,24 +191,21 @@ fn register_connections(registry: &mut Registry, snapshot: &Snapshot) {
         ended.get_or_create(&vec![("reason", reason.to_owned())]).inc_by(count);
     }
     registry.register("connections_ended", "Connections that have ended", ended);
-    let accepted = Family::<Labels, Counter>::default();
-    let not_opened = Family::<Labels, Counter>::default();
-    let rejected = Family::<Labels, Counter>::default();
-    let turned_away = Family::<Labels, Counter>::default();
+    let counted = PortCounters::default()
+        .iter()
+        .map(|(name, help, _)| (name, help, Family::<Labels, Counter>::default()))
+        .collect::<Vec<_>>();
     let paused = Family::<Labels, Gauge>::default();
     for port in &snapshot.ports {
         let labels = vec![("port", port.host.to_string())];
-        accepted.get_or_create(&labels).inc_by(port.accepted);
-        not_opened.get_or_create(&labels).inc_by(port.not_opened);
-        rejected.get_or_create(&labels).inc_by(port.rejected);
-        turned_away.get_or_create(&labels).inc_by(port.turned_away);
+        for ((.., family), (.., count)) in counted.iter().zip(port.counters.iter()) {
+            family.get_or_create(&labels).inc_by(count);
+        }
         paused.get_or_create(&labels).set(i64::from(port.paused));
     }
-    registry.register("accepted", "Connections accepted", accepted);
-    registry.register("not_opened", "Accepted connections whose layers did not open", not_opened);
-    registry.register("rejected", "Accepted connections that a factory rejected", rejected);
-    let help = "Connections closed for want of descriptors";
-    registry.register("turned_away", help, turned_away);
+    for (name, help, family) in counted {
+        registry.register(name, help, family);
+    }
     registry.register("port_paused", "1 while a port accepts nothing", paused);
 }
 
@@ -232,9 +222,7 @@ fn port_of(connection: &ConnectionSnapshot, ports: &[PortSnapshot]) -> String {
 fn register_datagrams(registry: &mut Registry, snapshot: &Snapshot) {
     let datagrams = Family::<Labels, Counter>::default();
     for port in &snapshot.datagrams {
-        for (outcome, count) in
-            [("received", port.received), ("sent", port.sent), ("dropped", port.dropped)]
-        {
+        for (outcome, _, count) in port.counters.iter() {
             let labels = vec![("port", port.host.to_string()), ("outcome", outcome.to_owned())];
             datagrams.get_or_create(&labels).inc_by(count);
         }
@@ -413,7 +401,7 @@ mod tests {
         });
         let mut snapshot = l.run_until(talk).unwrap();
         (snapshot.ended.bytes_in, snapshot.ended.bytes_out) = (100, 200);
-        (snapshot.shed, snapshot.jobs, snapshot.pending_calls) = (21, 22, 23);
+        (snapshot.counters.shed, snapshot.jobs, snapshot.pending_calls) = (21, 22, 23);
         snapshot.tasks = 24;
         snapshot.connections.truncate(1);
         let again = snapshot.connections[0].clone();
@@ -422,10 +410,11 @@ mod tests {
             (connection.bytes_in, connection.bytes_out) = (factor, 2 * factor);
             connection.buffered = 3 * usize::try_from(factor).unwrap();
         }
-        let counted = &mut snapshot.ports[0];
-        (counted.accepted, counted.not_opened, counted.rejected) = (11, 12, 13);
-        (counted.turned_away, counted.paused) = (14, true);
-        let datagrams = &mut snapshot.datagrams[0];
+        snapshot.ports[0].paused = true;
+        let counted = &mut snapshot.ports[0].counters;
+        (counted.accepted, counted.not_opened) = (11, 12);
+        (counted.rejected, counted.turned_away) = (13, 14);
+        let datagrams = &mut snapshot.datagrams[0].counters;
         (datagrams.received, datagrams.sent, datagrams.dropped) = (15, 16, 17);
         let supervisor = Supervisor::new("program");
         let child = FunctionService::new("a", |_| Deferred::succeed(()));

@@ -18,6 +18,7 @@ use super::{
     PeerCredentials, Released, SocketCall, SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::address::Address;
+use crate::counters::PortCounters;
 
 /// A driver that holds another one: a box, or a recorder of its events.
 pub trait Around {
@@ -122,8 +123,8 @@ impl<A: Around> Commands for A {
         self.inner().unsent(key)
     }
 
-    fn turned_away(&self, port: Key) -> u64 {
-        self.inner().turned_away(port)
+    fn port_counters(&self, port: Key) -> PortCounters {
+        self.inner().port_counters(port)
     }
 
     fn set_reserved(&mut self, port: Key, on: bool) {

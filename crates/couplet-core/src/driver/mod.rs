@@ -80,6 +80,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::Address;
+use crate::counters::PortCounters;
 pub use crate::outbox::{FileChanged, FilePart, Outbox, Piece, SharedFile, Spares, WeakFile};
 pub use crate::slots::Key;
 
@@ -549,11 +550,10 @@ pub trait Commands {
     /// Bytes that the system has accepted but not yet sent, if known.
     fn unsent(&self, key: Key) -> Option<usize>;
 
-    /// How many connections the driver closed at a port, instead of reporting them, for want of
-    /// descriptors.
-    fn turned_away(&self, port: Key) -> u64 {
+    /// What the driver has counted at a port.
+    fn port_counters(&self, port: Key) -> PortCounters {
         let _ = port;
-        0
+        PortCounters::default()
     }
 
     /// Sets whether the port's connections may use descriptors that the driver holds back for them.

@@ -40,6 +40,7 @@ mod watch;
 mod watches;
 
 pub use crate::connector::{Connector, ConnectorState, NotDisconnected};
+pub use crate::counters::{DatagramCounters, LoopCounters, PortCounters};
 pub use crate::recorder::{DelayedCall, Reactor};
 pub use crate::why::{Why, WhyPart};
 pub use call_times::CallTimes;

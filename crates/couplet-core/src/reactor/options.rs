@@ -58,7 +58,7 @@ impl LoadLimits {
     /// and the producers of the largest buffers are paused, down to their low watermark. Above the limit
     /// the connections with the largest buffers are ended with
     /// [`Reason::Overflow`](crate::Reason::Overflow) and a reset; each is logged as a warning, and counted
-    /// in [`Snapshot::shed`](super::Snapshot::shed). Measured once a turn.
+    /// in [`LoopCounters::shed`](super::LoopCounters::shed). Measured once a turn.
     #[must_use]
     pub fn buffered(mut self, bytes: usize) -> Self {
         self.buffered = Some(bytes);

@@ -13,6 +13,7 @@ use super::options::high;
 use super::records::{LoopRequest, Start};
 use super::sharing::{Departure, Share};
 use crate::address::Address;
+use crate::counters::PortCounters;
 use crate::defer::{Deferred, Failure, Resolver};
 use crate::driver::{Bound, Key, ListenOptions, ListeningSocket};
 use crate::error::ListenError;
@@ -51,15 +52,11 @@ pub(super) struct PortCell {
     pub(super) bound: RefCell<Option<Bound>>,
     pub(super) key: Cell<Option<Key>>,
     pub(super) factory: FactorySlot,
-    pub(super) accepted: Cell<u64>,
+    pub(super) counters: Cell<PortCounters>,
     /// Connections that count for the port's limit, if it has one.
     open: Cell<u32>,
     /// The unsent output of its connections in bytes, if it is limited.
     output: Cell<usize>,
-    /// Accepted connections whose layers did not open.
-    pub(super) not_opened: Cell<u64>,
-    /// Accepted connections for which the factory built no protocol.
-    pub(super) rejected: Cell<u64>,
     pub(super) stopped: RefCell<Vec<Resolver<()>>>,
     /// Requests for another process, for the turn.
     pub(super) passing: RefCell<Vec<Passing>>,
@@ -350,11 +347,9 @@ impl PortCell {
             bound: RefCell::new(None),
             key: Cell::new(None),
             factory: FactorySlot::new(factory.factory.take()),
-            accepted: Cell::new(0),
+            counters: Cell::default(),
             open: Cell::new(0),
             output: Cell::new(0),
-            not_opened: Cell::new(0),
-            rejected: Cell::new(0),
             stopped: RefCell::default(),
             passing: RefCell::default(),
         })
@@ -426,6 +421,12 @@ impl PortCell {
         let is_loop_full =
             !self.accepts_under_load.get() && self.reactor.records().holds_ports.get();
         self.paused.get() || self.is_full() || is_loop_full
+    }
+
+    pub(super) fn note(&self, count: impl FnOnce(&mut PortCounters)) {
+        let mut counters = self.counters.get();
+        count(&mut counters);
+        self.counters.set(counters);
     }
 
     /// Counts a connection if the port has a limit, and stops accepting at the limit; the turn

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::call_times::CallTimes;
 use super::notes::NoteRow;
 use crate::address::Address;
+use crate::counters::{DatagramCounters, LoopCounters, PortCounters};
 use crate::defer::History;
 use crate::error::Reason;
 use crate::transport::ConnectionId;
@@ -42,12 +43,8 @@ pub struct Snapshot {
     /// The times of the calls into user code, if
     /// [`Tuning::time_calls`](super::Tuning::time_calls) is on.
     pub calls: CallTimes,
-    /// Connections that were ended because the loop, or their peer, held too much output:
-    /// [`LoadLimits`](crate::LoadLimits).
-    pub shed: u64,
-    /// Failures of Deferreds that no errback handled, on the loop's thread, since the loop was
-    /// created.
-    pub unhandled: u64,
+    /// What the loop has counted.
+    pub counters: LoopCounters,
     /// Pending timed calls, tasks and jobs, each with its origin; only of a loop with an inspector or
     /// under test. [`pending_calls`](Self::pending_calls) counts all calls, including the loop's own.
     pub pending: Vec<PendingSnapshot>,
@@ -105,15 +102,8 @@ pub struct PortSnapshot {
     pub host: Address,
     /// The name of the factory's type, if the program is written in another language.
     pub factory: Option<&'static str>,
-    /// Connections accepted since the port was opened.
-    pub accepted: u64,
-    /// Accepted connections whose layers did not open: a handshake failed or took too long.
-    pub not_opened: u64,
-    /// Accepted connections that the factory rejected: it built no protocol for them, as
-    /// [`LimitConnections`](crate::protocols::LimitConnections) does for too many clients.
-    pub rejected: u64,
-    /// Connections that were closed, instead of accepted, for want of descriptors.
-    pub turned_away: u64,
+    /// What the port has counted.
+    pub counters: PortCounters,
     /// Whether accepting is paused, or waits at the most connections of the port.
     pub paused: bool,
     /// The most descriptors that the port's connections use at a time, in this loop; `None` without
@@ -129,12 +119,8 @@ pub struct DatagramSnapshot {
     pub host: Address,
     /// The only peer, if the port is limited to one.
     pub peer: Option<Address>,
-    /// Datagrams that the protocol received.
-    pub received: u64,
-    /// Datagrams that the system accepted.
-    pub sent: u64,
-    /// Datagrams dropped because the queue was full or the system refused them.
-    pub dropped: u64,
+    /// What the port has counted.
+    pub counters: DatagramCounters,
     /// Bytes queued to be sent.
     pub buffered: usize,
     /// Whether receiving is paused.
@@ -298,8 +284,7 @@ impl Snapshot {
         self.tasks += other.tasks;
         self.jobs += other.jobs;
         self.watches += other.watches;
-        self.shed += other.shed;
-        self.unhandled += other.unhandled;
+        self.counters += other.counters;
         self.calls.extend(other.calls);
     }
 
@@ -315,7 +300,8 @@ impl Snapshot {
 
 impl fmt::Display for DatagramSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DatagramSnapshot { host, received, sent, dropped, buffered, .. } = self;
+        let DatagramSnapshot { host, buffered, counters, .. } = self;
+        let DatagramCounters { received, sent, dropped, .. } = counters;
         let peer = self.peer.as_ref().map_or_else(String::new, |peer| format!(" with {peer}"));
         let paused = if self.paused { ", paused" } else { "" };
         write!(
@@ -340,15 +326,9 @@ impl fmt::Display for Snapshot {
         )?;
         for port in &self.ports {
             let paused = if port.paused { ", paused" } else { "" };
-            write!(f, "port        {} accepted {}", port.host, port.accepted)?;
-            for (count, words) in [
-                (port.not_opened, "of them not opened"),
-                (port.rejected, "of them rejected"),
-                (port.turned_away, "turned away"),
-            ] {
-                if count > 0 {
-                    write!(f, ", {count} {words}")?;
-                }
+            write!(f, "port        {} accepted {}", port.host, port.counters.accepted)?;
+            for (name, _, count) in port.counters.iter().skip(1).filter(|(.., count)| *count > 0) {
+                write!(f, ", {count} {}", name.replace('_', " "))?;
             }
             writeln!(f, "{paused}")?;
         }

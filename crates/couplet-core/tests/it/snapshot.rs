@@ -155,7 +155,7 @@ fn ports_connectors_calls_and_tasks_are_listed() {
     assert_eq!(snapshot.connections.len(), peer.len());
     assert_eq!(snapshot.ports.len(), 1);
     assert_eq!(snapshot.ports[0].host, port.host());
-    assert_eq!((snapshot.ports[0].accepted, snapshot.ports[0].paused), (3, true));
+    assert_eq!((snapshot.ports[0].counters.accepted, snapshot.ports[0].paused), (3, true));
     // Connectors in each listed state.
     network.set_name("slow", s(5), Ok(vec![to.ip()]));
     let silent = std::net::SocketAddr::from(([10, 0, 0, 1], 7));
@@ -224,8 +224,11 @@ fn connections_that_a_factory_rejects_are_counted_at_their_port() {
         rig.turn();
         let snapshot = rig.l.snapshot();
         let seen = &snapshot.ports[0];
-        assert_eq!((seen.accepted, seen.rejected, seen.turned_away), (5, 2, 0));
-        assert!(snapshot.to_string().contains(" accepted 5, 2 of them rejected\n"), "{snapshot}");
+        assert_eq!(
+            (seen.counters.accepted, seen.counters.rejected, seen.counters.turned_away),
+            (5, 2, 0)
+        );
+        assert!(snapshot.to_string().contains(" accepted 5, 2 rejected\n"), "{snapshot}");
         drop(clients);
     }
 }
@@ -235,12 +238,12 @@ fn unhandled_failures_are_counted_from_the_beginning_of_the_loop() {
     let before = couplet::defer::set_reporter(|_| {});
     drop(Deferred::<()>::fail(Failure::msg("before")));
     let mut rig = Kit::memory(Manner::Readiness).rig();
-    assert_eq!(rig.l.snapshot().unhandled, 0);
+    assert_eq!(rig.l.snapshot().counters.unhandled_failures, 0);
     drop(Deferred::<()>::fail(Failure::msg("one")));
     Deferred::<()>::fail(Failure::msg("handled")).add_errback(|_| Ok(())).detach();
     rig.reactor.call_soon(|| drop(Deferred::<()>::fail(Failure::msg("two"))));
     rig.turns(2);
-    assert_eq!(rig.l.snapshot().unhandled, 2);
+    assert_eq!(rig.l.snapshot().counters.unhandled_failures, 2);
     before.set();
 }
 

@@ -198,7 +198,10 @@ fn c51d_a_kept_connection_moves_before_and_between_requests() {
     old.pass(Duration::from_millis(100));
     new.pass(Duration::from_millis(100));
     assert_eq!([old.load(), new.load()], empty);
-    assert_eq!(old.l.snapshot().unhandled + new.l.snapshot().unhandled, 0);
+    assert_eq!(
+        old.l.snapshot().counters.unhandled_failures + new.l.snapshot().counters.unhandled_failures,
+        0
+    );
 }
 
 #[test]

@@ -313,9 +313,9 @@ fn c185_counters_that_grow_are_flags_for_a_minute() {
         assert_eq!(Measured::only(&measured.flags_with(change), id), words);
     };
     let words = "1 connection turned away in the last minute";
-    plant("descriptors", words, |snapshot| snapshot.ports[0].turned_away = 1);
+    plant("descriptors", words, |snapshot| snapshot.ports[0].counters.turned_away = 1);
     let words = "2 failures not handled in the last minute";
-    plant("unhandled", words, |snapshot| snapshot.unhandled = 2);
+    plant("unhandled", words, |snapshot| snapshot.counters.unhandled_failures = 2);
 }
 
 #[test]

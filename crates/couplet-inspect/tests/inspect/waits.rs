@@ -356,7 +356,7 @@ fn c180a_a_deferred_that_has_ended_keeps_its_history() {
     assert!(why.ends_with(" ago with a failure: no poem"), "{why}");
     // Each refresh of the page asks the loop by a Deferred, which is no part of the program.
     assert_eq!(ended(&program, 2)[0]["id"], rows[0]["id"]);
-    assert_eq!(program.get("/loops.json")[0]["unhandled"], 0, "it was handled");
+    assert_eq!(program.get("/loops.json")[0]["unhandled_failures"], 0, "it was handled");
 }
 
 #[test]

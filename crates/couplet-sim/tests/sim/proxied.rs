@@ -225,7 +225,7 @@ fn chat(sim: &mut Sim, tally: &Rc<Tally>) -> Result<()> {
     let port = &snapshot.ports[0];
     let opening = snapshot.connections.iter().filter(|c| c.state == "opening").count() as u64;
     let opened = current.borrow().opened.get();
-    if port.accepted != opened + port.not_opened + opening {
+    if port.counters.accepted != opened + port.counters.not_opened + opening {
         return sim.fail(format!("{opened} opened and {opening} are opening of {port:?}"));
     }
     Ok(())
@@ -353,7 +353,7 @@ fn a_server_counts_a_client_reset_after_any_byte_and_gets_none_of_its_lines() {
     for most in 0..whole {
         let (sent, logged, port) = cut(most);
         assert_eq!(sent, most);
-        let now = (room.opened.get(), port.not_opened);
+        let now = (room.opened.get(), port.counters.not_opened);
         assert_eq!(now.0 + now.1, last.0 + last.1 + 1, "counted once, after {most} bytes");
         opened.push(now.0 > last.0);
         let reasons = logged

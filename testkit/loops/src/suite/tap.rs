@@ -253,7 +253,7 @@ impl Commands for Tap {
         peer_has_ended(key: Key) -> bool;
         unsent(key: Key) -> Option<usize>;
         socket(key: Key) -> Option<LocalSocket>;
-        turned_away(port: Key) -> u64;
+        port_counters(port: Key) -> couplet::reactor::PortCounters;
         peer_credentials(key: Key) -> Option<couplet::PeerCredentials>;
         waker() -> Waker;
     }

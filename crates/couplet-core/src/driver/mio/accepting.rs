@@ -14,6 +14,7 @@ use super::stream::StreamSlot;
 use super::unix::SocketFile;
 use crate::address::Address;
 use crate::bounded::{AtMost, Bounded};
+use crate::counters::PortCounters;
 #[cfg(unix)]
 use crate::driver::ListeningSocket;
 use crate::driver::readiness::Readiness;
@@ -122,8 +123,7 @@ pub(super) struct PortSlot {
     pub(super) share: AcceptLimit,
     /// The round in which the port used up its share.
     pub(super) spent_in: u64,
-    /// Connections that were closed for want of descriptors.
-    pub(super) turned_away: u64,
+    pub(super) counters: PortCounters,
     /// Whether its connections may use the reserve.
     pub(super) has_reserve: bool,
 }
@@ -260,7 +260,7 @@ impl Mio {
         for _ in 0..TURNED_AWAY {
             match port.listener.accept().map_err(|error| response_to(&error)) {
                 Ok(_) => {
-                    port.turned_away += 1;
+                    port.counters.turned_away += 1;
                     self.turned_away += 1;
                 }
                 Err(AcceptResponse::Again | AcceptResponse::Next | AcceptResponse::EndRound) => {}

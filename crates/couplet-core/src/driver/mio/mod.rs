@@ -80,6 +80,7 @@ use super::{
 
 use crate::address::Address;
 use crate::bounded::Bounded;
+use crate::counters::PortCounters;
 #[cfg(unix)]
 use crate::driver::ListeningSocket;
 use crate::driver::readiness::Readiness;
@@ -557,7 +558,7 @@ impl Commands for Mio {
             readiness: Readiness::NONE,
             share: AcceptLimit::new(),
             spent_in: 0,
-            turned_away: 0,
+            counters: PortCounters::default(),
             has_reserve: false,
         };
         Ok(self.insert(Kind::Port(Box::new(port))))
@@ -732,10 +733,10 @@ impl Commands for Mio {
         }
     }
 
-    fn turned_away(&self, port: Key) -> u64 {
+    fn port_counters(&self, port: Key) -> PortCounters {
         match self.slots.get(port).map(|slot| &slot.kind) {
-            Some(Kind::Port(port)) => port.turned_away,
-            _ => 0,
+            Some(Kind::Port(port)) => port.counters,
+            _ => PortCounters::default(),
         }
     }
 

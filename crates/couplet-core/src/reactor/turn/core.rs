@@ -11,6 +11,7 @@ use super::keeping::Keeping;
 use super::load::Load;
 use super::steps::Suspended;
 use super::table::Table;
+use crate::counters::LoopCounters;
 use crate::driver::Order;
 use crate::internals::unhandled_failures;
 use crate::reactor::monitor::{CallMonitor, monitor_protocol};
@@ -36,6 +37,7 @@ pub(super) struct Core {
     pub(super) hooks: Hooks,
     /// The sums of connections that have ended.
     pub(super) ended: Totals,
+    pub(super) counters: LoopCounters,
     /// The unhandled failures of the thread before the loop was created.
     pub(super) unhandled_before: u64,
     /// The order of otherwise unordered calls, in a world that explores such orders.
@@ -76,6 +78,7 @@ impl Core {
             keeping: Keeping::default(),
             hooks,
             ended: Totals::default(),
+            counters: LoopCounters::default(),
             unhandled_before: unhandled_failures(),
             suspended: None,
             looks: 0,

@@ -139,7 +139,7 @@ impl Core {
         queued_before: u64,
     ) {
         let waiting = port.queue.borrow().len() as u64;
-        let before = (queued_before + waiting).saturating_sub(port.counts.get().queued);
+        let before = (queued_before + waiting).saturating_sub(port.queued.get());
         if before > 0 {
             let rest = port.queue.borrow_mut().split_off(before as usize);
             self.send_all_datagrams(io, port);
@@ -178,7 +178,7 @@ impl Core {
             let before = queue.len();
             let outcome = io.send_datagrams(key, &mut queue);
             let sent = before - queue.len();
-            port.count(|counts| counts.sent += sent as u64);
+            port.note(|counters| counters.sent += sent as u64);
             let DatagramsSent::Failed(error) = outcome else { return };
             let is_earlier = error.kind() == io::ErrorKind::ConnectionRefused;
             if is_earlier && (sent > 0 || !refused_again) {

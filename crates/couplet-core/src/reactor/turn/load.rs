@@ -26,8 +26,6 @@ pub(super) struct Load {
     buffered: usize,
     /// The ports with limits whose connections are among them.
     ports: Vec<Rc<PortCell>>,
-    /// Number of connections that were ended.
-    shed: u64,
     /// The connections that the loop's [`Capacity`](crate::reactor::capacity::Capacity) counts as its own.
     counted: usize,
 }
@@ -72,11 +70,7 @@ type Outputs = BTreeMap<Group, GroupOutput>;
 impl Load {
     pub(super) fn new(limits: LoadLimits) -> Load {
         let (waiting, ports) = (Vec::new(), Vec::new());
-        Load { limits, waiting, buffered: 0, ports, shed: 0, counted: 0 }
-    }
-
-    pub(super) fn shed(&self) -> u64 {
-        self.shed
+        Load { limits, waiting, buffered: 0, ports, counted: 0 }
     }
 
     /// Whether output waits that is to be counted at the end of the turn.
@@ -204,7 +198,7 @@ impl Core {
         let Some(entry) = self.table.connection(key) else { return };
         let cell = entry.life.cell();
         tracing::warn!(connection = %cell.id(), peer = %cell.peer, bytes, "too much output waits: a connection is ended");
-        self.load.shed += 1;
+        self.counters.shed += 1;
         self.with_life(io, key, Life::shed);
     }
 

@@ -13,6 +13,7 @@ use super::core::Core;
 use super::table::Resource;
 use super::waits::Waits;
 use crate::connector::{ConnectorCell, ConnectorState};
+use crate::counters::LoopCounters;
 use crate::datagrams::DatagramCell;
 use crate::driver::recorded::RingWriter;
 use crate::driver::{Commands, LoopThread};
@@ -121,8 +122,10 @@ impl Core {
             rows: records.notes.rows(),
             ended: self.ended,
             calls: records.monitor.get().map(CallMonitor::times).unwrap_or_default(),
-            shed: self.load.shed(),
-            unhandled: unhandled_failures() - self.unhandled_before,
+            counters: LoopCounters {
+                unhandled_failures: unhandled_failures() - self.unhandled_before,
+                ..self.counters
+            },
             connectors: self
                 .connecting
                 .connectors()
@@ -270,13 +273,10 @@ impl ConnectionSnapshot {
 
 impl DatagramSnapshot {
     fn of(port: &DatagramCell) -> DatagramSnapshot {
-        let counts = port.counts.get();
         DatagramSnapshot {
             host: port.host.clone(),
             peer: port.options.peer.clone(),
-            received: counts.received,
-            sent: counts.sent,
-            dropped: counts.dropped,
+            counters: port.counters.get(),
             buffered: port.queue.borrow().bytes(),
             paused: port.receiving.get().is_paused(),
         }
@@ -285,13 +285,12 @@ impl DatagramSnapshot {
 
 impl PortCell {
     fn snapshot(&self, io: &dyn Commands) -> PortSnapshot {
+        let mut counters = self.counters.get();
+        counters += self.key.get().map(|key| io.port_counters(key)).unwrap_or_default();
         PortSnapshot {
             host: self.host(),
             factory: None,
-            accepted: self.accepted.get(),
-            not_opened: self.not_opened.get(),
-            rejected: self.rejected.get(),
-            turned_away: self.key.get().map_or(0, |key| io.turned_away(key)),
+            counters,
             paused: self.is_held(),
             max_descriptors: self.max_descriptors(),
         }

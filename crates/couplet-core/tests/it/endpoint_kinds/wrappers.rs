@@ -139,10 +139,10 @@ fn haproxy_waits_for_the_header_until_its_timeout() {
         let mut memory = echoing(text);
         memory.connect(7777);
         memory.advance(seconds(limit - 0.1));
-        assert_eq!(memory.listening()[0].not_opened, 0, "{text}");
+        assert_eq!(memory.listening()[0].counters.not_opened, 0, "{text}");
         memory.advance(seconds(0.2));
         memory.advance(seconds(2.0));
-        assert_eq!(memory.listening()[0].not_opened, 1, "{text}");
+        assert_eq!(memory.listening()[0].counters.not_opened, 1, "{text}");
     }
     // The longest time never ends.
     let mut memory = echoing("haproxy:7777:header-timeout=18446744073709551615");

@@ -397,7 +397,10 @@ fn c79_four_clients_that_keep_tcp_open_do_not_block_a_port_of_four() {
             rig.turn();
         }
         let snapshot = rig.l.snapshot();
-        assert_eq!((snapshot.ports[0].accepted, snapshot.connections.len()), (4 * round, 0));
+        assert_eq!(
+            (snapshot.ports[0].counters.accepted, snapshot.connections.len()),
+            (4 * round, 0)
+        );
     }
 }
 

@@ -88,7 +88,7 @@ fn c75_c76_c77_an_untrusted_certificate_ends_the_connect_with_the_tls_error() {
         assert_eq!(error.problem, unknown, "{error}");
         assert!(!server.is_made() && !client.is_made(), "there is no protocol without a handshake");
         let ports = rig.l.snapshot().ports;
-        assert_eq!((ports[0].accepted, ports[0].not_opened), (1, 1));
+        assert_eq!((ports[0].counters.accepted, ports[0].counters.not_opened), (1, 1));
         assert!(rig.l.snapshot().connections.is_empty());
     }
 }
@@ -99,7 +99,7 @@ fn c105a_a_handshake_continues_during_a_drain() {
         let (server, client) = (End::default(), End::default());
         let port = rig.listen(&server);
         let connecting = rig.connect(&port, &client);
-        while rig.l.snapshot().ports[0].accepted == 0 {
+        while rig.l.snapshot().ports[0].counters.accepted == 0 {
             rig.l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
         }
         assert!(!server.is_made());
@@ -150,7 +150,7 @@ fn c77_a_peer_that_leaves_in_the_handshake_is_no_connection_and_worth_a_warning_
         });
         let told = log.iter().filter(|line| line.contains("cannot open a connection"));
         assert_eq!(told.count(), 2 * bytes.len(), "{log:?}");
-        assert!(rig.l.snapshot().ports.iter().all(|port| port.not_opened == 1));
+        assert!(rig.l.snapshot().ports.iter().all(|port| port.counters.not_opened == 1));
     }
 }
 

@@ -274,7 +274,7 @@ impl Rig {
     /// The numbers of connections of the first port that never opened, and of open ones.
     pub(crate) fn not_opened_and_open(&mut self) -> (u64, usize) {
         let snapshot = self.l.snapshot();
-        (snapshot.ports[0].not_opened, snapshot.connections.len())
+        (snapshot.ports[0].counters.not_opened, snapshot.connections.len())
     }
 
     pub(crate) fn starting_server(&self) -> End {

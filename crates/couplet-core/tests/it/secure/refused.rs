@@ -186,7 +186,11 @@ fn c77_a_refused_connection_is_closed_before_or_after_its_handshake() {
         assert!(end.contains(expected), "{case}: {end}");
         assert!(!server.is_made(), "{case}");
         let snapshot = rig.l.snapshot();
-        assert_eq!((snapshot.ports[0].rejected, snapshot.connections.len()), (1, 0), "{case}");
+        assert_eq!(
+            (snapshot.ports[0].counters.rejected, snapshot.connections.len()),
+            (1, 0),
+            "{case}"
+        );
     }
 }
 

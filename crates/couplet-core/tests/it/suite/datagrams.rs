@@ -639,7 +639,13 @@ pub(crate) fn c160e_a_snapshot_counts_datagrams(kit: Kit) {
     let line = |port: &DatagramPort<Far>| {
         let host = port.host();
         let seen = seen.datagrams.iter().find(|seen| seen.host == host).expect("it is open");
-        (seen.received, seen.sent, seen.dropped, seen.buffered, seen.paused)
+        (
+            seen.counters.received,
+            seen.counters.sent,
+            seen.counters.dropped,
+            seen.buffered,
+            seen.paused,
+        )
     };
     assert_eq!((line(&a), line(&b)), ((0, 2, 0, 0, false), (2, 0, 0, 0, false)));
     let row = format!("datagrams   {} in 0 out 2 dropped 0 buffered 0\n", a.host());

@@ -251,5 +251,5 @@ pub(crate) fn c74c_a_file_takes_no_memory_and_does_not_count_for_the_load(kit: K
     rig.turns(20);
     assert!(a.transport().buffered() > kit.big().len() / 4 && !a.is_lost());
     rig.gets(&b, kit.big());
-    assert_eq!(rig.l.snapshot().shed, 0);
+    assert_eq!(rig.l.snapshot().counters.shed, 0);
 }

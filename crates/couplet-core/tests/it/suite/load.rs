@@ -129,12 +129,12 @@ fn reach_a_limit(kit: Kit, limits: fn(LoadLimits, usize) -> LoadLimits) {
     let (mut rig, k) = (limited(kit, limits), 1024);
     let crowd = crowd(&mut rig, &[200 * k, 500 * k, 100 * k]);
     assert_eq!(lost(&crowd), [false; 3]);
-    assert_eq!(rig.l.snapshot().shed, 0);
+    assert_eq!(rig.l.snapshot().counters.shed, 0);
     hold(&mut rig, &crowd[0].0, 450 * k);
     rig.turns(3);
     assert_eq!(lost(&crowd), [false, true, false]);
     assert_eq!(rig.lost(&crowd[1].0), "Overflow");
-    assert_eq!(rig.l.snapshot().shed, 1);
+    assert_eq!(rig.l.snapshot().counters.shed, 1);
     // The others get everything.
     assert!(crowd[0].0.transport().buffered() >= 450 * k);
     rig.until("all of it", || {
@@ -173,7 +173,7 @@ pub(crate) fn c71c_a_port_has_a_separate_limit(kit: Kit) {
     rig.turns(3);
     assert_eq!(paused(&mut rig), [false; 2]);
     assert!(!others[0].0.is_lost());
-    assert_eq!(rig.l.snapshot().shed, 1);
+    assert_eq!(rig.l.snapshot().counters.shed, 1);
 }
 
 pub(crate) fn c71b_producers_of_large_buffers_wait_first(kit: Kit) {
@@ -217,7 +217,7 @@ pub(crate) fn c71b_output_that_the_driver_takes_at_once_is_not_limited(kit: Kit)
         });
     }
     assert!(!a.is_lost() && log.len() == 0);
-    assert_eq!(rig.l.snapshot().shed, 0);
+    assert_eq!(rig.l.snapshot().counters.shed, 0);
 }
 
 pub(crate) fn c71b_output_that_waits_already_counts_for_a_new_limit(kit: Kit) {
@@ -239,5 +239,5 @@ pub(crate) fn c71b_output_that_waits_already_counts_for_a_new_limit(kit: Kit) {
     hold(&mut rig, &crowd[2].0, 2 * MOST);
     rig.turns(3);
     assert_eq!(lost(&crowd), [false, true, false]);
-    assert_eq!(rig.l.snapshot().shed, 1);
+    assert_eq!(rig.l.snapshot().counters.shed, 1);
 }

@@ -96,7 +96,7 @@ impl Protocol for Child {
             b"quit" => {
                 let reactor = self.reactor.clone();
                 let stop = move |snapshot: Snapshot| {
-                    println!("{CHILD}{}", snapshot.ports[0].turned_away);
+                    println!("{CHILD}{}", snapshot.ports[0].counters.turned_away);
                     reactor.stop();
                 };
                 self.reactor.snapshot().map(stop).detach();

@@ -220,7 +220,7 @@ fn a_port_is_recorded_and_the_test_connects_to_it() {
         let end = "lost: connection closed by the peer";
         assert_eq!(notes.take(), ["made", "good day", "read_closed", end]);
     }
-    assert_eq!(memory.listening()[0].accepted, 1);
+    assert_eq!(memory.listening()[0].counters.accepted, 1);
     port.stop_listening().expect("the port listens").detach();
     assert_eq!(memory.listening().len(), 2);
     let text = failing(|| memory.connect(80));

@@ -136,7 +136,8 @@ impl Scene {
 
     /// Waits until the layers of `count` accepted connections have failed to open.
     pub(crate) fn until_not_opened(&mut self, count: u64) {
-        let not_opened = |l: &mut Loop| l.snapshot().ports.iter().map(|port| port.not_opened).sum();
+        let not_opened =
+            |l: &mut Loop| l.snapshot().ports.iter().map(|port| port.counters.not_opened).sum();
         self.wait(|l| l.snapshot().to_string(), |l| count <= not_opened(l));
     }
 
@@ -242,7 +243,7 @@ impl Scene {
 }
 
 fn accepted(l: &mut Loop) -> u64 {
-    l.snapshot().ports.iter().map(|port| port.accepted).sum()
+    l.snapshot().ports.iter().map(|port| port.counters.accepted).sum()
 }
 
 fn arrived(l: &mut Loop) -> u64 {

@@ -9,6 +9,7 @@ use std::task::Waker;
 use super::flows::{Place, Sending, Then};
 use super::{Uring, fail};
 use crate::address::Address;
+use crate::counters::PortCounters;
 use crate::driver::readiness::Readiness;
 use crate::driver::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, DatagramOption, DatagramQueue,
@@ -223,8 +224,8 @@ impl Commands for Uring {
         Some(self.mio.unsent(key)? + held)
     }
 
-    fn turned_away(&self, port: Key) -> u64 {
-        self.mio.turned_away(port)
+    fn port_counters(&self, port: Key) -> PortCounters {
+        self.mio.port_counters(port)
     }
 
     fn set_reserved(&mut self, port: Key, on: bool) {
