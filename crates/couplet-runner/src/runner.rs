@@ -369,7 +369,7 @@ impl Runner {
 
     /// The options of the loop of this number, of `count` loops.
     fn options_of(&self, options: &Options, number: usize, count: usize) -> LoopOptions {
-        let limits = options.load_limits(self.options.limits(), number, count);
+        let limits = options.load_limits(self.options.load_limits, number, count);
         let of_loop = options.set_driver(self.options.clone());
         of_loop.tune(|it| it.time_calls(options.metrics.is_some())).load_limits(limits)
     }
@@ -431,7 +431,7 @@ impl Runner {
             services: self.services,
             arguments,
             command_line,
-            limits: self.options.limits(),
+            limits: self.options.load_limits,
             loop_options: self.options,
             runner_table: plan.options.clone(),
             identity,

@@ -543,7 +543,7 @@ impl Commands for SimDriver {
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
         let host = self.system.host;
-        let end = self.kernel().connect(host, to.clone(), options.local_address())?;
+        let end = self.kernel().connect(host, to.clone(), options.bind)?;
         Ok(self.insert_stream(end))
     }
 

@@ -21,7 +21,8 @@ const FILE_MODE: u32 = 0o666;
 /// How a port is opened. Options that do not apply to the kind of socket are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
-    pub(crate) backlog: u32,
+    /// The number of connections that the system queues.
+    pub backlog: u32,
     /// The most connections of the port at a time; `None` for no limit.
     pub(crate) connections: Option<NonZeroU32>,
     /// The most unsent output of all its connections, in bytes.
@@ -203,11 +204,6 @@ impl ListenOptions {
 
 /// For drivers. **Unstable**, like this module.
 impl ListenOptions {
-    /// The number of connections that the system queues.
-    pub fn queued_connections(&self) -> usize {
-        self.backlog as usize
-    }
-
     /// Whether an IPv6 wildcard accepts IPv4 connections too.
     pub fn is_dual_stack(&self) -> bool {
         self.switches.has(Switch::DualStack)
@@ -218,7 +214,8 @@ impl ListenOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
     pub(crate) timeout: Duration,
-    pub(crate) bind: Option<SocketAddr>,
+    /// The local address that a TCP connection binds to.
+    pub bind: Option<SocketAddr>,
     pub(crate) keep_alive: Option<Duration>,
     pub(crate) switches: Switches,
     pub(super) preparation: Preparation,
@@ -286,20 +283,14 @@ impl ConnectOptions {
     }
 }
 
-/// For drivers. **Unstable**, like this module.
-impl ConnectOptions {
-    /// The local address that a TCP connection binds to.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        self.bind
-    }
-}
-
 /// How a datagram port is opened. Options that do not apply to the kind of socket are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatagramOptions {
-    size: usize,
+    /// The longest datagram that is received whole, in bytes.
+    pub size: usize,
     pub(crate) queue: usize,
-    pub(crate) peer: Option<Address>,
+    /// The only peer.
+    pub peer: Option<Address>,
     mode: u32,
     pub(super) switches: Switches,
     pub(super) preparation: Preparation,
@@ -410,16 +401,6 @@ impl DatagramOptions {
 
 /// For drivers. **Unstable**, like this module.
 impl DatagramOptions {
-    /// The longest datagram that is received whole, in bytes.
-    pub fn longest(&self) -> usize {
-        self.size
-    }
-
-    /// The only peer.
-    pub fn only_peer(&self) -> Option<&Address> {
-        self.peer.as_ref()
-    }
-
     /// Whether an IPv6 wildcard receives IPv4 too.
     pub fn is_dual_stack(&self) -> bool {
         self.switches.has(Switch::DualStack)

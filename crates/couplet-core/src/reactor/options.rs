@@ -17,7 +17,8 @@ pub struct LoopOptions {
     pub(super) shutdown_grace: Duration,
     pub(super) drain: Option<Drain>,
     pub(super) stall_after: Option<Duration>,
-    pub(super) load: LoadLimits,
+    /// The limits on connections and their unsent output.
+    pub load_limits: LoadLimits,
     pub(super) tuning: Tuning,
     pub(super) inspector: Option<ByInspector>,
     pub(super) switches: Switches,
@@ -99,7 +100,7 @@ impl Default for LoopOptions {
             shutdown_grace: Duration::from_millis(500),
             drain: None,
             stall_after: None,
-            load: LoadLimits::default(),
+            load_limits: LoadLimits::default(),
             tuning: Tuning::default(),
             inspector: None,
             switches: Switches::on(&[]),
@@ -134,13 +135,8 @@ impl LoopOptions {
     /// apply to each loop separately.
     #[must_use]
     pub fn load_limits(mut self, limits: LoadLimits) -> Self {
-        self.load = limits;
+        self.load_limits = limits;
         self
-    }
-
-    /// The limits that [`load_limits`](Self::load_limits) has set.
-    pub fn limits(&self) -> LoadLimits {
-        self.load
     }
 
     /// Sets whether a run handles SIGINT, SIGTERM and SIGUSR1. Off by default, but on in

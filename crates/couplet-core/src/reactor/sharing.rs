@@ -208,7 +208,7 @@ impl SharedSocket {
     /// transit; `own` needs no transit. Loops that are full for others get no connection, unless the one
     /// that has accepted it no longer listens.
     fn choose(&self, own: Option<u64>) -> Option<ChosenSeat> {
-        let backlog = self.options.queued_connections().max(1);
+        let backlog = (self.options.backlog as usize).max(1);
         let mut state = self.lock_state();
         let is_full = |seat: &LoopSeat| seat.in_transit >= backlog && own != Some(seat.number);
         let may_be_full = |seat: &LoopSeat| own.is_none() || own == Some(seat.number);

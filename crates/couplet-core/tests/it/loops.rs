@@ -617,11 +617,11 @@ fn default_options_match_the_documentation() {
     assert_eq!(ListenOptions::default(), of_port);
     let of_client = ConnectOptions::default().timeout(Duration::from_secs(30)).no_delay(true);
     assert_eq!(ConnectOptions::default(), of_client);
-    assert_eq!(ConnectOptions::default().local_address(), None);
+    assert_eq!(ConnectOptions::default().bind, None);
     let of_datagrams = DatagramOptions::default().size(65_535).queue(256 * 1024).mode(0o666);
     let of_datagrams = of_datagrams.reuse_addr(false).reuse_port(false).broadcast(false);
     assert_eq!(DatagramOptions::default(), of_datagrams.dual_stack(true).lock_file(true));
-    assert_eq!(DatagramOptions::default().only_peer(), None);
+    assert_eq!(DatagramOptions::default().peer, None);
 }
 
 #[test]

@@ -319,7 +319,7 @@ fn try_run<T: 'static>(
     let program = Program {
         name: runner.name,
         version: runner.version,
-        limits: runner.options.limits(),
+        limits: runner.options.load_limits,
         services: runner.services,
         arguments,
         command_line,

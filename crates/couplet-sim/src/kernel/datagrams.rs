@@ -167,7 +167,7 @@ impl Kernel {
     ) -> io::Result<()> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let options = &self.host(host).sockets.get(socket).ok_or_else(gone)?.options;
-        let to = to.or(options.only_peer()).cloned().ok_or_else(gone)?;
+        let to = to.or(options.peer.as_ref()).cloned().ok_or_else(gone)?;
         let from = self.source(host, socket, &to, from);
         self.host(host).datagrams += 1;
         let label = Label { client: host, ordinal: self.host(host).datagrams };
@@ -286,7 +286,7 @@ impl Kernel {
                 continue;
             }
             let mut datagram = datagram.clone();
-            let size = socket.options.longest();
+            let size = socket.options.size;
             datagram.cut |= datagram.bytes.len() > size;
             datagram.bytes.truncate(size);
             socket.queue.push_back(datagram);
@@ -302,7 +302,7 @@ impl Kernel {
         let (v4, v6) = (IpAddr::from(state.v4), IpAddr::from(state.v6));
         let (from, to) = (&datagram.from, &datagram.to);
         let reached = |(at, socket): &(&Address, &Socket)| {
-            let takes = socket.options.only_peer().is_none_or(|peer| is_same(peer, from));
+            let takes = socket.options.peer.as_ref().is_none_or(|peer| is_same(peer, from));
             let (Some(at), Some(to)) = (at.socket_addr(), to.socket_addr()) else {
                 return takes && *at == to;
             };
@@ -332,7 +332,8 @@ impl Kernel {
         let Datagram { label, from, to, .. } = datagram;
         let state = self.host(sender);
         let connected = state.sockets.iter_mut().find(|(at, socket)| {
-            at.port() == from.port() && socket.options.only_peer().is_some_and(|it| is_same(it, to))
+            at.port() == from.port()
+                && socket.options.peer.as_ref().is_some_and(|it| is_same(it, to))
         });
         let Some((address, socket)) = connected else { return };
         socket.error = Some(io::ErrorKind::ConnectionRefused);

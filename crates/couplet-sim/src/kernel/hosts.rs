@@ -612,8 +612,7 @@ impl Kernel {
     pub(super) fn has_backlog_room(&self, host: u32, port: &Address) -> bool {
         let listener = self.hosts[host as usize].listeners.get(port);
         // Like Linux, accepts one more than the backlog.
-        let room =
-            |listener: &Listener| listener.queue.len() <= listener.options.queued_connections();
+        let room = |listener: &Listener| listener.queue.len() <= listener.options.backlog as usize;
         listener.is_some_and(room) && !self.is_in_effect(&Fault::FullQueue(Host(host)))
     }
 

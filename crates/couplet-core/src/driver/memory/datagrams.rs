@@ -199,7 +199,7 @@ impl Net {
             let turns = if manner == Manner::Completion { self.random_below(3) as u32 } else { 0 };
             let Some(socket) = self.datagrams.open.get_mut(&receiver) else { continue };
             if socket.received.len() < HELD {
-                let size = socket.options.longest().min(bytes.len());
+                let size = socket.options.size.min(bytes.len());
                 socket.received.push_back(Packet {
                     from: from.clone(),
                     to: to.ip(),

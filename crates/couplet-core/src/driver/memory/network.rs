@@ -356,7 +356,7 @@ impl Net {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
         let queue = &self.listeners[&listener];
-        if queue.queue.len() > queue.options.queued_connections() {
+        if queue.queue.len() > queue.options.backlog as usize {
             return Ok(None);
         }
         let link = self.link_to(to.clone(), from);

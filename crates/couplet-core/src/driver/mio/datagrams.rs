@@ -462,7 +462,7 @@ fn bound(
     #[cfg(unix)]
     let descriptor = Some(std::os::fd::AsRawFd::as_raw_fd(&socket));
     let socket = PortSocket::from_socket(socket)?;
-    let size = socket.coalesce(options.longest(), is_adopted);
+    let size = socket.coalesce(options.size, is_adopted);
     let needs_retry = host.unix().is_some() && options.peer.is_none();
     let writable_signal = if needs_retry { WritableSignal::Time } else { WritableSignal::Nothing };
     let port = Datagrams { _file: file, socket, size, writable_signal, is_adopted };

@@ -74,7 +74,7 @@ impl Core {
             connecting: Connecting::default(),
             lookups: Lookups::default(),
             drains: Drains::default(),
-            load: Load::new(options.load),
+            load: Load::new(options.load_limits),
             keeping: Keeping::default(),
             hooks,
             ended: Totals::default(),
