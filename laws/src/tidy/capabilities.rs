@@ -69,18 +69,18 @@ const ROWS: &[Row] = &[
     // Files: those that are sent, recordings, and certificates.
     (
         "std::fs std::os::unix::fs std::os::windows::fs rustix::fs std::path::absolute",
-        "driver/ outbox/file.rs endpoints/record_file.rs layers/tls/ task/filesystem_lock.rs \
+        "driver/ outbox/file.rs endpoints/built_in/record_file.rs layers/tls/ task/filesystem_lock.rs \
          sim/determinism.rs",
     ),
     // The process: standard streams, descriptors from the init system, and the simulator's second process.
     ("std::io::stderr std::io::stdin std::io::stdout", "driver/pipe.rs defer/backlog.rs"),
     (
         "std::env std::process std::panic::resume_unwind",
-        "driver/process.rs endpoints/inherited.rs sim/determinism.rs sim/trial.rs defer/backlog.rs",
+        "driver/process.rs endpoints/built_in/inherited.rs sim/determinism.rs sim/trial.rs defer/backlog.rs",
     ),
     (
         "couplet_os",
-        "driver/ stream/ address.rs endpoints/inherited.rs process/ reactor/keeping.rs \
+        "driver/ stream/ address.rs endpoints/built_in/inherited.rs process/ reactor/keeping.rs \
          reactor/turn/keeping.rs transport/cell.rs sim/trapped.rs",
     ),
     // Guests, and TLS, each known to one room.
@@ -92,7 +92,7 @@ const ROWS: &[Row] = &[
 /// Methods of free types that reach a file, and the files that may call them.
 const LOOKS: Row = (
     "canonicalize exists is_dir is_file metadata read_dir read_link symlink_metadata try_exists",
-    "driver/mio/lock.rs endpoints/record_file.rs endpoints/tls.rs layers/tls/directory.rs outbox/file.rs \
+    "driver/mio/lock.rs endpoints/built_in/record_file.rs endpoints/built_in/tls.rs layers/tls/directory.rs outbox/file.rs \
      defer/events.rs",
 );
 

@@ -57,26 +57,10 @@
 //! Contract: 103g.
 
 mod built_in;
-#[cfg(unix)]
-mod descriptors;
 mod error;
 mod grammar;
-mod inherited;
 mod kinds;
-mod log;
-#[cfg(unix)]
-mod process;
-mod proxy;
-mod record_file;
-#[cfg(unix)]
-mod serial;
 mod shared;
-mod tcp;
-mod throttle;
-#[cfg(any(feature = "tls", feature = "ring"))]
-mod tls;
-mod udp;
-mod unix;
 
 use std::any::Any;
 use std::fmt;
@@ -85,27 +69,11 @@ use std::sync::Arc;
 
 #[cfg(unix)]
 pub use crate::driver::{FlowControl, Parity, SerialOptions};
-#[cfg(unix)]
-pub use descriptors::{FdClient, StdioClient};
+pub use built_in::*;
 pub use error::EndpointError;
 pub use grammar::{Part, Parts, quote};
-#[cfg(unix)]
-pub use inherited::take_passed;
-pub use inherited::{FdServer, SystemdServer};
 pub use kinds::{RegisterError, register_client, register_server};
-pub use log::Logged;
-#[cfg(unix)]
-pub use process::ProcessClient;
-pub use proxy::{ProxyClient, ProxyServer};
-#[cfg(unix)]
-pub use serial::SerialClient;
 pub use shared::{Claim, SharedPort, Sharing};
-pub use tcp::{TcpClient, TcpServer};
-pub use throttle::Throttled;
-#[cfg(any(feature = "tls", feature = "ring"))]
-pub use tls::{TlsClient, TlsServer};
-pub use udp::{UdpClient, UdpServer};
-pub use unix::{UnixClient, UnixServer};
 
 use crate::address::{Address, UnixAddress};
 use crate::defer::{Deferred, Failure, Result};

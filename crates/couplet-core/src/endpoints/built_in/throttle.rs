@@ -4,9 +4,11 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::grammar::{Parts, print_over};
-use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::defer::{Deferred, Result};
+use crate::endpoints::grammar::{Parts, print_over};
+use crate::endpoints::{
+    ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing,
+};
 use crate::factory::ErasedFactory;
 use crate::layers::{Bandwidth, Throttle};
 use crate::reactor::{Port, Reactor};

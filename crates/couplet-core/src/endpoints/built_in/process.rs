@@ -5,9 +5,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, Seconds, escaped};
-use super::{ClientEndpoint, EndpointError};
 use crate::defer::{Deferred, Result};
+use crate::endpoints::grammar::{Part, Parts, Seconds, escaped};
+use crate::endpoints::{ClientEndpoint, EndpointError};
 use crate::factory::ErasedFactory;
 use crate::process::{ChildFd, Command, WhenLost, WindowSize};
 use crate::recorder::Reactor;

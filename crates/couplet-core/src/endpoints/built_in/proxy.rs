@@ -8,10 +8,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::grammar::{Part, Parts, Seconds, print_over};
-use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::address::Address;
 use crate::defer::{Deferred, Result};
+use crate::endpoints::grammar::{Part, Parts, Seconds, print_over};
+use crate::endpoints::{
+    ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing,
+};
 use crate::factory::{ErasedFactory, NewConnection, Purpose};
 use crate::layers::{Layer, ProxyHeader, ProxyReader, ProxyVersion, ProxyWriter};
 use crate::reactor::{Port, Reactor};

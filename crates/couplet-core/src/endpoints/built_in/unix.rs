@@ -8,11 +8,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, Seconds, escaped, print_limits, print_switches};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::address::UnixAddress;
 use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectOptions, ListenOptions, ListeningSocket};
+use crate::endpoints::grammar::{Part, Parts, Seconds, escaped, print_limits, print_switches};
+use crate::endpoints::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::error::ListenError;
 use crate::factory::ErasedFactory;
 use crate::reactor::{Port, Reactor};

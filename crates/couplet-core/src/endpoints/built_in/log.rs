@@ -7,11 +7,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use super::grammar::{Part, Parts, print_over, print_part};
 use super::record_file::{RecordFile, RecordFormat, RecordWriter};
-use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::address::Address;
 use crate::defer::{Deferred, Failure, Result};
+use crate::endpoints::grammar::{Part, Parts, print_over, print_part};
+use crate::endpoints::{
+    ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing,
+};
 use crate::error::Plain;
 use crate::factory::ErasedFactory;
 use crate::layers::{Layer, Lines, LogForm, Pcap, Side, TrafficLog};

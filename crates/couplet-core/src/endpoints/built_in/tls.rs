@@ -11,9 +11,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
-use super::grammar::{Part, Parts, needs_tcp, print_over, print_part};
-use super::{ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing};
 use crate::defer::{Deferred, Failure, Result};
+use crate::endpoints::grammar::{Part, Parts, needs_tcp, print_over, print_part};
+use crate::endpoints::{
+    ClientEndpoint, EndpointError, Reload, ServerEndpoint, SharedPort, Sharing,
+};
 use crate::factory::ErasedFactory;
 use crate::layers::tls::{
     CertificateDirectory, ClientAuth, ClientTls, ClientTlsOptions, Identity, Roots, ServerTls,

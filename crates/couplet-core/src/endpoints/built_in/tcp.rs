@@ -8,11 +8,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, Seconds, print_limits, print_switches, quote};
-use super::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::address::{NotAnIp, host_of, scoped_ip, split_scope};
 use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
+use crate::endpoints::grammar::{Part, Parts, Seconds, print_limits, print_switches, quote};
+use crate::endpoints::{ClientEndpoint, EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::factory::ErasedFactory;
 use crate::reactor::{Port, Reactor};
 use crate::switches::Switch;

@@ -8,12 +8,12 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::EndpointError;
-use super::grammar::Parts;
-use super::kinds::parse_datagrams;
 use super::tcp::{Spelling, print_address, print_peer};
 use crate::address::scoped_ip;
 use crate::defer::Result;
+use crate::endpoints::EndpointError;
+use crate::endpoints::grammar::Parts;
+use crate::endpoints::kinds::parse_datagrams;
 use crate::reactor::DatagramEndpoint;
 
 /// `udp:`, for receiving: `udp:PORT[:interface=HOST]` or `udp:HOST:PORT`. HOST is an IP address or

@@ -6,10 +6,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts};
-use super::{ClientEndpoint, EndpointError};
 use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectedSocket, Pipe};
+use crate::endpoints::grammar::{Part, Parts};
+use crate::endpoints::{ClientEndpoint, EndpointError};
 use crate::error::Plain;
 use crate::factory::ErasedFactory;
 use crate::protocol::Protocol;

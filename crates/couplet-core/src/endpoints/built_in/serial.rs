@@ -6,10 +6,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, escaped};
-use super::{ClientEndpoint, EndpointError};
 use crate::defer::{Deferred, Result};
 use crate::driver::{FlowControl, Parity, Pipe, SerialOptions};
+use crate::endpoints::grammar::{Part, Parts, escaped};
+use crate::endpoints::{ClientEndpoint, EndpointError};
 use crate::error::Plain;
 use crate::factory::ErasedFactory;
 use crate::recorder::Reactor;

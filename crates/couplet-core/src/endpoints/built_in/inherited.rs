@@ -8,11 +8,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::grammar::{Part, Parts, escaped};
-use super::{EndpointError, ServerEndpoint, SharedPort, Sharing};
 use crate::defer::Result;
 #[cfg(unix)]
 use crate::driver::{ListenOptions, ListeningSocket};
+use crate::endpoints::grammar::{Part, Parts, escaped};
+use crate::endpoints::{EndpointError, ServerEndpoint, SharedPort, Sharing};
 #[cfg(unix)]
 use crate::error::Plain;
 use crate::factory::ErasedFactory;
