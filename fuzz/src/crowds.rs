@@ -5,7 +5,7 @@
 
 use std::sync::Once;
 
-use couplet::driver::{Mio, Uring};
+use couplet_core::driver::{Mio, Uring};
 
 use couplet_testkit_loops::crowd::live;
 use couplet_testkit_loops::life::Dice;

@@ -6,8 +6,8 @@
 use std::ops::ControlFlow::Continue;
 use std::rc::Rc;
 
-use couplet::driver::{Outbox, Spares};
 use couplet::layers::{Layers, ProxyHeader, ProxyReader, ProxyVersion, ProxyWriter, Up};
+use couplet_core::driver::{Outbox, Spares};
 
 use crate::now;
 

@@ -14,12 +14,12 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use couplet::driver::{Outbox, Spares};
 use couplet::layers::tls::{
     ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions, Tls, TlsVersion,
     TlsWorld, in_world,
 };
 use couplet::layers::{Layers, Up};
+use couplet_core::driver::{Outbox, Spares};
 
 use crate::now;
 

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::Uring;
 use couplet::factory::Layered;
 use couplet::http::{HttpExt, HttpOptions};
 use couplet::layers::PassThrough;
@@ -19,6 +18,7 @@ use couplet::{
     Answers, DriverChoice, Factory, Failure, IntoFactory, Loop, LoopOptions, ProducerKind,
     Protocol, Reactor, Reason, Stream, Transport,
 };
+use couplet_core::driver::Uring;
 
 use super::hyper::answer;
 use crate::kind::{BACKLOG, Kind, Role};

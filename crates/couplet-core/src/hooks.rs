@@ -1,6 +1,5 @@
 //! Hooks for other crates of this project: for guests, which drive a connection by another library,
-//! as `couplet-http` does by hyper, for the [inspector] and for the [simulator]. Unstable, and not
-//! re-exported by `couplet`.
+//! as `couplet-http` does by hyper, for the [inspector] and for the [simulator]. Unstable.
 
 mod guests;
 pub mod inspector;

@@ -15,7 +15,16 @@ mod address;
 mod connector;
 mod counters;
 mod datagrams;
+#[cfg(feature = "unstable-driver")]
 pub mod driver;
+#[cfg(not(feature = "unstable-driver"))]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "some of it is for drivers of other crates"
+)]
+mod driver;
 #[cfg(all(unix, feature = "tokio"))]
 pub mod embed;
 pub mod endpoints;

@@ -15,12 +15,12 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use couplet::driver::{Commands, Driver, Event, Key, Mio};
 use couplet::transport::SockRef;
 use couplet::{
     Address, Datagram, DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort,
     DatagramProtocol, DatagramTransport, Deferred, Group, Interface, Loop, Reactor, UnixAddress,
 };
+use couplet_core::driver::{Commands, Driver, Event, Key, Mio};
 use couplet_testkit::{PATIENCE, apart, needed};
 use socket2::Socket;
 

@@ -350,7 +350,7 @@ fn c97a_a_backtrace_of_the_loops_thread_is_logged_unless_it_is_not_wanted() {
 #[cfg(target_os = "linux")]
 #[test]
 fn c97a_there_is_a_detector_only_while_a_loop_wants_one() {
-    use couplet::driver::memory::{Manner, Memory};
+    use couplet_core::driver::memory::{Manner, Memory};
 
     let _running = RUNNING.write();
     wait_for_detectors(0);

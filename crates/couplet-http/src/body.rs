@@ -28,8 +28,8 @@ use super::file_body::FileBody;
 use super::handler::BoxError;
 use super::http2::{Reason, Receiver};
 use super::monitor::Exchange;
-use couplet_core::driver::FilePart;
 use couplet_core::hooks::LoopOwned;
+use couplet_core::transport::FilePart;
 use couplet_core::{DelayedCall, Failure, Reactor};
 
 /// The body of a request or response, received on demand: unread bytes stay with the peer.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::body::Content;
-use couplet_core::driver::{FilePart, SharedFile};
+use couplet_core::transport::{FilePart, SharedFile};
 
 /// Most bytes in a frame, for a reader other than the server.
 const FRAME: usize = 64 * 1024;

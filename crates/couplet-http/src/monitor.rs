@@ -18,9 +18,9 @@ use super::body::{Content, Progress};
 use super::options::HttpOptions;
 use super::share::{Claim, ConnectionShare, ServerShare};
 use couplet_core::defer::DeferredEvent;
-use couplet_core::driver::{FileChanged, FilePart};
 use couplet_core::hooks::{self, ConnectionEnd, Departure, GuestStream};
 use couplet_core::transport::Timeout;
+use couplet_core::transport::{FileChanged, FilePart};
 use couplet_core::{Address, DelayedCall, Reason, Stream, Transport};
 use couplet_defer::bounded::{AtMost, Bounded};
 

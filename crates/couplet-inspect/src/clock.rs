@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use couplet_core::Reactor;
 use couplet_core::hooks;
 use couplet_core::hooks::inspector::time;
-use couplet_core::reactor::{Why, WhyPart};
+use couplet_core::hooks::inspector::{Why, WhyPart};
 use serde::{Serialize, Serializer};
 
 /// Translates instants from a fixed origin, so that an instant has one translation.

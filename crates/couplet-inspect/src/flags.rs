@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use couplet_core::backlog::BacklogState;
+use couplet_core::hooks::inspector::{LockSnapshot, PendingSnapshot, Why, WhyPart};
 use couplet_core::hooks::inspector::{size, time};
-use couplet_core::reactor::{
-    ConnectionSnapshot, LockSnapshot, PendingSnapshot, PortCounters, Snapshot, Why, WhyPart,
-};
+use couplet_core::reactor::{ConnectionSnapshot, PortCounters, Snapshot};
 use serde::Serialize;
 
 use crate::activity::Activity;

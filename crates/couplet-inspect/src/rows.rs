@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use couplet_core::hooks::NoteRow;
+use couplet_core::hooks::inspector::{DeferredSnapshot, LockSnapshot, PendingSnapshot, WaitRef};
 use couplet_core::hooks::inspector::{chain, short_type};
 use couplet_core::reactor::{
-    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, DeferredSnapshot, LockSnapshot,
-    PendingSnapshot, PortSnapshot, Snapshot, WaitRef,
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
 };
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};

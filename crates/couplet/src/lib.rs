@@ -114,7 +114,7 @@
 //! | own the loop, or run several | [`Loop`] |
 //! | run beside tokio, or inside another event loop | the chapters [Using tokio libraries], [A loop inside another loop] |
 //! | transform the bytes between a socket and a protocol | [`layers`] |
-//! | write another driver | `driver`, with the feature `unstable-driver` |
+//! | write another driver | `driver` of `couplet-core`, with its feature `unstable-driver` |
 //!
 //! Rarely used names are in the modules [`reactor`], [`transport`], [`factory`] and [`task`].
 //!
@@ -139,7 +139,6 @@
 //! | `uring` | | the driver over io_uring on Linux, which `LoopOptions::driver` chooses |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
 //! | `tokio` | | `embed`, a loop inside a tokio runtime; `LoopOptions::tokio`, a tokio runtime around a loop |
-//! | `unstable-driver` | | `driver`, the seam below the loop, for drivers of other systems |
 //!
 //! A shipped program can omit `testing` and `sim` with `default-features = false`, and enable them
 //! in its `dev-dependencies`.
@@ -149,8 +148,8 @@
 //! Until 1.0, each change of the interface is in the changelog. The parts below may change in any
 //! release, also after 1.0:
 //!
-//! - `driver`, which needs the feature `unstable-driver`, and [`hooks`]; the hidden modules and the
-//!   crates beneath this one, such as `couplet-core`;
+//! - [`hooks`], the hidden modules, and the crates beneath this one, such as `couplet-core`, whose
+//!   `driver` needs the feature `unstable-driver`;
 //! - the text of errors, of [snapshots](reactor::Snapshot), logs and leak reports;
 //! - the fields of snapshots: new ones may appear, and each describes the loop of one version.
 //!
@@ -220,9 +219,6 @@ pub use couplet_inspect as inspect;
 #[doc(inline)]
 pub use couplet_rooms as rooms;
 
-#[cfg(feature = "unstable-driver")]
-#[doc(inline)]
-pub use couplet_core::driver;
 #[cfg(all(unix, feature = "tokio"))]
 #[doc(inline)]
 pub use couplet_core::embed;

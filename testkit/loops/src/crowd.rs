@@ -11,8 +11,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::Driver;
 use couplet::{Address, Loop, LoopOptions, Port, Protocol, Reason, Transport};
+use couplet_core::driver::Driver;
 
 use crate::PATIENCE;
 use crate::life::Dice;

@@ -13,7 +13,8 @@ pub use crate::layers::segment::{ACK, FIN, LONGEST, PSH, RST, SEGMENT, SYN, Segm
 use crate::reactor::Snapshot;
 pub use crate::reactor::frames::{Frame, Frames, TableLimits};
 pub use crate::reactor::inspect::{InspectedLoop, Inspector, Observing};
-pub use crate::why::{short_type, size, time};
+pub use crate::reactor::snapshot::{DeferredSnapshot, LockSnapshot, PendingSnapshot, WaitRef};
+pub use crate::why::{Why, WhyPart, short_type, size, time};
 use crate::{LoopOptions, Reactor, Transport};
 
 /// Has the loops with these options inspected, which makes them keep the places of timed calls, tasks

@@ -28,7 +28,7 @@ mod records;
 mod remote;
 mod requests;
 mod sharing;
-mod snapshot;
+pub(crate) mod snapshot;
 mod spawning;
 mod stage;
 mod sync;
@@ -42,7 +42,6 @@ mod watches;
 pub use crate::connector::{Connector, ConnectorState, NotDisconnected};
 pub use crate::counters::{DatagramCounters, LoopCounters, PortCounters};
 pub use crate::recorder::{DelayedCall, Reactor};
-pub use crate::why::{Why, WhyPart};
 pub use call_times::CallTimes;
 pub use control::LoopResult;
 pub use datagrams::DatagramEndpoint;
@@ -58,8 +57,7 @@ pub use port::Port;
 pub use remote::{ForThread, LoopGone, Remote, WouldWaitForItself};
 pub(crate) use sharing::SharedSocket;
 pub use snapshot::{
-    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, DeferredSnapshot, LockSnapshot,
-    PendingSnapshot, PortSnapshot, Snapshot, Totals, WaitRef,
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot, Totals,
 };
 pub use stage::Shutdown;
 pub(crate) use tasks::{Executor, ReaderOf, TaskId, TaskRef};

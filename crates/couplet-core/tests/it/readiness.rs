@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::{
+use couplet::{Loop, Protocol, Transport};
+use couplet_core::driver::{
     CloseMode, Commands, ConnectOptions, Driver, Event, Key, ListenOptions, Mio, Outbox,
     WriteOutcome,
 };
-use couplet::{Loop, Protocol, Transport};
 
 use couplet_testkit_loops::PATIENCE;
 

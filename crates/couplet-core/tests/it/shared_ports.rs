@@ -11,12 +11,12 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use couplet::driver::Mio;
 use couplet::endpoints::{Sharing, server_from_string};
 use couplet::{
     Address, Cluster, HandOver, ListenError, ListeningSocket, LoadLimits, Loop, LoopOptions, Port,
     Protocol, ProtocolExtension, Reason, Transport,
 };
+use couplet_core::driver::Mio;
 use socket2::{Domain, Socket, Type};
 
 use crate::logged::logged;

@@ -4,9 +4,9 @@
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use couplet::driver::Driver;
 use couplet::testing::{Manner, Memory};
 use couplet::{Deferred, Loop, LoopOptions, Reactor};
+use couplet_core::driver::Driver;
 
 use crate::logged::logged;
 use crate::pace::real_loop;

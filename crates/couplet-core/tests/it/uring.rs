@@ -6,8 +6,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::rc::Rc;
 
-use couplet::driver::{Driver, Mio};
 use couplet::{DriverChoice, Loop, LoopOptions, Transport, hooks};
+use couplet_core::driver::{Driver, Mio};
 
 use crate::apart;
 use crate::logged::logged;

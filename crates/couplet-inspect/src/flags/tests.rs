@@ -51,7 +51,7 @@ impl Measured {
     }
 
     /// A loop with a connection whose peer has sent a byte.
-    fn connected(planted: fn(&Transport)) -> (Measured, couplet_core::driver::memory::Wire) {
+    fn connected(planted: fn(&Transport)) -> (Measured, couplet_core::testing::Wire) {
         Measured::connected_with(usize::MAX, planted)
     }
 
@@ -59,7 +59,7 @@ impl Measured {
     fn connected_with(
         capacity: usize,
         planted: fn(&Transport),
-    ) -> (Measured, couplet_core::driver::memory::Wire) {
+    ) -> (Measured, couplet_core::testing::Wire) {
         let mut measured = Measured::new();
         measured.memory.network().set_capacity(capacity);
         let listening = measured.reactor().listen("tcp:10000", move || Planted(planted));

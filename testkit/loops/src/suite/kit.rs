@@ -11,9 +11,6 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-#[cfg(all(target_os = "linux", feature = "uring"))]
-use couplet::driver::{Driver, Uring};
-use couplet::driver::{Key, Mio};
 use couplet::layers::{PassThrough, Side, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
@@ -21,6 +18,9 @@ use couplet::{
     IntoFactory, ListenOptions, Loop, LoopOptions, Port, Reactor, SocketOption, SocketOptionKind,
     Transport, UnixAddress, hooks,
 };
+#[cfg(all(target_os = "linux", feature = "uring"))]
+use couplet_core::driver::{Driver, Uring};
+use couplet_core::driver::{Key, Mio};
 
 #[cfg(unix)]
 use super::outer::Outer;

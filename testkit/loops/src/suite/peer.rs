@@ -52,7 +52,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(read_buffer: usize) -> (World, Box<dyn couplet::driver::Driver>) {
+    pub fn new(read_buffer: usize) -> (World, Box<dyn couplet_core::driver::Driver>) {
         let mut sim = Sim::new(1);
         let host = sim.bare_host("here");
         let driver = sim.driver(host, read_buffer);

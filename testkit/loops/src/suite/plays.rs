@@ -25,12 +25,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::CloseMode;
 use couplet::reactor::Drain;
 use couplet::transport::{Timeout, Upgrade};
 use couplet::{
     Bytes, Connector, Deferred, ListenOptions, Port, ProducerKind, SocketOption, Transport, hooks,
 };
+use couplet_core::driver::CloseMode;
 
 use super::endings::{Ending, call_everything};
 use super::kit::{Kit, Rig, Role, tcp_options};

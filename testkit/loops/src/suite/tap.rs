@@ -11,14 +11,14 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
-use couplet::driver::{
-    Adopted, Bound, CloseMode, Commands, DatagramQueue, DatagramsSent, Driver, Event, Job, Key,
-    ListeningSocket, LocalSocket, Outbox, Released, SocketCall, Ticket, World, WriteOutcome,
-};
 use couplet::transport::ConnectedSocket;
 use couplet::{
     Address, ConnectOptions, Datagram, DatagramOption, DatagramOptions, DatagramSocket,
     ListenOptions, SocketOption,
+};
+use couplet_core::driver::{
+    Adopted, Bound, CloseMode, Commands, DatagramQueue, DatagramsSent, Driver, Event, Job, Key,
+    ListeningSocket, LocalSocket, Outbox, Released, SocketCall, Ticket, World, WriteOutcome,
 };
 
 /// The commands and events of one key.

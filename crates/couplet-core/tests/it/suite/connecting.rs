@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::CloseMode;
 use couplet::testing::failure_of;
 use couplet::{Address, ConnectError, ConnectOptions, Connector, ConnectorState, hooks};
+use couplet_core::driver::CloseMode;
 
 use crate::logged::logged;
 

@@ -5,9 +5,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::CloseMode;
 use couplet::transport::Timeout;
 use couplet::{Transport, hooks};
+use couplet_core::driver::CloseMode;
 
 use super::endings::write_big;
 use super::kit::{BOTH_ROLES, Kit, Rig, s};

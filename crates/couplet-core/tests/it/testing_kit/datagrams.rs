@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::memory::Memory;
 use couplet::testing::Manner;
 use couplet::{
     Address, Datagram, DatagramOption, DatagramPort, DatagramProtocol, DatagramTransport, Group,
     Loop, LoopOptions,
 };
+use couplet_core::driver::memory::Memory;
 
 use couplet_testkit_loops::doubles::Quiet;
 

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use couplet_core::driver::memory::Wire;
+use couplet_core::testing::Wire;
 use couplet_core::{Reactor, Result};
 
 use super::{Duration, Measured, Observing, Snapshot};

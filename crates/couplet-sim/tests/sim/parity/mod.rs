@@ -18,9 +18,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::Mio;
 use couplet::sim::{Cut, Latency, Link, Sim};
 use couplet::{Address, Loop, LoopOptions, Reactor, Reason};
+use couplet_core::driver::Mio;
 use couplet_testkit_loops::PATIENCE;
 
 use super::kit::{ms, s};
