@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::kit::{Terminal, program, serve_raw, wait_until};
+use crate::kit::{Ended, Terminal, program, serve_raw, wait_until};
 use crate::serve::poet;
 
 /// Beginnings of the lines with bars: the titles.
@@ -16,8 +16,9 @@ fn the_demo_draws_a_bar_for_each_poem() {
     for poem in POEMS {
         let drawn = |line: &&str| line.contains(poem) && line.contains('━');
         let lines: Vec<&str> = shown.split(['\r', '\n']).filter(drawn).collect();
-        assert!(lines.len() > 10, "the bar of {poem} moves: {shown}");
-        let last = lines.last().unwrap();
+        // A busy machine may draw few of its states.
+        let (first, last) = (lines[0], lines[lines.len() - 1]);
+        assert_ne!(first, last, "the bar of {poem} moves: {shown}");
         assert!(last.contains("100 %") && last.contains(" B  tcp:127.0.0.1:"), "{last}");
         assert!(last.contains(" s"), "{last}");
     }
@@ -25,14 +26,31 @@ fn the_demo_draws_a_bar_for_each_poem() {
     assert!(shown.contains("together ") && !shown.contains("25 %, "), "{shown}");
 }
 
+/// The demo with this variable, interrupted when it shows a text. It takes three seconds: on a busy machine
+/// it may end before the text is seen, and is run again.
+fn interrupted(columns: u16, rows: u16, variable: (&str, &str), text: &str) -> Ended {
+    for _ in 0..20 {
+        let mut command = program(&["demo"]);
+        let mut terminal = Terminal::start(columns, rows, command.env(variable.0, variable.1));
+        let mut runs = true;
+        wait_until("the text, or the end", || {
+            runs = terminal.running.is_running();
+            !runs || terminal.shown().contains(text)
+        });
+        if runs {
+            terminal.running.signal(Signal::INT);
+        }
+        let ended = terminal.ended();
+        if ended.code == Some(130) {
+            return ended;
+        }
+    }
+    panic!("twenty demos ended before they showed {text:?}");
+}
+
 #[test]
 fn a_narrow_terminal_gets_shorter_lines_and_no_color_none() {
-    let mut command = program(&["demo"]);
-    let mut terminal = Terminal::start(30, 10, command.env("NO_COLOR", "1"));
-    wait_until("half of a poem", || terminal.shown().contains("  50 %"));
-    terminal.running.signal(Signal::INT);
-    let ended = terminal.ended();
-    assert_eq!(ended.code, Some(130));
+    let ended = interrupted(30, 10, ("NO_COLOR", "1"), "  50 %");
     let shown = ended.text();
     assert!(shown.contains('━') && !shown.contains("tcp:"), "{shown}");
     for code in ["\u{1b}[3", "\u{1b}[2m", "\u{1b}[0m"] {
@@ -45,22 +63,13 @@ fn a_narrow_terminal_gets_shorter_lines_and_no_color_none() {
 
 #[test]
 fn a_locale_without_unicode_gets_bars_that_it_can_show() {
-    let mut command = program(&["demo"]);
-    let mut terminal = Terminal::start(80, 24, command.env("LC_ALL", "C"));
-    wait_until("half of a poem", || terminal.shown().contains("  50 %"));
-    terminal.running.signal(Signal::INT);
-    let ended = terminal.ended();
+    let ended = interrupted(80, 24, ("LC_ALL", "C"), "  50 %");
     assert!(ended.text().is_ascii() && ended.text().contains("####"), "{}", ended.text());
 }
 
 #[test]
 fn a_terminal_that_cannot_draw_gets_plain_lines() {
-    let mut command = program(&["demo"]);
-    let mut terminal = Terminal::start(80, 24, command.env("TERM", "dumb"));
-    wait_until("half of a poem", || terminal.shown().contains("): 50 %, "));
-    terminal.running.signal(Signal::INT);
-    let ended = terminal.ended();
-    assert_eq!(ended.code, Some(130));
+    let ended = interrupted(80, 24, ("TERM", "dumb"), "): 50 %, ");
     assert!(!ended.text().contains('\u{1b}'), "{:?}", ended.text());
 }
 
