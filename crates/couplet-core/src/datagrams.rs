@@ -315,7 +315,7 @@ impl DatagramCell {
         self.visit.set(Visit::None);
     }
 
-    pub(crate) fn note(&self, count: impl FnOnce(&mut DatagramCounters)) {
+    pub(crate) fn tally(&self, count: impl FnOnce(&mut DatagramCounters)) {
         let mut counters = self.counters.get();
         count(&mut counters);
         self.counters.set(counters);
@@ -323,7 +323,7 @@ impl DatagramCell {
 
     /// Counts a dropped datagram. Logs the 1st, 2nd, 4th, 8th, …
     pub(crate) fn count_drop(&self, why: &dyn fmt::Display) {
-        self.note(|counters| counters.dropped += 1);
+        self.tally(|counters| counters.dropped += 1);
         let dropped = self.counters.get().dropped;
         if dropped.is_power_of_two() {
             log_warn!(host = %self.host, dropped, %why, "datagrams are dropped");
@@ -346,7 +346,7 @@ impl DatagramCell {
 
     /// Delivers a datagram. Datagrams sent by the callback leave right after it, without a request.
     pub(crate) fn deliver(self: &Rc<Self>, datagram: &Datagram<'_>) {
-        self.note(|counters| counters.received += 1);
+        self.tally(|counters| counters.received += 1);
         let visit = self.visit.replace(Visit::Delivering);
         self.call("datagram_received", |protocol, transport| {
             protocol.datagram_received(transport, datagram);
@@ -387,7 +387,7 @@ impl DatagramCell {
         let protocol = self.protocol.take();
         drop(protocol);
         let unsent = self.queue.take();
-        self.note(|counters| counters.dropped += unsent.len() as u64);
+        self.tally(|counters| counters.dropped += unsent.len() as u64);
         for request in self.option_requests.take() {
             request.resolver.errback(PortStopped);
         }

@@ -423,7 +423,7 @@ impl PortCell {
         self.paused.get() || self.is_full() || is_loop_full
     }
 
-    pub(super) fn note(&self, count: impl FnOnce(&mut PortCounters)) {
+    pub(super) fn tally(&self, count: impl FnOnce(&mut PortCounters)) {
         let mut counters = self.counters.get();
         count(&mut counters);
         self.counters.set(counters);

@@ -178,7 +178,7 @@ impl Core {
             let before = queue.len();
             let outcome = io.send_datagrams(key, &mut queue);
             let sent = before - queue.len();
-            port.note(|counters| counters.sent += sent as u64);
+            port.tally(|counters| counters.sent += sent as u64);
             let DatagramsSent::Failed(error) = outcome else { return };
             let is_earlier = error.kind() == io::ErrorKind::ConnectionRefused;
             if is_earlier && (sent > 0 || !refused_again) {

@@ -126,7 +126,7 @@ impl Core {
             Opening::Port(port) => match built {
                 Some(protocol) => self.begin_protocol(io, key, protocol),
                 None => {
-                    port.note(|counters| counters.rejected += 1);
+                    port.tally(|counters| counters.rejected += 1);
                     self.drop_connection(io, key);
                 }
             },
@@ -235,7 +235,7 @@ impl Core {
     ) {
         match opening {
             Opening::Port(port) => {
-                port.note(|counters| counters.not_opened += 1);
+                port.tally(|counters| counters.not_opened += 1);
                 let (host, peer) = (port.host(), &cell.peer);
                 // Health checks of load balancers connect and leave without sending a byte.
                 let is_check = cell.wire_bytes()[0] == 0 && matches!(reason, Reason::Lost(_));

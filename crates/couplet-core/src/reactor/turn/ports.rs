@@ -72,7 +72,7 @@ impl Core {
 
     /// Counts an accepted connection. At its limit, the port stops accepting.
     fn count_in_port(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
-        port.note(|counters| counters.accepted += 1);
+        port.tally(|counters| counters.accepted += 1);
         if port.count() {
             tracing::debug!(host = %port, "a port is full");
             if let Some(key) = port.key.get() {
