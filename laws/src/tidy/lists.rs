@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use super::source::{Source, assert_none, read, root, sources};
+use super::source::{Source, assert_none, read, root, sources, stems};
 
 /// True when these modules are, in this order, on a file's path below its crate's folder, which ends
 /// with `tests`, for unit tests: `driver`, `mio` for `src/driver/mio/mod.rs`.
@@ -86,16 +86,6 @@ fn each_law_names_its_tests_and_is_broken_on_purpose() {
     let whole = (1..=10).filter(whole);
     broken.extend(whole.map(|law| format!("law {law} has no break in laws/breaks")));
     assert_none(&broken, "a law is only as good as the test that fails when it is broken");
-}
-
-/// The names in a folder, without endings, sorted.
-fn stems(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(root().join(folder)).expect("a folder");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
-    let mut names: Vec<_> =
-        paths.map(|path| path.file_stem().unwrap_or_default().display().to_string()).collect();
-    names.sort();
-    names
 }
 
 #[test]

@@ -10,7 +10,6 @@ mod events;
 mod links;
 mod lists;
 mod modules;
-mod packages;
 mod rooms;
 mod safety;
 mod source;

@@ -57,6 +57,16 @@ pub(super) fn files(below: &str, endings: &[&str]) -> Vec<String> {
     found
 }
 
+/// The names in a folder, without endings, sorted.
+pub(super) fn stems(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut names: Vec<_> =
+        paths.map(|path| path.file_stem().unwrap_or_default().display().to_string()).collect();
+    names.sort();
+    names
+}
+
 /// The Rust files below a folder of the workspace.
 pub(super) fn sources(below: &str) -> Vec<Source> {
     files(below, &[".rs"]).into_iter().map(|path| Source { text: read(&path), path }).collect()
@@ -67,40 +77,15 @@ pub(super) fn assert_none(broken: &[String], rule: &str) {
     assert!(broken.is_empty(), "{rule}\n  {}", broken.join("\n  "));
 }
 
-/// The crates of the library.
-pub(super) const CRATES: [&str; 9] = [
-    "couplet",
-    "couplet-bus",
-    "couplet-core",
-    "couplet-defer",
-    "couplet-http",
-    "couplet-http2",
-    "couplet-inspect",
-    "couplet-rooms",
-    "couplet-sim",
-];
+/// The crates that are not of the library: system calls, and parts of programs.
+const OTHERS: [&str; 3] = ["command", "os", "runner"];
 
-/// The programs, and the crates that make programs of the library.
-pub(super) const PROGRAMS: [&str; 5] =
-    ["chat", "couplet-cli", "couplet-command", "couplet-runner", "poetry"];
-
-/// The folder of a package.
-pub(super) fn folder_of(package: &str) -> String {
-    match package {
-        "couplet-bench" => "bench".to_owned(),
-        "couplet-cli" => "programs/couplet".to_owned(),
-        "chat" | "poetry" => format!("programs/{package}"),
-        _ => format!("crates/{package}"),
-    }
-}
-
-/// The module at which the facade, `couplet`, exports a crate of the library, given its name in code: its
-/// root for the core and the Deferreds.
+/// The module at which the facade, `couplet`, exports a crate of the library, its root for the
+/// core and the Deferreds.
 fn module_of(name: &str) -> Option<Vec<String>> {
-    let known = CRATES.iter().any(|known| known.replace('-', "_") == name);
-    let module = name.trim_start_matches("couplet_");
-    let at = (!["couplet", "core", "defer"].contains(&module)).then(|| module.to_owned());
-    known.then(|| at.into_iter().collect())
+    let module = name.strip_prefix("couplet")?.trim_start_matches(['-', '_']);
+    let at = (!["", "core", "defer"].contains(&module)).then(|| module.to_owned());
+    (!OTHERS.contains(&module)).then(|| at.into_iter().collect())
 }
 
 /// A crate's `src`, parsed; files of unit tests are left out. `couplet` is the whole library, as its
@@ -141,13 +126,16 @@ pub(super) fn with_parsed_code(check: fn()) {
 
 fn library_of(name: &str) -> Vec<Code> {
     match name {
-        "couplet" => CRATES.iter().flat_map(|name| code_of(name)).collect(),
+        "couplet" => {
+            let crates = stems("crates").into_iter().filter(|name| module_of(name).is_some());
+            crates.flat_map(|name| code_of(&name)).collect()
+        }
         _ => code_of(name),
     }
 }
 
 fn code_of(name: &str) -> Vec<Code> {
-    let files = sources(&format!("{}/src", folder_of(name))).into_iter();
+    let files = sources(&format!("crates/{name}/src")).into_iter();
     let files: Vec<Code> = files.map(|source| Code::new(source, name)).collect();
     // By declaration: a name such as `contests.rs` hides nothing.
     let tests: Vec<String> = files.iter().flat_map(test_modules).collect();
@@ -208,10 +196,10 @@ impl Code {
     fn new(source: Source, crate_name: &str) -> Code {
         let syntax = syn::parse_file(&source.text);
         let syntax = syntax.unwrap_or_else(|error| panic!("{}: {error}", source.path));
-        let below = source.path.trim_start_matches(&format!("{}/src/", folder_of(crate_name)));
+        let below = source.path.trim_start_matches(&format!("crates/{crate_name}/src/"));
         let module = below.trim_end_matches(".rs").split('/').map(str::to_owned);
         let module = module.filter(|part| !["mod", "lib", "main"].contains(&part.as_str()));
-        let at = module_of(&crate_name.replace('-', "_")).unwrap_or_default();
+        let at = module_of(crate_name).unwrap_or_default();
         let module: Vec<_> = at.iter().cloned().chain(module).collect();
         let mut reading = Reading { at, module: module.clone(), ..Reading::default() };
         reading.visit_file(&syntax);
