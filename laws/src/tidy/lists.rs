@@ -1,11 +1,8 @@
-//! Hand-written lists are complete and correct: the tests of the laws and of the guarantees, fuzz
-//! targets, examples.
+//! Hand-written lists are complete and correct: the tests of the laws and of the guarantees, examples.
 //!
 //! Contract: 229.
 
-use std::fs;
-
-use super::source::{Source, assert_none, read, root, sources, stems};
+use super::source::{Source, assert_none, read, sources, stems};
 
 /// True when these modules are, in this order, on a file's path below its crate's folder, which ends
 /// with `tests`, for unit tests: `driver`, `mio` for `src/driver/mio/mod.rs`.
@@ -86,30 +83,6 @@ fn each_law_names_its_tests_and_is_broken_on_purpose() {
     let whole = (1..=10).filter(whole);
     broken.extend(whole.map(|law| format!("law {law} has no break in laws/breaks")));
     assert_none(&broken, "a law is only as good as the test that fails when it is broken");
-}
-
-#[test]
-fn each_target_of_the_fuzzer_has_a_corpus_and_a_libfuzzer_binary() {
-    let library = read("fuzz/src/lib.rs");
-    let table = library.split("pub const TARGETS").nth(1).expect("the table of targets");
-    let targets = table.split("Target { name: \"").skip(1);
-    let mut targets: Vec<_> = targets.filter_map(|rest| rest.split('"').next()).collect();
-    targets.sort_unstable();
-    assert!(targets.len() >= 5, "{targets:?}; has the form of the table changed?");
-    assert_eq!(stems("fuzz/corpus"), targets, "a folder of fuzz/corpus for each target");
-    assert_eq!(stems("fuzz/fuzz_targets"), targets, "a file of fuzz/fuzz_targets for each target");
-    let manifest = read("fuzz/Cargo.toml");
-    for target in targets {
-        let path =
-            format!("\npath = \"fuzz_targets/{target}.rs\"\nrequired-features = [\"libfuzzer\"]\n");
-        assert!(manifest.contains(&path), "fuzz/Cargo.toml has no {path}");
-        let inputs = fs::read_dir(root().join("fuzz/corpus").join(target)).expect("the corpus");
-        let sizes = inputs.map(|it| it.and_then(|it| it.metadata()).expect("an input").len());
-        let (inputs, bytes) =
-            sizes.fold((0, 0), |(inputs, bytes), size| (inputs + 1, bytes + size));
-        let small = (10..=40).contains(&inputs) && bytes <= 60_000;
-        assert!(small, "the corpus of {target} has {inputs} inputs with {bytes} bytes in total");
-    }
 }
 
 /// Examples are for readers in a hurry, and must work.
