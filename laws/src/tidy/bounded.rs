@@ -3,7 +3,7 @@
 use quote::ToTokens;
 use syn::visit::Visit;
 
-use super::source::{Code, assert_none, library, names_in, with_parsed_code};
+use super::source::{Code, LIBRARY, assert_none, names_in};
 
 /// The rooms that a peer can fill, below `crates`.
 const ROOMS: &str = "couplet-bus/ couplet-http/ couplet-http2/ couplet-rooms/
@@ -88,23 +88,21 @@ struct Fields<'a> {
 impl Fields<'_> {
     fn of(file: &Code) -> Vec<String> {
         let mut fields = Fields { file, found: Vec::new() };
-        fields.visit_file(&file.syntax);
+        fields.visit_file(&file.syntax());
         fields.found
     }
 
     fn read(&mut self, name: String, ty: &syn::Type) {
-        let names = names_in(ty.to_token_stream());
         let meaning = |name: String| {
             let alias = self.file.aliases.iter().find(|(local, _)| *local == name);
-            let path = self.file.imported.get(&name).or(alias.map(|(_, path)| path));
-            path.and_then(|path| path.last().cloned()).unwrap_or(name)
+            alias.and_then(|(_, path)| path.last().cloned()).unwrap_or(name)
         };
-        let meanings: Vec<String> = names.into_iter().map(meaning).collect();
-        let grows =
-            meanings.iter().any(|name| COLLECTIONS.split_whitespace().any(|one| one == name));
+        let names: Vec<String> = names_in(ty.to_token_stream()).into_iter().map(meaning).collect();
+        let has = |name: &str| names.iter().any(|it| it == name);
+        let grows = COLLECTIONS.split_whitespace().any(has);
         // A borrowed collection belongs to another field.
         let is_borrowed = ty.to_token_stream().to_string().contains('&');
-        if grows && !is_borrowed && !meanings.iter().any(|name| name == "Bounded") {
+        if grows && !is_borrowed && !has("Bounded") {
             self.found.push(format!("::{}::{name}", self.file.module.join("::")));
         }
     }
@@ -132,38 +130,35 @@ impl Visit<'_> for Fields<'_> {
 }
 
 /// Whether a constant, or a setting `Type::name`, exists.
-fn exists(bound: &str, files: &[Code]) -> bool {
+fn exists(bound: &str) -> bool {
     let forms = match bound.split_once("::") {
         Some((owner, name)) => [format!("struct {owner} "), format!(" {name}")],
         None => [format!("const {bound}: "), String::new()],
     };
-    files.iter().any(|file| forms.iter().all(|form| file.text.contains(form)))
+    LIBRARY.iter().any(|file| forms.iter().all(|form| file.text.contains(form)))
 }
 
 #[test]
 fn a_collection_that_a_peer_can_fill_is_bounded() {
-    with_parsed_code(|| {
-        let files = library("couplet");
-        let is_in = |file: &&Code, rooms: &str| {
-            let path = file.path.trim_start_matches("crates/");
-            rooms.split_whitespace().any(|room| path.starts_with(room))
-        };
-        let rooms = files.iter().filter(|file| is_in(file, ROOMS) && !is_in(file, OWN_FILES));
-        let found: Vec<String> = rooms.flat_map(Fields::of).collect();
-        let (bounds, fields): (Vec<_>, Vec<_>) =
-            ELSEWHERE.lines().filter_map(|row| row.trim().split_once(": ")).unzip();
-        let rows = fields.into_iter().chain([OWN]).flat_map(str::split_whitespace);
-        let rows: Vec<String> = rows.map(|row| format!("::{row}")).collect();
-        let unbounded = found.iter().filter(|field| !rows.iter().any(|row| field.ends_with(row)));
-        let stale = rows.iter().filter(|row| !found.iter().any(|field| field.ends_with(*row)));
-        let missing = bounds.into_iter().filter(|bound| !exists(bound, files));
-        let mut broken: Vec<String> = unbounded.cloned().collect();
-        broken.extend(stale.map(|row| format!("{row} has a row, and is no such field")));
-        broken.extend(missing.map(|bound| format!("{bound} does not exist")));
-        assert_none(
-            &broken,
-            "law 9: a collection that a peer can fill is a `couplet_defer::bounded::Bounded`. If its \
+    let is_in = |file: &&Code, rooms: &str| {
+        let path = file.path.trim_start_matches("crates/");
+        rooms.split_whitespace().any(|room| path.starts_with(room))
+    };
+    let rooms = LIBRARY.iter().filter(|file| is_in(file, ROOMS) && !is_in(file, OWN_FILES));
+    let found: Vec<String> = rooms.flat_map(Fields::of).collect();
+    let (bounds, fields): (Vec<_>, Vec<_>) =
+        ELSEWHERE.lines().filter_map(|row| row.trim().split_once(": ")).unzip();
+    let rows = fields.into_iter().chain([OWN]).flat_map(str::split_whitespace);
+    let rows: Vec<String> = rows.map(|row| format!("::{row}")).collect();
+    let unbounded = found.iter().filter(|field| !rows.iter().any(|row| field.ends_with(row)));
+    let stale = rows.iter().filter(|row| !found.iter().any(|field| field.ends_with(*row)));
+    let missing = bounds.into_iter().filter(|bound| !exists(bound));
+    let mut broken: Vec<String> = unbounded.cloned().collect();
+    broken.extend(stale.map(|row| format!("{row} has a row, and is no such field")));
+    broken.extend(missing.map(|bound| format!("{bound} does not exist")));
+    assert_none(
+        &broken,
+        "law 9: a collection that a peer can fill is a `couplet_defer::bounded::Bounded`. If its \
          length is not what is bounded, give it a row in laws/src/tidy/bounded.rs",
-        );
-    });
+    );
 }

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use super::modules::Modules;
-use super::source::{Code, Mention, assert_none, library, with_parsed_code};
+use super::modules::{Modules, is_below};
+use super::source::{Code, LIBRARY, Mention, assert_none};
 
 const CRATES: [&str; 3] = ["crates/couplet-core/", "crates/couplet-defer/", "crates/couplet-sim/"];
 
@@ -26,8 +26,7 @@ const ROWS: &[Row] = &[
          std::result std::slice std::str std::sync std::task std::vec std::net::IpAddr \
          std::net::Ipv4Addr std::net::Ipv6Addr std::net::SocketAddr std::net::SocketAddrV6 std::os::fd \
          std::os::unix::ffi std::panic::AssertUnwindSafe std::panic::Location std::panic::catch_unwind \
-         std::process::ExitCode \
-         std::thread::LocalKey std::thread::panicking std::thread_local std::time::Duration \
+         std::process::ExitCode std::thread::LocalKey std::thread::panicking std::thread_local std::time::Duration \
          std::time::Instant std::time::UNIX_EPOCH rustix::io::Errno bytes diagnostic futures_core idna memchr tracing",
         "",
     ),
@@ -104,10 +103,6 @@ fn place<'a>(places: &'a str, file: &str) -> Option<&'a str> {
     places.find(|place| *place == file || (place.ends_with('/') && file.starts_with(place)))
 }
 
-fn is_below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
-
 /// A path permitted nowhere, not even by a row.
 const UNLISTED: Row = ("", "nowhere");
 
@@ -147,13 +142,6 @@ fn look(file: &Code, modules: &Modules) -> (Vec<String>, BTreeSet<Row>) {
                 judge(&path, *line, row);
             }
         }
-        // `Path::exists`, called or stored.
-        if let [.., owner, name] = &path[..]
-            && owner.starts_with(char::is_uppercase)
-            && LOOKS.0.split(' ').any(|method| method == name)
-        {
-            judge(name, *line, LOOKS);
-        }
     }
     for call in &file.calls {
         if LOOKS.0.split(' ').any(|method| method == call.name) {
@@ -165,42 +153,36 @@ fn look(file: &Code, modules: &Modules) -> (Vec<String>, BTreeSet<Row>) {
 
 #[test]
 fn each_file_names_only_its_capabilities() {
-    with_parsed_code(|| {
-        let library = library("couplet");
-        let modules = Modules::of(library);
-        let files = library.iter().filter(|it| CRATES.iter().any(|of| it.path.starts_with(of)));
-        let files = files.map(|file| look(file, &modules));
-        let (broken, used): (Vec<_>, Vec<_>) = files.unzip();
-        let used: BTreeSet<Row> = used.into_iter().flatten().collect();
-        // A place without a use would permit new ones.
-        let places = ROWS.iter().chain([&LOOKS]).filter(|row| !["", "nowhere"].contains(&row.1));
-        let places = places.flat_map(|row| row.1.split(' ').map(move |place| (row.0, place)));
-        let unused = places.filter(|place| !used.contains(place));
-        let unused = unused.map(|(paths, place)| format!("{place} names nothing of: {paths}"));
-        assert_none(
-            &broken.into_iter().flatten().chain(unused).collect::<Vec<_>>(),
-            "law 3: time, waiting, sockets, files and chance come from the driver and its world \
-             (`now`, `call_later`, `defer_to_thread`, `random`). If a room needs a capability, a row of \
-             ROWS says so (laws/src/tidy/capabilities.rs); remove places without a use",
-        );
-    });
+    let modules = Modules::of(LIBRARY.iter());
+    let files = LIBRARY.iter().filter(|it| CRATES.iter().any(|of| it.path.starts_with(of)));
+    let files = files.map(|file| look(file, &modules));
+    let (broken, used): (Vec<_>, Vec<_>) = files.unzip();
+    let used: BTreeSet<Row> = used.into_iter().flatten().collect();
+    // A place without a use would permit new ones.
+    let places = ROWS.iter().chain([&LOOKS]).filter(|row| !["", "nowhere"].contains(&row.1));
+    let places = places.flat_map(|row| row.1.split(' ').map(move |place| (row.0, place)));
+    let unused = places.filter(|place| !used.contains(place));
+    let unused = unused.map(|(paths, place)| format!("{place} names nothing of: {paths}"));
+    assert_none(
+        &broken.into_iter().flatten().chain(unused).collect::<Vec<_>>(),
+        "law 3: time, waiting, sockets, files and chance come from the driver and its world \
+         (`now`, `call_later`, `defer_to_thread`, `random`). If a room needs a capability, a row of \
+         ROWS says so (laws/src/tidy/capabilities.rs); remove places without a use",
+    );
 }
 
 #[test]
 fn every_way_out_of_the_library_is_found() {
-    with_parsed_code(|| {
-        let library = library("couplet");
-        let broken = |text: &str| {
-            let file = Code::of("reactor/turn.rs", text);
-            !look(&file, &Modules::of(library.iter().chain([&file]))).0.is_empty()
-        };
-        for text in FORBIDDEN.lines().map(str::trim) {
-            assert!(broken(text), "this passes: {text}");
-        }
-        for text in PERMITTED.lines().map(str::trim) {
-            assert!(!broken(text), "this is permitted: {text}");
-        }
-    });
+    let broken = |text: &str| {
+        let file = Code::of("reactor/turn.rs", text);
+        !look(&file, &Modules::of(LIBRARY.iter().chain([&file]))).0.is_empty()
+    };
+    for text in FORBIDDEN.lines().map(str::trim) {
+        assert!(broken(text), "this passes: {text}");
+    }
+    for text in PERMITTED.lines().map(str::trim) {
+        assert!(!broken(text), "this is permitted: {text}");
+    }
 }
 
 /// Each line breaks law 3 in the turn.

@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::code;
-use super::source::{assert_none, files, read};
+use super::source::{Source, assert_none, files, read};
 
 /// The end of a row that no program can test, with the reason.
 const NO_TEST: &str = " (No test: ";
 
-/// The number and the behaviour of each row.
-fn rows(table: &str) -> impl Iterator<Item = (&str, &str)> {
+/// The number of each row of a table, and the rest of the row.
+pub(super) fn rows(table: &str) -> impl Iterator<Item = (&str, &str)> {
     let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
     rows.filter(|(number, _)| number.starts_with(|c: char| c.is_ascii_digit()))
 }
@@ -31,10 +31,6 @@ pub(super) fn parts(name: &str) -> (Vec<&str>, &str) {
     (numbers, rest)
 }
 
-fn numbers(name: &str) -> Vec<&str> {
-    parts(name).0
-}
-
 /// The names of the numbered tests in a file.
 fn tests<'a>(path: &str, text: &'a str) -> Vec<&'a str> {
     let begins = if path.ends_with(".py") { "def test_" } else { "fn " };
@@ -42,7 +38,7 @@ fn tests<'a>(path: &str, text: &'a str) -> Vec<&'a str> {
     // Code in a string is not a test.
     let functions = functions.filter(|(before, _)| !before.contains('"'));
     let names = functions.filter_map(|(_, rest)| rest.split(['(', '<']).next());
-    names.filter(|name| !numbers(name).is_empty()).collect()
+    names.filter(|name| !parts(name).0.is_empty()).collect()
 }
 
 /// The rows without a test, the tests without a row, and numbers that two rows have.
@@ -56,7 +52,7 @@ fn broken(table: &str, tests: &[(String, String)]) -> Vec<String> {
     }
     let mut tested = BTreeSet::new();
     for (path, name) in tests {
-        for number in numbers(name) {
+        for number in parts(name).0 {
             tested.insert(number);
             if !known.contains_key(number) {
                 broken.push(format!("{path}: {name}: there is no row {number}"));
@@ -76,8 +72,7 @@ fn broken(table: &str, tests: &[(String, String)]) -> Vec<String> {
 #[test]
 fn each_row_of_the_contract_has_a_test_and_each_numbered_test_a_row() {
     let mut found = Vec::new();
-    for path in files("", &[".rs", ".py"]) {
-        let text = read(&path);
+    for Source { path, text } in files("", &[".rs", ".py"]) {
         found.extend(tests(&path, &text).into_iter().map(|name| (path.clone(), name.to_owned())));
     }
     let table = read("docs/contract.md");
@@ -120,9 +115,9 @@ fn unnamed(table: &str, heads: &[(String, String)]) -> Vec<String> {
 
 #[test]
 fn each_row_of_the_contract_is_named_by_a_file_that_keeps_it() {
-    let paths = ["crates", "programs", "python", "laws/src"].into_iter();
-    let paths = paths.flat_map(|folder| files(folder, &[".rs", ".py"]));
-    let heads = paths.filter_map(|path| named(&read(&path)).map(|head| (path, head)));
+    let files = ["crates", "programs", "python", "laws/src"].into_iter();
+    let files = files.flat_map(|folder| super::source::files(folder, &[".rs", ".py"]));
+    let heads = files.filter_map(|file| named(&file.text).map(|head| (file.path, head)));
     let heads: Vec<_> = heads.collect();
     let rule = "the head of a file ends with the contract's rows that its code keeps";
     assert_none(&unnamed(&read("docs/contract.md"), &heads), rule);
@@ -147,19 +142,13 @@ fn a_row_without_a_test_and_a_test_without_a_row_are_found() {
     let rust = "    fn c05_a() {\nasync fn c7b_c12_b<T>(\n// fn c6_no(\nlet text = \"fn c6_no(\";\nfn connect(\nfn c_x(";
     assert_eq!(tests("a.rs", rust), ["c05_a", "c7b_c12_b"]);
     assert_eq!(tests("a.py", "    def test_c9_a(self):\n    def c8_a(self):"), ["c9_a"]);
-    let tests: Vec<(String, String)> =
-        ["c05_a", "c7b_c12_b"].map(|name| (String::new(), name.to_owned())).into();
-    let table = |rows: &str| format!("| n | behaviour |\n| --- | --- |\n| 5 | It is. |\n{rows}");
-    let whole = "| 7b | It was. |\n| 12 | It will be. |";
-    assert_eq!(broken(&table(whole), &tests), [""; 0]);
-    for (rows, complaint) in [
-        ("| 7b | It was. |", ": c7b_c12_b: there is no row 12"),
-        ("| 7b | It was. |\n| 12 | It is. |\n| 13 | It is. |", "row 13 has no test"),
-        ("| 7b | It was. |\n| 12 | It is. (No test: why.) |", "row 12 has a test after all"),
-        ("| 7b | It was. |\n| 12 | It is. |\n| 5 | It is. |", "two rows have the number 5"),
-    ] {
-        assert_eq!(broken(&table(rows), &tests), [complaint]);
-    }
-    let silent = format!("{}\n| 13 | It is. (No test: why.) |", table(whole));
-    assert_eq!(broken(&silent, &tests), [""; 0]);
+    let tests = ["c05_a", "c7b_c12_b"].map(|name| (String::new(), name.to_owned()));
+    let table = "| n | behaviour |\n| --- | --- |\n| 5 | It is. |\n| 7b | It was. |\n";
+    let broken = |rows: &str| broken(&format!("{table}{rows}"), &tests);
+    assert_eq!(broken("| 12 | It will be. |"), [""; 0]);
+    assert_eq!(broken("| 12 | It is. |\n| 13 | It is. (No test: why.) |"), [""; 0]);
+    assert_eq!(broken(""), [": c7b_c12_b: there is no row 12"]);
+    assert_eq!(broken("| 12 | It is. |\n| 13 | It is. |"), ["row 13 has no test"]);
+    assert_eq!(broken("| 12 | It is. (No test: why.) |"), ["row 12 has a test after all"]);
+    assert_eq!(broken("| 12 | It is. |\n| 5 | It is. |"), ["two rows have the number 5"]);
 }

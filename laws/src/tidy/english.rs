@@ -1,10 +1,10 @@
 //! Comments, messages, documents and names of tests are in plain English: phrases that stand where a noun
 //! of the field and a verb belong are rare.
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::TokenTree;
 use syn::Lit;
 
-use super::source::{Source, assert_none, files, read};
+use super::source::{Source, assert_none, files, flat, sources};
 use super::{contract, links};
 
 /// Words after "what" that make it the subject or the object of a clause.
@@ -79,39 +79,30 @@ fn comments(text: &str) -> String {
 
 /// The texts of at least three words in a file outside its tests: messages and help.
 fn messages(text: &str) -> String {
-    fn add(tokens: TokenStream, found: &mut String) {
-        let mut documents = false;
-        for token in tokens {
-            match token {
-                TokenTree::Group(group) => add(group.stream(), found),
-                TokenTree::Literal(literal) if !documents => {
-                    let Lit::Str(text) = Lit::new(literal) else { continue };
-                    if text.value().split_whitespace().count() >= 3 {
-                        found.push_str(&text.value());
-                        found.push_str("`.`\n");
-                    }
-                }
-                // A comment, in the form of an attribute.
-                TokenTree::Ident(name) => documents = name == "doc",
-                _ => {}
-            }
-        }
-    }
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let mut found = String::new();
-    add(code.parse().unwrap_or_default(), &mut found);
+    for tokens in flat(code.parse().unwrap_or_default()).windows(3) {
+        let [before, _, TokenTree::Literal(literal)] = tokens else { continue };
+        // A comment has the form of an attribute.
+        let is_comment = matches!(before, TokenTree::Ident(name) if name == "doc");
+        if let Lit::Str(text) = Lit::new(literal.clone())
+            && !is_comment
+            && text.value().split_whitespace().count() >= 3
+        {
+            found += &format!("{}`.`\n", text.value());
+        }
+    }
     found
 }
 
 /// The docstrings and the comments of a Python file.
 fn docstrings(text: &str) -> String {
-    let parts: Vec<&str> = text.split("\"\"\"").collect();
-    let comments = |code: &&str| {
-        let lines = code.lines().filter_map(|line| line.trim_start().strip_prefix('#'));
-        lines.collect::<Vec<_>>().join("\n")
-    };
-    let strings = parts.iter().skip(1).step_by(2).map(|text| (*text).to_owned());
-    strings.chain(parts.iter().step_by(2).map(comments)).collect::<Vec<_>>().join("\n")
+    let parts = text.split("\"\"\"").enumerate();
+    let prose = parts.flat_map(|(number, part)| {
+        let whole = move |line| (number % 2 == 1).then_some(line);
+        part.lines().filter_map(move |line| line.trim_start().strip_prefix('#').or(whole(line)))
+    });
+    prose.collect::<Vec<_>>().join("\n")
 }
 
 /// A Markdown file without its blocks of code and the targets of its links.
@@ -149,23 +140,17 @@ fn find(prose: &str, path: &str, found: &mut [Vec<String>; PATTERNS.len()]) -> u
     words.len()
 }
 
-/// The files of the whole tree with this ending, and their texts.
-fn texts(ending: &str) -> impl Iterator<Item = Source> {
-    let paths = files("", &[ending]).into_iter();
-    paths.map(|path| Source { text: read(&path), path })
-}
-
 #[test]
 fn comments_messages_and_documents_are_in_plain_english() {
     let mut prose = Vec::new();
-    for Source { path, text } in texts(".rs") {
+    for Source { path, text } in sources("") {
         if path.contains("/src/") && !path.contains("/tests") && !path.starts_with("laws/") {
             prose.push((messages(&text), path.clone()));
         }
         prose.push((comments(&text), path));
     }
-    prose.extend(texts(".md").map(|it| (document(&it.text), it.path)));
-    prose.extend(texts(".py").map(|it| (docstrings(&it.text), it.path)));
+    prose.extend(files("", &[".md"]).into_iter().map(|it| (document(&it.text), it.path)));
+    prose.extend(files("", &[".py"]).into_iter().map(|it| (docstrings(&it.text), it.path)));
     let (mut all, mut found) = (0, PATTERNS.map(|_| Vec::new()));
     for (text, path) in &prose {
         all += find(text, path, &mut found);
@@ -179,7 +164,7 @@ fn comments_messages_and_documents_are_in_plain_english() {
 
 /// Whether a test's name says less than a noun and a verb would.
 fn is_old(name: &str) -> bool {
-    let (_, fact) = contract::parts(name.trim_start_matches("test_"));
+    let (_, fact) = contract::parts(name);
     let framed = format!("_{fact}_");
     ["who_", "what_", "whatever_"].iter().any(|begins| fact.starts_with(begins))
         || OLD.split_whitespace().any(|part| framed.contains(&format!("_{part}_")))
@@ -188,17 +173,13 @@ fn is_old(name: &str) -> bool {
 #[test]
 fn names_of_tests_are_in_plain_english() {
     let mut broken = Vec::new();
-    for Source { path, text } in texts(".rs").chain(texts(".py")) {
+    for Source { path, text } in files("", &[".rs", ".py"]) {
         let mut is_test = false;
         for line in text.lines().map(str::trim_start) {
             let line = line.strip_prefix("async ").unwrap_or(line);
-            let name = line
-                .strip_prefix("fn ")
-                .filter(|_| is_test)
-                .or(line.strip_prefix("def ").filter(|name| name.starts_with("test_")));
-            if let Some(name) =
-                name.and_then(|rest| rest.split('(').next()).filter(|name| is_old(name))
-            {
+            let name = line.strip_prefix(if is_test { "fn " } else { "def test_" });
+            let name = name.and_then(|rest| rest.split('(').next()).unwrap_or_default();
+            if is_old(name) {
                 broken.push(format!("{path}: {name}"));
             }
             is_test = line == "#[test]" || (is_test && line.starts_with("#["));
@@ -230,12 +211,8 @@ fn each_pattern_and_no_other_is_found_in_its_example() {
     }
     let code = "/// It is.\nfn f() { g(\"no one of its own\"); h!(\"two words\") }\n#[cfg(test)]\nmod tests {}";
     assert_eq!((comments(code).trim(), messages(code).trim()), ("It is.", "no one of its own`.`"));
-    assert_eq!(
-        docstrings("# a\nx = \"\"\"b\"\"\"\n").split_whitespace().collect::<Vec<_>>(),
-        ["b", "a"]
-    );
-    for name in
-        ["c05_what_was_written_arrives", "test_who_leaves", "a_limit_of_its_own", "a_peer_hears"]
+    assert_eq!(docstrings("# a\nx = \"\"\"b\n# c\n\"\"\"\ny"), " a\nb\n c");
+    for name in ["c05_what_was_written_arrives", "who_leaves", "a_limit_of_its_own", "a_peer_hears"]
     {
         assert!(is_old(name), "{name}");
     }

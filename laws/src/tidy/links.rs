@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use super::source::{assert_none, files, read, root};
+use super::source::{Source, assert_none, files, names_in_folder, read, root};
 
 const REPOSITORY: &str = "https://github.com/couplet-rs/couplet/blob/main/";
 
@@ -54,8 +54,7 @@ fn inside<'a>(from: &str, target: &'a str) -> Option<(String, Option<&'a str>)> 
 #[test]
 fn every_link_into_the_repository_leads_to_a_file_and_its_heading() {
     let (mut broken, mut links) = (Vec::new(), 0);
-    for from in files("", &[".md", ".rs"]) {
-        let text = read(&from);
+    for Source { path: from, text } in files("", &[".md", ".rs"]) {
         let comments = text.lines().filter_map(|line| line.trim_start().strip_prefix("//"));
         let comments = comments.map(|line| line.trim_start_matches(['/', '!']).trim_start());
         let lines: Vec<&str> =
@@ -77,17 +76,15 @@ fn every_link_into_the_repository_leads_to_a_file_and_its_heading() {
 
 #[test]
 fn every_chapter_of_the_guide_is_listed_and_compiled() {
-    let guide = files("docs/guide", &[".md"]);
-    let names = guide.iter().map(|path| path.trim_start_matches("docs/guide/"));
-    let chapters: Vec<&str> =
-        names.filter(|name| !["README.md", "SUMMARY.md"].contains(name)).collect();
+    let mut chapters = names_in_folder("docs/guide");
+    let is_list = |name: &str| ["README.md", "SUMMARY.md"].contains(&name);
+    chapters.retain(|name| name.ends_with(".md") && !is_list(name));
     assert!(chapters.len() > 20, "the guide has {} chapters", chapters.len());
-    let lists = [("SUMMARY.md", '(', ')'), ("README.md", '(', ')'), ("lib.rs", '"', '"')];
     let mut broken = Vec::new();
-    for (list, open, close) in lists {
+    for (list, form) in [("SUMMARY.md", "(NAME)"), ("README.md", "(NAME)"), ("lib.rs", "\"NAME\"")]
+    {
         let text = read(&format!("docs/guide/{list}"));
-        let missing =
-            chapters.iter().filter(|name| !text.contains(&format!("{open}{name}{close}")));
+        let missing = chapters.iter().filter(|name| !text.contains(&form.replace("NAME", name)));
         broken.extend(missing.map(|name| format!("docs/guide/{list} lacks {name}")));
     }
     assert_none(&broken, "readers find a chapter in both lists, and lib.rs runs its examples");
@@ -97,11 +94,9 @@ fn every_chapter_of_the_guide_is_listed_and_compiled() {
 #[test]
 fn every_reference_of_the_guide_is_defined() {
     let mut broken = Vec::new();
-    for path in files("docs/guide", &[".md"]) {
-        let text = read(&path);
+    for Source { path, text } in files("docs/guide", &[".md"]) {
         let names: Vec<&str> = prose(&text).filter_map(definition).map(|(name, _)| name).collect();
-        let lines: Vec<&str> = prose(&text).collect();
-        let lines = lines.join(" ");
+        let lines = prose(&text).collect::<Vec<_>>().join(" ");
         let code = lines.split("[`").skip(1).filter_map(|rest| rest.split_once("`]"));
         let code = code.filter(|(_, rest)| !rest.starts_with('('));
         let missing = code.filter(|(name, _)| !names.contains(&&*format!("`{name}`")));

@@ -2,7 +2,8 @@
 //!
 //! Contract: 229.
 
-use super::source::{Source, assert_none, read, sources, stems};
+use super::contract::rows;
+use super::source::{Source, assert_none, names_in_folder, read, sources};
 
 /// True when these modules are, in this order, on a file's path below its crate's folder, which ends
 /// with `tests`, for unit tests: `driver`, `mio` for `src/driver/mio/mod.rs`.
@@ -12,25 +13,19 @@ fn has_modules(source: &Source, modules: &str) -> bool {
     modules.split("::").all(|module| path.any(|part| part == module))
 }
 
-/// The tests named in the last column of a table's numbered rows that don't exist. A name is `module::name` in backquotes. Modules may be omitted, and so may the rest of a
-/// name, as `…`.
+/// The tests named in the last column of a table's numbered rows that don't exist. A name is
+/// `module::name` in backquotes. Modules may be omitted, and so may the rest of a name, as `…`.
 fn missing_in(table: &str) -> Vec<String> {
     let folders = ["crates", "programs", "bench", "examples", "laws/src"];
     let tests: Vec<Source> = folders.into_iter().flat_map(sources).collect();
     let (mut named, mut broken) = (0, Vec::new());
-    for row in read(table).lines().filter_map(|line| line.strip_prefix("| ")) {
-        if !row.starts_with(|c: char| c.is_ascii_digit()) {
-            continue;
-        }
+    for (_, row) in rows(&read(table)) {
         let column = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
         for name in column.split('`').skip(1).step_by(2) {
             // Without a path it is some other identifier, such as a method.
             let Some((path, function)) = name.rsplit_once("::") else { continue };
             named += 1;
-            let definition = match function.strip_suffix('…') {
-                Some(beginning) => format!("fn {beginning}"),
-                None => format!("fn {function}("),
-            };
+            let definition = format!("fn {function}(").replace("…(", "");
             if !tests.iter().any(|it| it.text.contains(&definition) && has_modules(it, path)) {
                 broken.push(format!("{table} names {name}"));
             }
@@ -41,16 +36,8 @@ fn missing_in(table: &str) -> Vec<String> {
 }
 
 /// The faults that docs/guarantees.md looks at, for each kind of bus.
-const FAULTS: [&str; 8] = [
-    "bus killed and back",
-    "link cut and healed",
-    "node killed",
-    "node drained",
-    "subscriber slow",
-    "publisher faster than all",
-    "bus full",
-    "clock jumps",
-];
+const FAULTS: &str = "bus killed and back, link cut and healed, node killed, node drained, \
+    subscriber slow, publisher faster than all, bus full, clock jumps";
 
 #[test]
 fn c229_each_row_of_the_guarantees_names_an_existing_test() {
@@ -63,7 +50,7 @@ fn c229_each_row_of_the_guarantees_names_an_existing_test() {
         let rows = bus.lines().filter(|line| line.starts_with('|'));
         let rows: Vec<Vec<&str>> =
             rows.map(|line| line.trim_matches(['|', ' ']).split(" | ").collect()).collect();
-        for fault in FAULTS {
+        for fault in FAULTS.split(", ") {
             let row = rows.iter().find(|row| row.get(1).is_some_and(|it| it.starts_with(fault)));
             let tests = row.and_then(|row| row.last()).copied().unwrap_or_default();
             if !tests.contains("::") && !tests.starts_with("no meaning here: ") {
@@ -78,7 +65,7 @@ fn c229_each_row_of_the_guarantees_names_an_existing_test() {
 #[test]
 fn each_law_names_its_tests_and_is_broken_on_purpose() {
     let mut broken = missing_in("ARCHITECTURE.md");
-    let breaks = stems("laws/breaks");
+    let breaks = names_in_folder("laws/breaks");
     let whole = |law: &u32| !breaks.iter().any(|name| name.starts_with(&format!("{law}-")));
     let whole = (1..=10).filter(whole);
     broken.extend(whole.map(|law| format!("law {law} has no break in laws/breaks")));

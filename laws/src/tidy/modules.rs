@@ -14,8 +14,7 @@ impl Modules {
     pub(super) fn of<'a>(files: impl IntoIterator<Item = &'a Code>) -> Modules {
         let mut modules: BTreeMap<Path, BTreeMap<String, Path>> = BTreeMap::new();
         for file in files {
-            let own = std::iter::once((&file.module, &file.imported));
-            for (module, imports) in own.chain(&file.inner) {
+            for (module, imports) in &file.imports {
                 modules.entry(module.clone()).or_default().extend(imports.clone());
             }
         }
@@ -67,7 +66,8 @@ impl Modules {
             let aliases = aliases.map(|(_, to)| [to, rest].concat());
             // Of a module below the file, or inside it.
             let child = [&file.module[..], &path[..1]].concat();
-            let inner = file.inner.keys().filter(|module| module.last() == Some(first));
+            let inner = file.imports.keys().filter(|module| **module != file.module);
+            let inner = inner.filter(|module| module.last() == Some(first));
             let modules = inner.chain(self.has(&child).then_some(&child));
             let local = aliases.chain(modules.map(|module| below_root(module, rest)));
             let before = left.len();
@@ -87,6 +87,11 @@ impl Modules {
         }
         found
     }
+}
+
+/// True for a path at or below another one, as text.
+pub(super) fn is_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 fn below_root(module: &[String], rest: &[String]) -> Path {

@@ -5,12 +5,10 @@
 //! alias or a line break hides nothing. Macro arguments that are not expressions are scanned as
 //! tokens.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::sync::mpsc::{self, Sender};
-use std::{fs, panic, thread};
+use std::{fs, mem};
 
 use proc_macro2::{Delimiter, Group, Spacing, Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -18,7 +16,7 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
-/// One Rust file of the workspace.
+/// A file of the workspace.
 pub(super) struct Source {
     /// Relative to the workspace.
     pub(super) path: String,
@@ -35,41 +33,34 @@ pub(super) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The files with one of some endings below a folder, relative to the workspace; no links to other
-/// files.
-pub(super) fn files(below: &str, endings: &[&str]) -> Vec<String> {
-    let entries =
-        fs::read_dir(root().join(below)).unwrap_or_else(|error| panic!("{below}: {error}"));
-    let entries = entries.map(|entry| entry.expect("an entry"));
-    let mut entries: Vec<_> = entries.map(|it| (it.file_name(), it.file_type())).collect();
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut found = Vec::new();
-    for (name, kind) in entries {
-        let (name, kind) = (name.to_string_lossy(), kind.expect("a type"));
-        let path =
-            format!("{}/{name}", below.trim_end_matches('/')).trim_start_matches('/').to_owned();
+/// The files with one of some endings below a folder, sorted; no links to other files.
+pub(super) fn files(below: &str, endings: &[&str]) -> Vec<Source> {
+    let mut found: Vec<Source> = Vec::new();
+    for name in names_in_folder(below) {
+        let path = Path::new(below).join(&name).display().to_string();
+        let kind = fs::symlink_metadata(root().join(&path)).expect("an entry");
         if kind.is_dir() && name != "target" && !name.starts_with('.') {
             found.extend(files(&path, endings));
         } else if kind.is_file() && endings.iter().any(|ending| name.ends_with(ending)) {
-            found.push(path);
+            found.push(Source { text: read(&path), path });
         }
     }
     found
 }
 
-/// The names in a folder, without endings, sorted.
-pub(super) fn stems(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(root().join(folder)).expect("a folder");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
+/// The names in a folder, sorted.
+pub(super) fn names_in_folder(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder));
+    let entries = entries.unwrap_or_else(|error| panic!("{folder}: {error}"));
     let mut names: Vec<_> =
-        paths.map(|path| path.file_stem().unwrap_or_default().display().to_string()).collect();
+        entries.map(|it| it.expect("an entry").file_name().display().to_string()).collect();
     names.sort();
     names
 }
 
 /// The Rust files below a folder of the workspace.
 pub(super) fn sources(below: &str) -> Vec<Source> {
-    files(below, &[".rs"]).into_iter().map(|path| Source { text: read(&path), path }).collect()
+    files(below, &[".rs"])
 }
 
 /// Fails with the rule and each line that breaks it.
@@ -88,170 +79,92 @@ fn module_of(name: &str) -> Option<Vec<String>> {
     (!OTHERS.contains(&module)).then(|| at.into_iter().collect())
 }
 
-/// A crate's `src`, parsed; files of unit tests are left out. `couplet` is the whole library, as its
-/// facade shows it: paths into its crates begin with `crate`. Parsed once in each thread; see
-/// [`with_parsed_code`].
-pub(super) fn library(name: &str) -> &'static [Code] {
-    thread_local! {
-        static PARSED: RefCell<BTreeMap<String, &'static [Code]>> = RefCell::default();
-    }
-    let known = PARSED.with_borrow(|parsed| parsed.get(name).copied());
-    known.unwrap_or_else(|| {
-        let code: &[Code] = library_of(name).leak();
-        PARSED.with_borrow_mut(|parsed| parsed.insert(name.to_owned(), code));
-        code
-    })
-}
+/// The whole library, as its facade shows it: paths into its crates begin with `crate`.
+pub(super) static LIBRARY: LazyLock<Vec<Code>> = LazyLock::new(|| {
+    let crates = names_in_folder("crates").into_iter().filter(|name| module_of(name).is_some());
+    crates.flat_map(|name| code_of(&name)).collect()
+});
 
-/// Runs a check in the thread that all such checks share, so that they share its parsed
-/// [`library`]: syntax trees can't leave their thread.
-pub(super) fn with_parsed_code(check: fn()) {
-    type Check = (fn(), Sender<thread::Result<()>>);
-    static CHECKS: LazyLock<Sender<Check>> = LazyLock::new(|| {
-        let (checks, queue) = mpsc::channel::<Check>();
-        thread::spawn(move || {
-            for (check, outcome) in queue {
-                // The test may have ended.
-                let _ = outcome.send(panic::catch_unwind(check));
-            }
-        });
-        checks
-    });
-    let (outcome, ended) = mpsc::channel();
-    CHECKS.send((check, outcome)).expect("the thread outlives the tests");
-    if let Err(panic) = ended.recv().expect("the thread outlives the tests") {
-        panic::resume_unwind(panic);
-    }
-}
-
-fn library_of(name: &str) -> Vec<Code> {
-    match name {
-        "couplet" => {
-            let crates = stems("crates").into_iter().filter(|name| module_of(name).is_some());
-            crates.flat_map(|name| code_of(&name)).collect()
-        }
-        _ => code_of(name),
-    }
-}
-
-fn code_of(name: &str) -> Vec<Code> {
+/// The files of a crate's `src`, without those of unit tests.
+pub(super) fn code_of(name: &str) -> Vec<Code> {
     let files = sources(&format!("crates/{name}/src")).into_iter();
-    let files: Vec<Code> = files.map(|source| Code::new(source, name)).collect();
+    let mut files: Vec<Code> = files.map(Code::new).collect();
     // By declaration: a name such as `contests.rs` hides nothing.
-    let tests: Vec<String> = files.iter().flat_map(test_modules).collect();
-    let is_test = |file: &Code| {
-        let path = file.path.trim_end_matches(".rs").trim_end_matches("/mod");
-        let mut rest = tests.iter().filter_map(|module| path.strip_prefix(&**module));
-        rest.any(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    files.into_iter().filter(|file| !is_test(file)).collect()
-}
-
-/// The paths of the test modules that a file declares, without endings.
-fn test_modules(file: &Code) -> Vec<String> {
-    let (folder, name) = file.path.rsplit_once('/').expect("a folder");
-    let is_root = ["lib.rs", "main.rs", "mod.rs"].contains(&name);
-    let below = if is_root { folder } else { file.path.trim_end_matches(".rs") };
-    let declared = file.syntax.items.iter().filter_map(|item| match item {
-        syn::Item::Mod(item) if item.content.is_none() && is_for_tests(&item.attrs) => Some(item),
-        _ => None,
-    });
-    declared.map(|item| format!("{below}/{}", item.ident)).collect()
+    let tests: Vec<_> = files.iter_mut().flat_map(|file| mem::take(&mut file.tests)).collect();
+    files.retain(|file| !tests.iter().any(|module| file.module.starts_with(module)));
+    files
 }
 
 /// A path such as `crate::driver::Key`.
 pub(super) struct Mention {
     pub(super) path: Vec<String>,
     pub(super) line: usize,
+}
+
+/// `receiver.name(arguments)`, or a path `Type::name`, called or stored.
+pub(super) struct Call {
+    pub(super) name: String,
+    /// The number of arguments; `None` for a path.
+    pub(super) arguments: Option<usize>,
+    pub(super) line: usize,
     /// The enclosing function, as `Type::function`; empty at the top level.
     pub(super) function: String,
 }
 
-/// `receiver.name(arguments)`, with the number of arguments.
-pub(super) struct Call {
-    pub(super) name: String,
-    pub(super) arguments: usize,
-    pub(super) line: usize,
-    pub(super) function: String,
-}
-
-/// A parsed file, with the paths and calls outside of its tests.
+/// A file, with the paths and calls outside of its tests.
+#[derive(Default)]
 pub(super) struct Code {
     pub(super) path: String,
     pub(super) text: String,
     /// `driver::mio` for `src/driver/mio/mod.rs`; empty for the crate's root.
     pub(super) module: Vec<String>,
-    pub(super) syntax: syn::File,
     pub(super) mentions: Vec<Mention>,
     pub(super) calls: Vec<Call>,
-    /// The names that its module imports, and their full paths.
-    pub(super) imported: BTreeMap<String, Vec<String>>,
+    /// The names that its module, and those inside it, import, and their full paths.
+    pub(super) imports: BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>,
     /// The same, also inside functions, and type aliases.
     pub(super) aliases: Vec<(String, Vec<String>)>,
-    /// The modules inside the file, with their imports.
-    pub(super) inner: BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>,
+    /// The modules of unit tests that it declares.
+    tests: Vec<Vec<String>>,
 }
 
 impl Code {
-    fn new(source: Source, crate_name: &str) -> Code {
-        let syntax = syn::parse_file(&source.text);
-        let syntax = syntax.unwrap_or_else(|error| panic!("{}: {error}", source.path));
-        let below = source.path.trim_start_matches(&format!("crates/{crate_name}/src/"));
-        let module = below.trim_end_matches(".rs").split('/').map(str::to_owned);
-        let module = module.filter(|part| !["mod", "lib", "main"].contains(&part.as_str()));
-        let at = module_of(crate_name).unwrap_or_default();
-        let module: Vec<_> = at.iter().cloned().chain(module).collect();
-        let mut reading = Reading { at, module: module.clone(), ..Reading::default() };
+    fn new(Source { path, text }: Source) -> Code {
+        let mut names = path.trim_end_matches(".rs").split('/').map(str::to_owned).skip(1);
+        let at = names.next().and_then(|name| module_of(&name)).unwrap_or_default();
+        let names = names.filter(|name| !["src", "mod", "lib", "main"].contains(&name.as_str()));
+        let module: Vec<_> = at.iter().cloned().chain(names).collect();
+        let imports = [(module.clone(), BTreeMap::new())].into();
+        let code = Code { path, text, module: module.clone(), imports, ..Code::default() };
+        let syntax = code.syntax();
+        let mut reading = Reading { code, at, module, ..Reading::default() };
         reading.visit_file(&syntax);
-        let Reading { mentions, calls, imports: mut inner, aliases, .. } = reading;
-        let imported = inner.remove(&module).unwrap_or_default();
-        Code {
-            path: source.path,
-            text: source.text,
-            module,
-            syntax,
-            mentions,
-            calls,
-            imported,
-            aliases,
-            inner,
-        }
+        reading.code
     }
 
     /// A file that is not in the library, for tests of the laws themselves.
     pub(super) fn of(path: &str, text: &str) -> Code {
         let path = format!("crates/couplet-core/src/{path}");
-        Code::new(Source { path, text: text.to_owned() }, "couplet-core")
+        Code::new(Source { path, text: text.to_owned() })
+    }
+
+    /// Parses the text: a tree can't leave its thread.
+    pub(super) fn syntax(&self) -> syn::File {
+        syn::parse_file(&self.text).unwrap_or_else(|error| panic!("{}: {error}", self.path))
     }
 }
 
 /// True for items under `#[cfg(test)]`, or `test` and more.
-pub(super) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
-    let conditions = attributes.iter().filter(|attribute| attribute.path().is_ident("cfg"));
-    let mut names = conditions.map(|condition| names_in(condition.meta.to_token_stream()));
-    names.any(|names| {
-        let has = |wanted: &str| names.iter().any(|name| name == wanted);
-        has("test") && !has("any") && !has("not")
-    })
-}
-
-/// The attributes of an item.
-pub(super) fn attributes(item: &syn::Item) -> &[syn::Attribute] {
-    match item {
-        syn::Item::Const(item) => &item.attrs,
-        syn::Item::Enum(item) => &item.attrs,
-        syn::Item::ExternCrate(item) => &item.attrs,
-        syn::Item::Fn(item) => &item.attrs,
-        syn::Item::Impl(item) => &item.attrs,
-        syn::Item::Macro(item) => &item.attrs,
-        syn::Item::Mod(item) => &item.attrs,
-        syn::Item::Static(item) => &item.attrs,
-        syn::Item::Struct(item) => &item.attrs,
-        syn::Item::Trait(item) => &item.attrs,
-        syn::Item::Type(item) => &item.attrs,
-        syn::Item::Use(item) => &item.attrs,
-        _ => &[],
-    }
+pub(super) fn is_for_tests(item: &impl ToTokens) -> bool {
+    let tokens: Vec<TokenTree> = item.to_token_stream().into_iter().collect();
+    let attributes = tokens.chunks(2).map_while(|pair| match pair {
+        [hash, TokenTree::Group(attribute)] if is(hash, '#') => Some(names_in(attribute.stream())),
+        _ => None,
+    });
+    let has = |names: &[String], wanted: &str| names.iter().any(|name| name == wanted);
+    let is_condition = |names: &Vec<String>| names.first().is_some_and(|name| name == "cfg");
+    let mut conditions = attributes.filter(is_condition);
+    conditions.any(|it| has(&it, "test") && !has(&it, "any") && !has(&it, "not"))
 }
 
 pub(super) fn line(span: Span) -> usize {
@@ -278,51 +191,38 @@ pub(super) fn last_of(path: &syn::Path) -> String {
     path.segments.last().map_or_else(String::new, |last| last.ident.to_string())
 }
 
+/// The name of the trait that a block implements; empty if it implements none.
+pub(super) fn trait_of(item: &syn::ItemImpl) -> String {
+    item.trait_.as_ref().map_or_else(String::new, |(path, ..)| last_of(path))
+}
+
 /// The segments of a path; the first is empty if the path begins with `::`.
 fn names(path: &syn::Path) -> Vec<String> {
     let root = path.leading_colon.map(|_| String::new());
     root.into_iter().chain(path.segments.iter().map(|segment| segment.ident.to_string())).collect()
 }
 
+/// The path of a type; of a reference or an object, its name.
+fn names_of(ty: &syn::Type) -> Vec<String> {
+    match ty {
+        syn::Type::Path(ty) => names(&ty.path),
+        ty => vec![name_of(ty)],
+    }
+}
+
 /// Collects the paths and calls of a file.
 #[derive(Default)]
 struct Reading {
+    code: Code,
     /// The module that stands for the root of the crate.
     at: Vec<String>,
     module: Vec<String>,
     /// The enclosing types, traits and functions.
     around: Vec<String>,
-    mentions: Vec<Mention>,
-    calls: Vec<Call>,
-    imports: BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>,
-    aliases: Vec<(String, Vec<String>)>,
     /// The number of enclosing blocks.
     depth: usize,
     /// The types of the enclosing `impl` blocks.
     selves: Vec<Vec<String>>,
-}
-
-/// Makes `self::…` and `super::…` absolute, and paths into crates of the library, in a module of a crate
-/// that stands at a path.
-pub(super) fn absolute(at: &[String], module: &[String], path: Vec<String>) -> Vec<String> {
-    let root = "crate".to_owned();
-    let name = path.iter().position(|name| !name.is_empty()).unwrap_or(0);
-    if let Some(at) = module_of(&path[name]) {
-        return [&[root], &at[..], &path[name + 1..]].concat();
-    }
-    if path[0] == "crate" {
-        return [&[root], at, &path[1..]].concat();
-    }
-    if path.len() == 1 || !["self", "super"].contains(&&*path[0]) {
-        return path;
-    }
-    let rest = path.iter().position(|name| !["self", "super"].contains(&&**name));
-    let (relative, rest) = path.split_at(rest.unwrap_or(path.len()));
-    let ups = relative.iter().filter(|name| *name == "super").count();
-    let module = &module[..module.len().saturating_sub(ups)];
-    // `super` stays where it leaves the room: the law of rooms rejects that.
-    let out = if ups > 0 && module.is_empty() { "super".to_owned() } else { root };
-    [&[out], module, rest].concat()
 }
 
 impl Reading {
@@ -334,22 +234,46 @@ impl Reading {
     }
 
     fn mention(&mut self, path: Vec<String>, line: usize) {
-        let path = self.absolute_path(path);
+        let path = self.absolute(path);
         // `Self::now`.
         let path = match self.selves.last() {
             Some(own) if path.len() > 1 && path[0] == "Self" => [own, &path[1..]].concat(),
             _ => path,
         };
-        self.mentions.push(Mention { path, line, function: self.around.join("::") });
+        // `framing::feed` is a free function; types start with a capital letter.
+        if let [.., owner, name] = &path[..]
+            && owner.starts_with(char::is_uppercase)
+        {
+            self.call(name.clone(), None, line);
+        }
+        self.code.mentions.push(Mention { path, line });
     }
 
-    fn absolute_path(&self, path: Vec<String>) -> Vec<String> {
-        absolute(&self.at, &self.module, path)
+    /// Makes `self::…` and `super::…` absolute, and paths into crates of the library.
+    fn absolute(&self, path: Vec<String>) -> Vec<String> {
+        let root = "crate".to_owned();
+        let name = path.iter().position(|name| !name.is_empty()).unwrap_or(0);
+        if let Some(at) = module_of(&path[name]) {
+            return [&[root], &at[..], &path[name + 1..]].concat();
+        }
+        if path[0] == "crate" {
+            return [&[root], &self.at[..], &path[1..]].concat();
+        }
+        if path.len() == 1 || !["self", "super"].contains(&&*path[0]) {
+            return path;
+        }
+        let rest = path.iter().position(|name| !["self", "super"].contains(&&**name));
+        let (relative, rest) = path.split_at(rest.unwrap_or(path.len()));
+        let ups = relative.iter().filter(|name| *name == "super").count();
+        let module = &self.module[..self.module.len().saturating_sub(ups)];
+        // `super` stays where it leaves the room: the law of rooms rejects that.
+        let out = if ups > 0 && module.is_empty() { "super".to_owned() } else { root };
+        [&[out], module, rest].concat()
     }
 
-    fn call(&mut self, name: &syn::Ident, arguments: usize) {
-        let (line, function) = (line(name.span()), self.around.join("::"));
-        self.calls.push(Call { name: name.to_string(), arguments, line, function });
+    fn call(&mut self, name: String, arguments: Option<usize>, line: usize) {
+        let function = self.around.join("::");
+        self.code.calls.push(Call { name, arguments, line, function });
     }
 
     /// Reads the names of a `use`, below a path.
@@ -372,10 +296,10 @@ impl Reading {
         self.mention(path.clone(), line(tree.span()));
         let local = renamed.or_else(|| path.last().cloned()).unwrap_or_default();
         if local != "*" {
-            let whole = self.absolute_path(path);
-            self.aliases.push((local.clone(), whole.clone()));
+            let whole = self.absolute(path);
+            self.code.aliases.push((local.clone(), whole.clone()));
             if self.depth == 0 {
-                self.imports.entry(self.module.clone()).or_default().insert(local, whole);
+                self.code.imports.entry(self.module.clone()).or_default().insert(local, whole);
             }
         }
     }
@@ -430,7 +354,7 @@ impl Reading {
         }
         let arguments: Vec<TokenTree> = group.stream().into_iter().collect();
         let arguments = arguments.split(|it| is(it, ',')).filter(|part| !part.is_empty());
-        self.call(name, arguments.count());
+        self.call(name.to_string(), Some(arguments.count()), line(name.span()));
     }
 }
 
@@ -449,29 +373,45 @@ fn is_path(before: &[TokenTree]) -> bool {
     matches!(before, [.., TokenTree::Ident(_), a, b] if is(a, ':') && is(b, ':'))
 }
 
+/// The tokens of a stream, with those inside its groups.
+pub(super) fn flat(tokens: TokenStream) -> Vec<TokenTree> {
+    let tokens = tokens.into_iter().flat_map(|token| match token {
+        TokenTree::Group(group) => flat(group.stream()),
+        token => vec![token],
+    });
+    tokens.collect()
+}
+
 /// All identifiers in a token stream.
 pub(super) fn names_in(tokens: TokenStream) -> Vec<String> {
-    let mut found = Vec::new();
-    for token in tokens {
-        match token {
-            TokenTree::Ident(name) => found.push(name.to_string()),
-            TokenTree::Group(group) => found.extend(names_in(group.stream())),
-            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
-        }
-    }
-    found
+    let names = flat(tokens).into_iter().filter_map(|token| match token {
+        TokenTree::Ident(name) => Some(name.to_string()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// The names of the functions that a token stream defines.
+pub(super) fn functions_in(tokens: TokenStream) -> Vec<String> {
+    let names = names_in(tokens);
+    let functions = names.windows(2).filter(|pair| pair[0] == "fn");
+    functions.map(|pair| pair[1].clone()).collect()
 }
 
 impl Visit<'_> for Reading {
     fn visit_item(&mut self, item: &syn::Item) {
-        if !is_for_tests(attributes(item)) {
-            visit::visit_item(self, item);
+        match item {
+            _ if !is_for_tests(item) => visit::visit_item(self, item),
+            syn::Item::Mod(it) if it.content.is_none() => {
+                self.code.tests.push([&self.module[..], &[it.ident.to_string()]].concat());
+            }
+            _ => {}
         }
     }
 
     fn visit_item_mod(&mut self, item: &syn::ItemMod) {
         self.module.push(item.ident.to_string());
-        self.imports.entry(self.module.clone()).or_default();
+        self.code.imports.entry(self.module.clone()).or_default();
         visit::visit_item_mod(self, item);
         self.module.pop();
     }
@@ -489,35 +429,31 @@ impl Visit<'_> for Reading {
 
     fn visit_attribute(&mut self, attribute: &syn::Attribute) {
         // `#[cfg_attr(unix, tokio::main)]`.
-        match &attribute.meta {
-            syn::Meta::List(list) if list.path.is_ident("cfg_attr") => {
-                self.read_tokens(list.tokens.clone());
-            }
-            _ => visit::visit_attribute(self, attribute),
+        if let syn::Meta::List(list) = &attribute.meta
+            && list.path.is_ident("cfg_attr")
+        {
+            self.read_tokens(list.tokens.clone());
         }
+        visit::visit_attribute(self, attribute);
     }
 
     fn visit_item_extern_crate(&mut self, item: &syn::ItemExternCrate) {
-        self.mention(vec![String::new(), item.ident.to_string()], line(item.ident.span()));
-        if let Some((_, name)) = &item.rename {
-            let whole = vec![String::new(), item.ident.to_string()];
-            self.aliases.push((name.to_string(), whole));
-        }
+        let path = vec![String::new(), item.ident.to_string()];
+        let alias = item.rename.iter().map(|(_, name)| (name.to_string(), path.clone()));
+        self.code.aliases.extend(alias);
+        self.mention(path, line(item.ident.span()));
     }
 
     fn visit_item_type(&mut self, item: &syn::ItemType) {
         if let syn::Type::Path(ty) = &*item.ty {
-            self.aliases.push((item.ident.to_string(), self.absolute_path(names(&ty.path))));
+            self.code.aliases.push((item.ident.to_string(), self.absolute(names(&ty.path))));
         }
         visit::visit_item_type(self, item);
     }
 
     fn visit_item_impl(&mut self, item: &syn::ItemImpl) {
         self.around.push(name_of(&item.self_ty));
-        self.selves.push(match &*item.self_ty {
-            syn::Type::Path(ty) => self.absolute_path(names(&ty.path)),
-            ty => vec![name_of(ty)],
-        });
+        self.selves.push(self.absolute(names_of(&item.self_ty)));
         visit::visit_item_impl(self, item);
         self.selves.pop();
         self.around.pop();
@@ -532,7 +468,7 @@ impl Visit<'_> for Reading {
     }
 
     fn visit_impl_item_fn(&mut self, item: &syn::ImplItemFn) {
-        if !is_for_tests(&item.attrs) {
+        if !is_for_tests(item) {
             self.inside(&item.sig.ident, |reading| visit::visit_impl_item_fn(reading, item));
         }
     }
@@ -551,10 +487,7 @@ impl Visit<'_> for Reading {
         let Some(own) = path.qself.as_ref().filter(|own| own.position == 0) else {
             return visit::visit_expr_path(self, path);
         };
-        let ty = match &*own.ty {
-            syn::Type::Path(ty) => names(&ty.path),
-            ty => vec![name_of(ty)],
-        };
+        let ty = names_of(&own.ty);
         if ty.concat() != "" {
             let rest = path.path.segments.iter().map(|segment| segment.ident.to_string());
             self.mention(ty.into_iter().chain(rest).collect(), line(path.span()));
@@ -565,7 +498,7 @@ impl Visit<'_> for Reading {
     }
 
     fn visit_expr_method_call(&mut self, call: &syn::ExprMethodCall) {
-        self.call(&call.method, call.args.len());
+        self.call(call.method.to_string(), Some(call.args.len()), line(call.method.span()));
         visit::visit_expr_method_call(self, call);
     }
 
