@@ -101,7 +101,7 @@ noticed() {
     sed -n 's/^test \([a-z0-9_:]*\) \.\.\. FAILED$/\1/p' "$log" |
         sed 's/^suite::\(mio\|sim\|memory_[a-z]*\)\(_unix\|_layered\|_in_bytes\|_tls\|_embedded\)*::/suite::/' | sort -u |
         paste -sd, | sed 's/,/, /g'
-    if grep -q "disallowed\|hash-type\|hash_type\|undocumented" "$log"; then echo "clippy"; fi
+    if grep -q "disallowed\|hash-type\|hash_type\|undocumented\|unsafe-code" "$log"; then echo "clippy"; fi
 }
 
 plant() { # FILE: applies the break

@@ -4,4 +4,4 @@ apply() {
     append crates/couplet-core/src/reactor/turn/steps.rs '// SAFETY: it is not used.
     const _: u8 = unsafe { std::mem::transmute::<i8, u8>(0) };'
 }
-notice() { reads tidy; }
+notice() { lints; }

@@ -1,6 +1,7 @@
 //! A counting allocator for tests of memory use, which counts per thread, so that tests can run in
 //! parallel. Each such test is a separate binary, with
 //! `#[global_allocator] static ALLOCATOR: Counting = Counting;`.
+#![expect(unsafe_code, reason = "an allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

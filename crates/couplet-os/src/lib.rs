@@ -3,6 +3,10 @@
 //!
 //! The only crate with `unsafe`: one file per mechanism, small functions, a SAFETY line for each
 //! block. Independent of `couplet`.
+#![expect(
+    unsafe_code,
+    reason = "system calls, and memory shared with the kernel and other threads"
+)]
 
 // With the feature `trap`, a test of this library would define the C library's functions twice,
 // because it depends on itself.

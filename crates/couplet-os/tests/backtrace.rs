@@ -1,5 +1,6 @@
 //! Backtraces of another thread. A separate process, because a signal handler is process-wide.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![expect(unsafe_code, reason = "masks a signal of a thread")]
 
 #[macro_use]
 extern crate couplet_testkit;

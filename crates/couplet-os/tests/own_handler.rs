@@ -1,6 +1,7 @@
 //! A program that handles SIGURG itself has no backtraces and keeps its handler. A separate
 //! process, because handlers are process-wide.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![expect(unsafe_code, reason = "installs a handler of a signal")]
 
 #[macro_use]
 extern crate couplet_testkit;

@@ -1,6 +1,7 @@
 //! Threads that simulate get the simulation's time and entropy, all others the system's.
 #![cfg(all(target_os = "linux", target_env = "gnu", feature = "trap"))]
 #![expect(clippy::disallowed_methods, reason = "the tests are about them")]
+#![expect(unsafe_code, reason = "calls functions of the C library")]
 
 #[macro_use]
 extern crate couplet_testkit;

@@ -1,4 +1,5 @@
-//! Breaks descriptors under their owners, to test their reactions; needs `unsafe`.
+//! Breaks descriptors under their owners, to test their reactions.
+#![expect(unsafe_code, reason = "takes descriptors from their owners")]
 
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
