@@ -6,8 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::{env, fs};
+use std::{env, fs, process};
 
 /// The items of a crate: text without the foreign modules, which may move.
 type Items = BTreeSet<String>;
@@ -104,7 +103,7 @@ fn under<'a>(changelog: &'a str, heading: &str) -> Option<&'a str> {
     sections.find_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'))
 }
 
-fn main() -> ExitCode {
+fn main() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.ancestors().nth(2).expect("laws/api is below the root");
     let arguments: Vec<PathBuf> = env::args_os().skip(1).map(Into::into).collect();
@@ -114,29 +113,29 @@ fn main() -> ExitCode {
     let changelog = fs::read_to_string(root.join("CHANGELOG.md")).expect("the changelog");
     let notes = under(&changelog, "Unreleased").expect("a heading Unreleased in CHANGELOG.md");
     let crates = fs::read_dir(root.join("crates")).expect("the crates");
-    let mut names: Vec<String> = crates
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().replace('-', "_"))
-        .collect();
-    names.sort();
+    let names = crates.map(|it| it.expect("an entry").file_name().display().to_string());
     let mut broken = Vec::new();
-    for name in names {
+    for name in names.map(|name| name.replace('-', "_")).collect::<BTreeSet<_>>() {
         let now = items(&target.join(format!("doc/{name}.json")), &name);
         let lines: String = now.iter().map(|line| format!("{line}\n")).collect();
         fs::write(lists.join(format!("{name}.txt")), lines).expect("room for the list");
         let old = fs::read_to_string(here.join(format!("{name}.txt"))).unwrap_or_default();
-        let old = old.lines().map(str::to_owned).collect();
         println!("{name}: {} public items", now.len());
-        broken.extend(unannounced(&old, &now, notes));
+        broken.extend(unannounced(&lines_of(&old), &now, notes));
     }
-    if broken.is_empty() {
-        return ExitCode::SUCCESS;
+    if !broken.is_empty() {
+        eprintln!(
+            "CHANGELOG.md does not name these public items, which have changed since the last release:\n{}\n\
+             If that is meant, write their names in backquotes under Unreleased",
+            broken.join("\n")
+        );
+        process::exit(1);
     }
-    eprintln!(
-        "CHANGELOG.md does not name these public items, which have changed since the last release:\n{}\n\
-         If that is meant, write their names in backquotes under Unreleased",
-        broken.join("\n")
-    );
-    ExitCode::FAILURE
+}
+
+/// The lines of a list, without indentation.
+fn lines_of(list: &str) -> Items {
+    list.lines().map(|line| line.trim().to_owned()).collect()
 }
 
 #[test]
@@ -148,22 +147,13 @@ fn a_section_of_the_changelog_ends_at_the_next_heading() {
 
 #[test]
 fn foreign_modules_are_left_out_of_a_line() {
-    for (line, short) in [
-        (
-            "pub fn couplet::a::B::c(&self, core::net::ip_addr::IpAddr) -> std::io::error::Result<couplet::E>",
-            "pub fn couplet::a::B::c(&self, IpAddr) -> Result<couplet::E>",
-        ),
-        (
-            "impl<T: core::any::Any> core::fmt::Debug for couplet::a::B<T>",
-            "impl<T: Any> Debug for couplet::a::B<T>",
-        ),
-        (
-            "pub type couplet::A = <couplet::B<u8> as core::iter::Iterator>::Item",
-            "pub type couplet::A = <couplet::B<u8> as Iterator>::Item",
-        ),
-    ] {
-        assert_eq!(shorten(line, "couplet"), short);
-    }
+    let long = "pub fn couplet::a::B::c(&self, core::net::ip::IpAddr) -> std::io::error::Result<couplet::E>
+        impl<T: core::any::Any> core::fmt::Debug for couplet::a::B<T>
+        pub type couplet::A = <couplet::B<u8> as core::iter::Iterator>::Item";
+    let short = "pub fn couplet::a::B::c(&self, IpAddr) -> Result<couplet::E>
+        impl<T: Any> Debug for couplet::a::B<T>
+        pub type couplet::A = <couplet::B<u8> as Iterator>::Item";
+    assert_eq!(shorten(long, "couplet"), short);
 }
 
 #[test]
@@ -176,7 +166,6 @@ fn only_a_breaking_change_needs_a_note() {
         pub fn couplet::Open::may(&self)
         #[non_exhaustive] pub enum couplet::Seen
         pub struct couplet::Twice<T>(pub T)";
-    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<Items>();
     let area = "pub fn couplet::Form::area(&self) -> u8";
     for (gone, added, notes, is_announced) in [
         (area, "", "", false),
@@ -196,13 +185,13 @@ fn only_a_breaking_change_needs_a_note() {
         ("", "impl Debug for couplet::Form", "", true),
         ("", "pub struct couplet::new::Item", "", true),
     ] {
-        let (old, mut new) = (lines(old), lines(old));
+        let mut new = lines_of(old);
         assert!(gone.is_empty() || new.remove(gone), "{gone}");
-        new.extend(lines(added));
-        let left = unannounced(&old, &new, notes);
+        new.extend(lines_of(added));
+        let left = unannounced(&lines_of(old), &new, notes);
         assert_eq!(left.is_empty(), is_announced, "{gone} {added} with {notes:?}: {left:?}");
     }
-    let without = lines(old).into_iter().filter(|line| !line.contains("Form")).collect();
-    assert!(!unannounced(&lines(old), &without, "").is_empty());
-    assert!(unannounced(&lines(old), &without, "`Form` is removed.").is_empty());
+    let without = lines_of(old).into_iter().filter(|line| !line.contains("Form")).collect();
+    assert!(!unannounced(&lines_of(old), &without, "").is_empty());
+    assert!(unannounced(&lines_of(old), &without, "`Form` is removed.").is_empty());
 }
