@@ -4,7 +4,6 @@
 //!
 //! Contract: 48a, 105d.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
 use couplet::reactor::{ConnectionSnapshot, DatagramSnapshot, Snapshot};
 use couplet::transport::Timeout;
 use couplet::{Deferred, Failure, ListenOptions, Port};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::log_levels;
 use crate::loops::merge;
@@ -218,15 +217,23 @@ struct ServiceStatus {
 struct PortStatus {
     host: String,
     #[serde(flatten)]
-    counters: BTreeMap<&'static str, u64>,
+    counters: Counted,
     is_paused: bool,
 }
 
-/// Counters as fields.
-fn named(
-    counters: impl Iterator<Item = (&'static str, &'static str, u64)>,
-) -> BTreeMap<&'static str, u64> {
-    counters.map(|(name, _, value)| (name, value)).collect()
+/// Counters as fields, in their order.
+struct Counted(Vec<(&'static str, u64)>);
+
+impl Counted {
+    fn new(counters: impl Iterator<Item = (&'static str, &'static str, u64)>) -> Counted {
+        Counted(counters.map(|(name, _, value)| (name, value)).collect())
+    }
+}
+
+impl Serialize for Counted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
 }
 
 #[derive(Serialize)]
@@ -234,7 +241,7 @@ struct DatagramStatus {
     host: String,
     peer: Option<String>,
     #[serde(flatten)]
-    counters: BTreeMap<&'static str, u64>,
+    counters: Counted,
     is_paused: bool,
 }
 
@@ -243,7 +250,7 @@ impl DatagramStatus {
         DatagramStatus {
             host: port.host.to_string(),
             peer: port.peer.as_ref().map(ToString::to_string),
-            counters: named(port.counters.iter()),
+            counters: Counted::new(port.counters.iter()),
             is_paused: port.paused,
         }
     }
@@ -295,7 +302,7 @@ impl Status {
             ports: ports
                 .map(|port| PortStatus {
                     host: port.host.to_string(),
-                    counters: named(port.counters.iter()),
+                    counters: Counted::new(port.counters.iter()),
                     is_paused: port.paused,
                 })
                 .collect(),
