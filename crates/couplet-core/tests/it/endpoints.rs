@@ -152,6 +152,21 @@ fn c145_tcp_may_be_left_out() {
 }
 
 #[test]
+fn c145_the_host_of_a_client_may_be_an_ipv6_address_in_brackets() {
+    for (host, bare) in [
+        ("[::1]", "::1"),
+        ("[::1%1]", "::1%1"),
+        ("::1", "::1"),
+        ("[::1", "[::1"),
+        ("[127.0.0.1]", "[127.0.0.1]"),
+        ("[localhost]", "[localhost]"),
+    ] {
+        assert_eq!(TcpClient::new(host, 80).host, bare);
+    }
+    assert_eq!(TcpClient::new("[::1]", 80).to_string(), "tcp:[::1]:80");
+}
+
+#[test]
 fn c145_a_ports_host_string_works_for_listen_and_connect() {
     let mut l = Loop::new().unwrap();
     let reactor = l.reactor();

@@ -84,10 +84,14 @@ impl From<SocketAddr> for TcpClient {
 }
 
 impl TcpClient {
-    /// Connects to this port of a host.
+    /// Connects to this port of a host. An IPv6 address may be in brackets, as in a URL.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> TcpClient {
-        TcpClient { host: host.into(), port, options: ConnectOptions::default(), flow: 0 }
+        let host = host.into();
+        let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let ip = inside.filter(|ip| scoped_ip(ip, port).is_ok_and(|it| it.is_ipv6()));
+        let host = ip.map(str::to_owned).unwrap_or(host);
+        TcpClient { host, port, options: ConnectOptions::default(), flow: 0 }
     }
 
     /// The address with its flow, if it has one.
