@@ -35,7 +35,8 @@ impl Drop for Nosy {
 
 impl AsRef<[u8]> for Nosy {
     fn as_ref(&self) -> &[u8] {
-        b"foreign bytes"
+        // A piece of at most 512 would be copied, and dropped before any cell is borrowed.
+        &[b'f'; 1000]
     }
 }
 
