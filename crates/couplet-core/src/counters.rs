@@ -1,7 +1,16 @@
-//! What a loop and its ports count. A new count is a field here, and the code that increases it:
+//! Counters of a loop and its ports. A new one is a field here, and the code that increases it:
 //! metrics, `couplet ctl` and the inspector walk the names, meanings and values of a snapshot.
 //!
 //! Contract: 160e.
+
+use std::cell::Cell;
+
+/// Changes some of the counters in a cell.
+pub(crate) fn tally<C: Copy>(counters: &Cell<C>, count: impl FnOnce(&mut C)) {
+    let mut all = counters.get();
+    count(&mut all);
+    counters.set(all);
+}
 
 macro_rules! counters {
     ($($(#[$of:meta])* $Counters:ident { $($(#[doc = $meaning:literal])+ $name:ident,)+ })+) => { $(
@@ -28,7 +37,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What a loop has counted since it was created.
+    /// Counters of a loop since it was created.
     LoopCounters {
         /// Connections that were ended for their unsent output
         shed,
@@ -36,7 +45,7 @@ counters! {
         unhandled_failures,
     }
 
-    /// What a port has counted since it was opened.
+    /// Counters of a port since it was opened.
     PortCounters {
         /// Connections accepted
         accepted,
@@ -48,7 +57,7 @@ counters! {
         turned_away,
     }
 
-    /// What a datagram port has counted since it was opened.
+    /// Counters of a datagram port since it was opened.
     DatagramCounters {
         /// Datagrams that the protocol received
         received,

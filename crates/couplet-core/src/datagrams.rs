@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::address::{Address, UnixAddress};
-use crate::counters::DatagramCounters;
+use crate::counters::{DatagramCounters, tally};
 use crate::defer::{Deferred, Resolver, Result};
 use crate::driver::{
     Bound, Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramSocket, Key,
@@ -315,15 +315,9 @@ impl DatagramCell {
         self.visit.set(Visit::None);
     }
 
-    pub(crate) fn tally(&self, count: impl FnOnce(&mut DatagramCounters)) {
-        let mut counters = self.counters.get();
-        count(&mut counters);
-        self.counters.set(counters);
-    }
-
     /// Counts a dropped datagram. Logs the 1st, 2nd, 4th, 8th, …
     pub(crate) fn count_drop(&self, why: &dyn fmt::Display) {
-        self.tally(|counters| counters.dropped += 1);
+        tally(&self.counters, |counters| counters.dropped += 1);
         let dropped = self.counters.get().dropped;
         if dropped.is_power_of_two() {
             log_warn!(host = %self.host, dropped, %why, "datagrams are dropped");
@@ -346,7 +340,7 @@ impl DatagramCell {
 
     /// Delivers a datagram. Datagrams sent by the callback leave right after it, without a request.
     pub(crate) fn deliver(self: &Rc<Self>, datagram: &Datagram<'_>) {
-        self.tally(|counters| counters.received += 1);
+        tally(&self.counters, |counters| counters.received += 1);
         let visit = self.visit.replace(Visit::Delivering);
         self.call("datagram_received", |protocol, transport| {
             protocol.datagram_received(transport, datagram);
@@ -387,7 +381,7 @@ impl DatagramCell {
         let protocol = self.protocol.take();
         drop(protocol);
         let unsent = self.queue.take();
-        self.tally(|counters| counters.dropped += unsent.len() as u64);
+        tally(&self.counters, |counters| counters.dropped += unsent.len() as u64);
         for request in self.option_requests.take() {
             request.resolver.errback(PortStopped);
         }

@@ -85,7 +85,7 @@ pub(super) static LIBRARY: LazyLock<Vec<Code>> = LazyLock::new(|| {
     crates.flat_map(|name| code_of(&name)).collect()
 });
 
-/// The files of a crate's `src`, without those of unit tests.
+/// The files of a crate's `src`, without unit tests.
 pub(super) fn code_of(name: &str) -> Vec<Code> {
     let files = sources(&format!("crates/{name}/src")).into_iter();
     let mut files: Vec<Code> = files.map(Code::new).collect();

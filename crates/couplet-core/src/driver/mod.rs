@@ -550,7 +550,7 @@ pub trait Commands {
     /// Bytes that the system has accepted but not yet sent, if known.
     fn unsent(&self, key: Key) -> Option<usize>;
 
-    /// What the driver has counted at a port.
+    /// The counters of a port that the driver increases.
     fn port_counters(&self, port: Key) -> PortCounters {
         let _ = port;
         PortCounters::default()

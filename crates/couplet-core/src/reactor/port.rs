@@ -423,12 +423,6 @@ impl PortCell {
         self.paused.get() || self.is_full() || is_loop_full
     }
 
-    pub(super) fn tally(&self, count: impl FnOnce(&mut PortCounters)) {
-        let mut counters = self.counters.get();
-        count(&mut counters);
-        self.counters.set(counters);
-    }
-
     /// Counts a connection if the port has a limit, and stops accepting at the limit; the turn
     /// applies that before it accepts again. Returns true if this one reached it.
     pub(super) fn count(self: &Rc<Self>) -> bool {

@@ -43,7 +43,7 @@ pub struct Snapshot {
     /// The times of the calls into user code, if
     /// [`Tuning::time_calls`](super::Tuning::time_calls) is on.
     pub calls: CallTimes,
-    /// What the loop has counted.
+    /// Counters since the loop was created.
     pub counters: LoopCounters,
     /// Pending timed calls, tasks and jobs, each with its origin; only of a loop with an inspector or
     /// under test. [`pending_calls`](Self::pending_calls) counts all calls, including the loop's own.
@@ -102,7 +102,7 @@ pub struct PortSnapshot {
     pub host: Address,
     /// The name of the factory's type, if the program is written in another language.
     pub factory: Option<&'static str>,
-    /// What the port has counted.
+    /// Counters since the port was opened.
     pub counters: PortCounters,
     /// Whether accepting is paused, or waits at the most connections of the port.
     pub paused: bool,
@@ -119,7 +119,7 @@ pub struct DatagramSnapshot {
     pub host: Address,
     /// The only peer, if the port is limited to one.
     pub peer: Option<Address>,
-    /// What the port has counted.
+    /// Counters since the port was opened.
     pub counters: DatagramCounters,
     /// Bytes queued to be sent.
     pub buffered: usize,

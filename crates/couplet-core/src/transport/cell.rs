@@ -342,7 +342,7 @@ struct RareState {
     upgrade: Option<Upgrade>,
     /// Bytes left over by an upgrade or by layers that were dropped, which the protocol gets before any
     /// new byte.
-    // The bytes that the old protocol's framer held and those of `Upgrade::with_unread`; one chunk
+    // The bytes that the old protocol's framer held, and the bytes of `Upgrade::with_unread`; one chunk
     // for each layer that was dropped.
     unread: Vec<u8>,
     credentials: Option<Box<PeerCredentials>>,

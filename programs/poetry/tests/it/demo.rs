@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::kit::{Running, program, run, wait_until};
+use crate::kit::{Ended, Running, program, run, wait_until};
 
 #[test]
 fn three_poems_come_at_once_and_the_times_are_compared() {
@@ -64,23 +64,38 @@ fn a_full_stdout_is_an_error() {
     assert!(ended.stderr.ends_with(expected), "{}", ended.stderr);
 }
 
+/// Sends a signal to a demo once it shows something, and expects this exit code. A demo takes three
+/// seconds: on a busy machine it may end before that is seen, and is started again.
+pub(crate) fn interrupted<P>(
+    (signal, code): (Signal, i32),
+    start: impl Fn() -> P,
+    process: fn(&mut P) -> &mut Running,
+    shows: impl Fn(&P) -> bool,
+    ended: fn(P) -> Ended,
+) -> Ended {
+    for _ in 0..20 {
+        let (mut demo, mut runs) = (start(), true);
+        wait_until("progress, or the end", || {
+            runs = process(&mut demo).is_running();
+            !runs || shows(&demo)
+        });
+        if runs {
+            process(&mut demo).signal(signal);
+        }
+        let ended = ended(demo);
+        if ended.code == Some(code) {
+            return ended;
+        }
+    }
+    panic!("twenty demos ended before they were interrupted");
+}
+
 #[test]
 fn an_interrupt_ends_it_with_130_and_a_termination_with_143() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        // A demo takes three seconds, within which a busy machine may not see its progress.
-        let interrupted = || {
-            let mut running = Running::start(program(&["demo"]).stdin(Stdio::null()));
-            let mut runs = true;
-            wait_until("progress, or the end", || {
-                runs = running.is_running();
-                !runs || running.told().contains("25 %")
-            });
-            if runs {
-                running.signal(signal);
-            }
-            Some(running.ended()).filter(|ended| ended.code == Some(code))
-        };
-        let ended = (0..20).find_map(|_| interrupted()).expect("an interrupted demo");
+        let start = || Running::start(program(&["demo"]).stdin(Stdio::null()));
+        let shows = |running: &Running| running.told().contains("25 %");
+        let ended = interrupted((signal, code), start, |running| running, shows, Running::ended);
         assert_eq!(ended.text(), "");
         assert!(ended.stderr.lines().all(|line| line.contains(" %, ")), "{}", ended.stderr);
     }

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 
+use crate::demo;
 use crate::kit::{Ended, Terminal, program, serve_raw, wait_until};
 use crate::serve::poet;
 
@@ -26,26 +27,14 @@ fn the_demo_draws_a_bar_for_each_poem() {
     assert!(shown.contains("together ") && !shown.contains("25 %, "), "{shown}");
 }
 
-/// The demo with this variable, interrupted when it shows a text. It takes three seconds: on a busy machine
-/// it may end before the text is seen, and is run again.
+/// The demo with this variable, interrupted when it shows a text.
 fn interrupted(columns: u16, rows: u16, variable: (&str, &str), text: &str) -> Ended {
-    for _ in 0..20 {
+    let start = || {
         let mut command = program(&["demo"]);
-        let mut terminal = Terminal::start(columns, rows, command.env(variable.0, variable.1));
-        let mut runs = true;
-        wait_until("the text, or the end", || {
-            runs = terminal.running.is_running();
-            !runs || terminal.shown().contains(text)
-        });
-        if runs {
-            terminal.running.signal(Signal::INT);
-        }
-        let ended = terminal.ended();
-        if ended.code == Some(130) {
-            return ended;
-        }
-    }
-    panic!("twenty demos ended before they showed {text:?}");
+        Terminal::start(columns, rows, command.env(variable.0, variable.1))
+    };
+    let shows = |terminal: &Terminal| terminal.shown().contains(text);
+    demo::interrupted((Signal::INT, 130), start, |it| &mut it.running, shows, Terminal::ended)
 }
 
 #[test]

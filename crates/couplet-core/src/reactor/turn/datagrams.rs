@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use super::core::Core;
 use super::table::Resource;
+use crate::counters::tally;
 use crate::datagrams::{DatagramCell, OptionRequest, PortState, SocketRequest};
 use crate::driver::{CloseMode, Commands, DatagramsSent, Driver, Key, UserCall};
 use crate::panics::contain_closure;
@@ -178,7 +179,7 @@ impl Core {
             let before = queue.len();
             let outcome = io.send_datagrams(key, &mut queue);
             let sent = before - queue.len();
-            port.tally(|counters| counters.sent += sent as u64);
+            tally(&port.counters, |counters| counters.sent += sent as u64);
             let DatagramsSent::Failed(error) = outcome else { return };
             let is_earlier = error.kind() == io::ErrorKind::ConnectionRefused;
             if is_earlier && (sent > 0 || !refused_again) {

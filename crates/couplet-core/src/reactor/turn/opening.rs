@@ -9,6 +9,7 @@ use super::core::Core;
 use super::table::{Opening, OpeningConnection, Origin};
 use crate::address::Address;
 use crate::connector::{ConnectorCell, Step};
+use crate::counters::tally;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
 use crate::error::{By, ConnectError, ConnectionLost, Reason};
 use crate::factory::{AnyFactory, Ends, Newcomer, Seat};
@@ -126,7 +127,7 @@ impl Core {
             Opening::Port(port) => match built {
                 Some(protocol) => self.begin_protocol(io, key, protocol),
                 None => {
-                    port.tally(|counters| counters.rejected += 1);
+                    tally(&port.counters, |counters| counters.rejected += 1);
                     self.drop_connection(io, key);
                 }
             },
@@ -235,7 +236,7 @@ impl Core {
     ) {
         match opening {
             Opening::Port(port) => {
-                port.tally(|counters| counters.not_opened += 1);
+                tally(&port.counters, |counters| counters.not_opened += 1);
                 let (host, peer) = (port.host(), &cell.peer);
                 // Health checks of load balancers connect and leave without sending a byte.
                 let is_check = cell.wire_bytes()[0] == 0 && matches!(reason, Reason::Lost(_));

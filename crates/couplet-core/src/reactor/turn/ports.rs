@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::table::{Opening, Origin, Resource};
 use crate::address::Address;
+use crate::counters::tally;
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd, Released};
 use crate::reactor::adopting::{AdoptionCell, AdoptionSource, OpeningAdoption, PendingAdoption};
@@ -72,7 +73,7 @@ impl Core {
 
     /// Counts an accepted connection. At its limit, the port stops accepting.
     fn count_in_port(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
-        port.tally(|counters| counters.accepted += 1);
+        tally(&port.counters, |counters| counters.accepted += 1);
         if port.count() {
             tracing::debug!(host = %port, "a port is full");
             if let Some(key) = port.key.get() {

@@ -155,7 +155,7 @@ fn c145c_the_exit_of_a_program_ends_its_connection_after_its_output() {
     let mut nursery = Nursery::new();
     // A daemon that leaves the group holds the pipes forever.
     let daemon = "exec 3>&1; pid=$(setsid sh -c 'echo $$; exec sleep 1000 >&3' &); echo $pid >&2";
-    // What is not read fits a page, all that a pipe holds for users who have many.
+    // The unread output fits a page: the whole capacity of a pipe for a user with many of them.
     for (when_lost, pauses, size) in
         [(WhenLost::default(), false, 60_000), (WhenLost::Keep, true, 4_000)]
     {
