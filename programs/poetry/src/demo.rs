@@ -42,6 +42,7 @@ pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
     let together = Rc::new(Cell::new(0.0));
     let (slot, time) = (arrived.clone(), together.clone());
     l.run(|reactor| {
+        progress.draw_in(reactor);
         let began = reactor.now();
         let mut waiting = Vec::new();
         for (poem, num_bytes) in poems.iter().zip(PARTS) {

@@ -119,6 +119,7 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     let so_far = printed.clone();
     let outcome: Rc<Cell<Option<io::Result<()>>>> = Rc::default();
     l.run(|reactor| {
+        progress.draw_in(reactor);
         for (index, address) in options.addresses.into_iter().enumerate() {
             fetcher.clone().run(reactor, index, address);
         }

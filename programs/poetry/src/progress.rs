@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::IsTerminal;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use couplet::backlog::{self, Backlog};
+use couplet::{LoopingCall, Reactor};
 
 use console::{Term, measure_text_width, pad_str, style, truncate_str};
 use indicatif::{
@@ -20,6 +22,8 @@ use screen::Screen;
 
 mod screen;
 
+/// Interval at which changed bars are drawn.
+const DRAW_EVERY: Duration = Duration::from_millis(50);
 /// Shortest interval between plain lines about one transfer.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// Minimum and maximum width of a bar, in columns.
@@ -27,10 +31,14 @@ const BAR: (usize, usize) = (8, 40);
 /// Columns of the time at the end of a line: `12.3 s`.
 const WORD: usize = 6;
 
+/// The bars, and what they show.
+type Rows = Arc<Mutex<Vec<(ProgressBar, Arc<Row>)>>>;
+
 /// The progress of several transfers; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Progress {
     bars: Option<MultiProgress>,
+    rows: Rows,
     screen: Screen,
     /// Columns of the longest name.
     name_width: usize,
@@ -45,8 +53,36 @@ impl Progress {
         Progress {
             screen,
             bars: drawn.then(|| MultiProgress::with_draw_target(target)),
+            rows: Arc::default(),
             name_width: names.map(measure_text_width).max().unwrap_or(0),
         }
+    }
+
+    /// Has the reactor draw the bars that have changed, until its loop ends.
+    pub(crate) fn draw_in(&self, reactor: &Reactor) {
+        if self.bars.is_some() {
+            let progress = self.clone();
+            let drawing = LoopingCall::new(reactor, move || progress.draw());
+            drawing.start_later(DRAW_EVERY).detach();
+        }
+    }
+
+    /// Draws the bars that have changed, all in one frame; later if the terminal has yet to take the
+    /// frame before.
+    fn draw(&self) {
+        if self.screen.is_behind() {
+            return;
+        }
+        let mut last = None;
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        for (bar, row) in &*rows {
+            if row.is_changed.swap(false, Ordering::Relaxed) {
+                bar.tick();
+                last = Some(bar);
+            }
+        }
+        // The bars' own draws are limited in number.
+        last.iter().for_each(|bar| bar.force_draw());
     }
 
     /// Adds a bar for one transfer: its name, its server unless the name includes it, and the
@@ -58,18 +94,21 @@ impl Progress {
             server: server.to_owned(),
             total,
             glyphs: Glyphs::of_locale(),
+            bytes: AtomicU64::new(0),
+            is_changed: AtomicBool::new(true),
             connected: OnceLock::new(),
             end: OnceLock::new(),
         });
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::no_length().with_style(row.clone().style()));
             bar.tick();
+            let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+            rows.push((bar.clone(), row.clone()));
             bar
         });
         Bar(Rc::new(BarState {
             bar,
             row,
-            bytes: Cell::new(0),
             last_report: Cell::new(now),
             reported_quarter: Cell::new(0),
         }))
@@ -122,7 +161,6 @@ pub struct Bar(Rc<BarState>);
 struct BarState {
     bar: Option<ProgressBar>,
     row: Arc<Row>,
-    bytes: Cell<u64>,
     last_report: Cell<Instant>,
     reported_quarter: Cell<u64>,
 }
@@ -131,30 +169,27 @@ impl Bar {
     /// Shows that the connection is established.
     pub(crate) fn connected(&self) {
         let _ = self.0.row.connected.set(());
-        if let Some(bar) = &self.0.bar {
-            bar.tick();
-        }
+        self.0.row.is_changed.store(true, Ordering::Relaxed);
     }
 
     /// Counts received bytes.
     pub(crate) fn add(&self, bytes: usize, now: Instant) {
-        let state = &*self.0;
-        state.bytes.set(state.bytes.get() + bytes as u64);
-        match &state.bar {
-            Some(bar) => bar.set_position(state.bytes.get()),
-            None => self.report(now).iter().for_each(|line| output::print_to_stderr(line)),
+        self.0.row.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.row.is_changed.store(true, Ordering::Relaxed);
+        if self.0.bar.is_none() {
+            self.report(now).iter().for_each(|line| output::print_to_stderr(line));
         }
     }
 
     /// True if the connection is established and nothing has been received.
     pub(crate) fn is_silent(&self) -> bool {
-        self.0.row.connected.get().is_some() && self.0.bytes.get() == 0
+        self.0.row.connected.get().is_some() && self.0.row.bytes() == 0
     }
 
     /// The plain line that is due: at each quarter of a known total, else every [`PLAIN_EVERY`].
     fn report(&self, now: Instant) -> Option<String> {
         let state = &*self.0;
-        let (bytes, name) = (state.bytes.get(), &state.row.name);
+        let (bytes, name) = (state.row.bytes(), &state.row.name);
         if let Some(total) = state.row.total.filter(|total| *total > 0) {
             let quarter = bytes * 4 / total;
             let (percent, server) = (bytes * 100 / total, &state.row.server);
@@ -185,7 +220,7 @@ impl Bar {
     }
 }
 
-/// The contents of a bar's line, besides the bytes.
+/// The contents of a bar's line.
 #[derive(Debug)]
 struct Row {
     name: String,
@@ -193,6 +228,9 @@ struct Row {
     server: String,
     total: Option<u64>,
     glyphs: &'static Glyphs,
+    bytes: AtomicU64,
+    /// The line differs from the one drawn last.
+    is_changed: AtomicBool,
     connected: OnceLock<()>,
     end: OnceLock<String>,
 }
@@ -200,13 +238,17 @@ struct Row {
 impl Row {
     /// A style that draws the whole line, to fit the terminal's current width.
     fn style(self: Arc<Row>) -> ProgressStyle {
-        let draw = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let draw = move |_: &ProgressState, out: &mut dyn fmt::Write| {
             // Leaves the last column free: some terminals wrap on its first character.
             let width = usize::from(Term::stderr().size().1).saturating_sub(1);
-            let _ = out.write_str(&self.line(state.pos(), width));
+            let _ = out.write_str(&self.line(self.bytes(), width));
         };
         let style = ProgressStyle::with_template("{line}").expect("the template is well formed");
         style.with_key("line", draw)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// The line in `width` columns; columns that do not fit are omitted, the least important first.
@@ -284,6 +326,9 @@ impl Glyphs {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::sync::mpsc::{Receiver, channel};
+
     use couplet::testing::hold;
 
     use super::*;
@@ -296,6 +341,8 @@ mod tests {
             server: "tcp:127.0.0.1:43127".to_owned(),
             total,
             glyphs: &Glyphs::ASCII,
+            bytes: AtomicU64::new(0),
+            is_changed: AtomicBool::new(false),
             connected: OnceLock::new(),
             end: OnceLock::new(),
         }
@@ -351,10 +398,10 @@ mod tests {
     fn plain_lines(total: Option<u64>, piece: u64, times: &[Duration]) -> Vec<String> {
         let began = hold(Nobody).reactor().now();
         let screen = Screen::new(Backlog::stderr());
-        let progress = Progress { bars: None, screen, name_width: 0 };
+        let progress = Progress { bars: None, rows: Arc::default(), screen, name_width: 0 };
         let bar = progress.bar("Hope", "tcp:a:1", total, began);
         let lines = times.iter().filter_map(|at| {
-            bar.0.bytes.set(bar.0.bytes.get() + piece);
+            bar.0.row.bytes.fetch_add(piece, Ordering::Relaxed);
             bar.report(began + *at)
         });
         lines.collect()
@@ -375,6 +422,55 @@ mod tests {
         assert_eq!(plain_lines(Some(10), 1, &times), quarters);
         // A piece that completes two quarters gives one line.
         assert_eq!(plain_lines(Some(10), 6, &times[..1]), [quarter((60, 6))]);
+    }
+
+    /// A terminal that takes a frame for each message, and everything once the sender is dropped;
+    /// and the text that it shows.
+    struct Stopped(Receiver<()>, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Stopped {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stopped_terminal_misses_frames_and_stops_nothing_and_shows_the_last_state_in_the_end() {
+        let (go, stopped) = channel();
+        let shown = Arc::<Mutex<Vec<u8>>>::default();
+        let backlog = Backlog::new("test", Stopped(stopped, shown.clone()));
+        let screen = Screen::new(backlog.clone());
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 20);
+        let bars = Some(MultiProgress::with_draw_target(target));
+        let progress = Progress { bars, rows: Arc::default(), screen, name_width: 0 };
+        let began = hold(Nobody).reactor().now();
+        // More than the draws that the bars make by themselves.
+        let all: Vec<Bar> = (0..40).map(|_| progress.bar("Hope", "", None, began)).collect();
+        progress.draw();
+        let queued = backlog.state().bytes;
+        assert!(queued > 0);
+        for _ in 0..100 {
+            all.iter().for_each(|bar| bar.add(1000, began));
+            progress.draw();
+        }
+        assert_eq!(backlog.state().bytes, queued, "frames are skipped");
+        drop(go);
+        assert!(backlog.settle(Duration::from_secs(300)));
+        all.iter().for_each(Bar::connected);
+        let frames = [(); 2].map(|()| {
+            progress.draw();
+            assert!(backlog.settle(Duration::from_secs(300)));
+            shown.lock().unwrap().len()
+        });
+        assert_eq!(frames[0], frames[1], "nothing has changed");
+        let text = String::from_utf8_lossy(&shown.lock().unwrap()).into_owned();
+        assert!(text.contains("97.66 KiB"), "{text}");
     }
 
     #[test]
