@@ -377,6 +377,7 @@ impl Outbox {
     }
 
     /// Whether a part of a file follows the first `chunks` chunks.
+    #[cfg(target_os = "linux")]
     pub(crate) fn has_file_after(&self, chunks: usize) -> bool {
         self.pieces().nth(chunks).is_some_and(|piece| !piece.is_in_memory())
     }

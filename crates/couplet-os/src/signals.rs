@@ -55,7 +55,7 @@ impl SignalledThread {
         }
         #[cfg(not(target_os = "linux"))]
         {
-            let _ = signal;
+            let _ = (self.0, signal);
             Err(io::ErrorKind::Unsupported.into())
         }
     }

@@ -33,6 +33,9 @@ pub(super) fn connect(_: &UnixAddress, _: &ConnectOptions) -> io::Result<Stream>
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Maximum descriptors received in one message.
+pub(super) const MOST: usize = 0;
+
 pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
     None
 }
