@@ -20,8 +20,8 @@ use crate::address::{Address, UnixAddress};
 use crate::counters::{DatagramCounters, tally};
 use crate::defer::{Deferred, Resolver, Result};
 use crate::driver::{
-    Bound, Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramSocket, Key,
-    MOST_QUEUED,
+    Bound, Datagram, DatagramOptions, DatagramQueue, DatagramSocket, Group, Key, LocalSocket,
+    MOST_QUEUED, SocketOption, SocketOptionKind,
 };
 use crate::panics::{Contained, contain};
 use crate::recorder::{DelayedCall, Reactor};
@@ -161,7 +161,7 @@ pub enum SendError {
     Stopped,
 }
 
-/// The port is closed: the error of [`DatagramPort::ask`] and [`DatagramTransport::set_option`].
+/// The port is closed: the error of [`DatagramPort::ask`] and [`DatagramTransport::join`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the datagram port is closed")]
 pub struct PortStopped;
@@ -217,12 +217,17 @@ enum Visit {
     Requested,
 }
 
-/// A recorded request to set an option.
+/// A recorded request that applies to the datagrams after it.
 pub(crate) struct OptionRequest {
-    pub(crate) option: DatagramOption,
-    pub(crate) resolver: Resolver<()>,
+    pub(crate) change: OptionChange,
     /// The number of datagrams ever queued before the request: they are sent without the option.
     pub(crate) queued_before: u64,
+}
+
+pub(crate) enum OptionChange {
+    Set(SocketOption),
+    Join(Group, Resolver<()>),
+    Leave(Group, Resolver<()>),
 }
 
 /// A recorded request of a port whose socket another process has too.
@@ -237,8 +242,8 @@ pub(crate) struct DatagramCell {
     pub(crate) host: Address,
     pub(crate) options: DatagramOptions,
     pub(crate) place: &'static Location<'static>,
-    #[cfg(unix)]
-    descriptor: Option<std::os::fd::RawFd>,
+    /// The socket, if the driver has sockets; for queries until it is closed.
+    socket: Option<LocalSocket>,
     pub(crate) state: Cell<PortState>,
     pub(crate) receiving: Cell<Receiving>,
     pub(crate) bound: RefCell<Option<Bound>>,
@@ -278,8 +283,7 @@ impl DatagramCell {
             host: bound.host.clone(),
             options,
             place,
-            #[cfg(unix)]
-            descriptor: bound.descriptor,
+            socket: bound.query.clone(),
             state: Cell::new(PortState::Starting),
             receiving: Cell::new(Receiving::On),
             bound: RefCell::new(Some(bound)),
@@ -300,6 +304,11 @@ impl DatagramCell {
 
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.state.get(), PortState::Starting | PortState::Listening)
+    }
+
+    /// The socket, until the port is asked to stop.
+    fn open_socket(&self) -> Option<LocalSocket> {
+        self.socket.clone().filter(|_| self.is_open())
     }
 
     /// Asks the turn to visit the port.
@@ -383,7 +392,12 @@ impl DatagramCell {
         let unsent = self.queue.take();
         tally(&self.counters, |counters| counters.dropped += unsent.len() as u64);
         for request in self.option_requests.take() {
-            request.resolver.errback(PortStopped);
+            match request.change {
+                OptionChange::Set(_) => {}
+                OptionChange::Join(_, resolver) | OptionChange::Leave(_, resolver) => {
+                    resolver.errback(PortStopped);
+                }
+            }
         }
         for request in self.socket_requests.take() {
             if let SocketRequest::Duplicate(resolver) = request {
@@ -524,7 +538,7 @@ impl DatagramTransport {
     /// sockets, and once the port is asked to stop. Only the loop may read, write or close it.
     #[cfg(unix)]
     pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
-        self.cell.descriptor.filter(|_| self.is_listening())
+        self.cell.open_socket()?.number()
     }
 
     /// The number of datagrams dropped because the queue was full or the system refused them.
@@ -634,21 +648,59 @@ impl DatagramTransport {
         self.cell.request_turn();
     }
 
-    /// Sets an option, in the turn. The Deferred fires once it is set, or fails with the system's
-    /// error.
-    pub fn set_option(&self, option: DatagramOption) -> Deferred<()> {
+    /// Sets a socket option, in the turn: for the datagrams that are sent later. An error is logged.
+    /// Ignored once the port is asked to stop.
+    pub fn set_option(&self, option: SocketOption) {
+        if self.cell.is_open() {
+            self.request_change(OptionChange::Set(option));
+        }
+    }
+
+    /// A socket option: the value set last, otherwise the system's. `None` on drivers without
+    /// sockets and on systems other than Linux, once the port is asked to stop, and for an option
+    /// that the socket does not have.
+    pub fn option(&self, kind: SocketOptionKind) -> Option<SocketOption> {
+        let socket = self.cell.open_socket()?;
+        let requests = self.cell.option_requests.borrow();
+        socket.option(
+            kind,
+            requests.iter().filter_map(|request| match request.change {
+                OptionChange::Set(option) => Some(option),
+                OptionChange::Join(..) | OptionChange::Leave(..) => None,
+            }),
+        )
+    }
+
+    /// Receives datagrams sent to this group from now on. The Deferred fires once the port is a
+    /// member, or fails with the system's error. Twisted's `joinGroup`.
+    pub fn join(&self, group: impl Into<Group>) -> Deferred<()> {
+        self.change_member(group.into(), OptionChange::Join)
+    }
+
+    /// Stops receiving datagrams sent to this group. The Deferred fires once the port is no member,
+    /// or fails with the system's error. Twisted's `leaveGroup`.
+    pub fn leave(&self, group: impl Into<Group>) -> Deferred<()> {
+        self.change_member(group.into(), OptionChange::Leave)
+    }
+
+    fn change_member(
+        &self,
+        group: Group,
+        change: fn(Group, Resolver<()>) -> OptionChange,
+    ) -> Deferred<()> {
         if !self.cell.is_open() {
             return Deferred::fail(PortStopped);
         }
         let (deferred, resolver) = Deferred::new();
-        let queued_before = self.cell.queued.get();
-        self.cell.option_requests.borrow_mut().push_back(OptionRequest {
-            option,
-            resolver,
-            queued_before,
-        });
-        self.cell.request_turn();
+        self.request_change(change(group, resolver));
         deferred
+    }
+
+    fn request_change(&self, change: OptionChange) {
+        let queued_before = self.cell.queued.get();
+        let request = OptionRequest { change, queued_before };
+        self.cell.option_requests.borrow_mut().push_back(request);
+        self.cell.request_turn();
     }
 
     /// A typed handle to the port, for calls into its protocol.

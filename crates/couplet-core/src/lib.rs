@@ -59,9 +59,8 @@ use couplet_defer::{bounded, events, internals, panics};
 pub use datagrams::{DatagramPort, DatagramProtocol, DatagramTransport, PortStopped, SendError};
 pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{
-    ConnectOptions, Datagram, DatagramOption, DatagramOptions, DatagramSocket, Group, Interest,
-    Interface, ListenOptions, ListeningSocket, PeerCredentials, Ready, Signal, SocketOption,
-    SocketOptionKind,
+    ConnectOptions, Datagram, DatagramOptions, DatagramSocket, Group, Interest, Interface,
+    ListenOptions, ListeningSocket, PeerCredentials, Ready, Signal, SocketOption, SocketOptionKind,
 };
 pub use error::{
     By, CertificateProblem, ConnectError, ConnectionLost, Fault, ListenError, Reason, TlsError,

@@ -17,13 +17,15 @@ use std::time::Duration;
 
 use couplet::transport::SockRef;
 use couplet::{
-    Address, Datagram, DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort,
-    DatagramProtocol, DatagramTransport, Deferred, Group, Interface, Loop, Reactor, UnixAddress,
+    Address, Datagram, DatagramEndpoint, DatagramOptions, DatagramPort, DatagramProtocol,
+    DatagramTransport, Deferred, Group, Interface, Loop, Reactor, SocketOption, SocketOptionKind,
+    UnixAddress,
 };
 use couplet_core::driver::{Commands, Driver, Event, Key, Mio};
 use couplet_testkit::{PATIENCE, apart, needed};
 use socket2::Socket;
 
+use couplet_testkit::logged::logged;
 use couplet_testkit::needed::{Folder, loopbacks};
 
 use couplet_os::datagrams::{Batch, Flag, Outgoing};
@@ -152,7 +154,7 @@ fn the_tos_byte_with_its_ecn_bits_is_sent_and_reported_also_by_a_dual_stack_port
         let a = rig.at(ip, &Far::default());
         let b = rig.at(if both { ANY_V6 } else { ip }, &far);
         rig.turns(1);
-        rig.result(a.set_option(DatagramOption::Tos(0xb8 | 2))).expect("there is such an option");
+        a.set_option(SocketOption::Tos(0xb8 | 2));
         a.send_to("x", SocketAddr::new(ip.ip(), number(&b))).expect("there is room");
         rig.until("it", || far.count() == 1);
         assert_eq!(far.last().tos, Some(0xba), "{ip}, {both}");
@@ -167,7 +169,7 @@ fn an_option_applies_only_to_later_datagrams() {
     // All in one turn.
     for tos in [0x20, 0x40] {
         a.send_to("before", b.host()).expect("there is room");
-        a.set_option(DatagramOption::Tos(tos)).detach();
+        a.set_option(SocketOption::Tos(tos));
     }
     a.send_to("after", b.host()).expect("there is room");
     rig.until("all three", || far.count() == 3);
@@ -238,7 +240,7 @@ fn a_refusal_of_an_earlier_datagram_does_not_drop_the_next() {
     rig.turns(1);
     // In one turn, but in two system calls: the second one reports the refusal.
     port.send("refused").expect("there is room");
-    port.set_option(DatagramOption::Tos(0x20)).detach();
+    port.set_option(SocketOption::Tos(0x20));
     port.send("behind it").expect("there is room");
     rig.turns(1);
     assert_eq!((rig.0.snapshot().datagrams[0].counters.sent, port.dropped()), (2, 0));
@@ -298,7 +300,7 @@ fn a_broadcast_needs_its_option_and_is_otherwise_dropped_and_counted_while_the_r
     a.send_to("to itself", a.host()).expect("there is room");
     rig.until("it", || far.count() == 1);
     assert_eq!((a.dropped(), far.last().data), (1, b"to itself".to_vec()));
-    rig.result(a.set_option(DatagramOption::Broadcast(true))).expect("there is such an option");
+    a.set_option(SocketOption::Broadcast(true));
     a.send_to("yes", b.host()).expect("there is room");
     rig.until("it", || far.count() == 2);
     assert_eq!((a.dropped(), far.last().data), (1, b"yes".to_vec()));
@@ -314,13 +316,12 @@ fn two_sockets_of_a_group_get_each_multicast() {
     let port = number(&a);
     let b = rig.1.listen_datagrams((any(port), options()), two.clone()).expect("it is shared");
     for member in [&a, &b] {
-        rig.result(member.set_option(DatagramOption::Join(group))).expect("loopback has groups");
+        rig.result(member.join(group)).expect("loopback has groups");
     }
-    rig.result(a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into())))
-        .expect("it is one");
+    a.set_option(SocketOption::MulticastInterface(Ipv4Addr::LOCALHOST.into()));
     // Loopback delivers these in spite of the options.
-    for option in [DatagramOption::MulticastTtl(1), DatagramOption::MulticastLoop(false)] {
-        rig.result(a.set_option(option)).expect("there is such an option");
+    for option in [SocketOption::MulticastTtl(1), SocketOption::MulticastLoop(false)] {
+        a.set_option(option);
     }
     let to = SocketAddr::new(group.address, port);
     a.send_to("to both", to).expect("there is room");
@@ -334,37 +335,29 @@ fn a_member_for_one_source_gets_no_other_datagrams() {
     let source = Ipv4Addr::new(127, 0, 0, 77);
     let group = Group::new([232, 77, 77, 77]).interface(Ipv4Addr::LOCALHOST);
     let b = rig.at(([0, 0, 0, 0], 0).into(), &far);
-    rig.result(b.set_option(DatagramOption::Join(group.source(source))))
-        .expect("loopback has groups");
-    let twice = rig.result(b.set_option(DatagramOption::Join(group.source(source))));
+    rig.result(b.join(group.source(source))).expect("loopback has groups");
+    let twice = rig.result(b.join(group.source(source)));
     assert!(twice.is_err(), "it is a member already");
     let to = SocketAddr::new(group.address, number(&b));
     for from in [Ipv4Addr::LOCALHOST, source] {
         let a = rig.at((from, 0).into(), &Far::default());
-        rig.result(a.set_option(DatagramOption::MulticastInterface(from.into())))
-            .or_else(|_| {
-                // Only the first address of loopback has an interface.
-                let loopback =
-                    a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into()));
-                rig.result(loopback)
-            })
-            .expect("it is one");
+        // Only the first address of loopback has an interface.
+        a.set_option(SocketOption::MulticastInterface(Ipv4Addr::LOCALHOST.into()));
         a.send_to(from.octets(), to).expect("there is room");
         rig.turns(5);
     }
     rig.until("it", || far.count() == 1);
     assert_eq!(far.last().data, source.octets());
-    rig.result(b.set_option(DatagramOption::Leave(group.source(source)))).expect("it is a member");
+    rig.result(b.leave(group.source(source))).expect("it is a member");
     let a = rig.at((source, 0).into(), &Far::default());
-    rig.result(a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into())))
-        .expect("it is one");
+    a.set_option(SocketOption::MulticastInterface(Ipv4Addr::LOCALHOST.into()));
     for to in [to, SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()))] {
         a.send_to(to.ip().to_string(), to).expect("there is room");
     }
     rig.until("another", || far.count() > 1);
     assert_eq!((far.count(), far.last().data), (2, b"127.0.0.1".to_vec()), "it has left");
     let mixed = Group::new([232, 77, 77, 77]).source([0u16, 0, 0, 0, 0, 0, 0, 1]);
-    assert!(rig.result(b.set_option(DatagramOption::Join(mixed))).is_err(), "of two families");
+    assert!(rig.result(b.join(mixed)).is_err(), "of two families");
 }
 
 #[test]
@@ -386,19 +379,15 @@ fn each_kind_of_membership_begins_once_and_ends_once() {
             if group.address.is_ipv4() { [0; 4].into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let a = rig.at(SocketAddr::new(any, 0), &Far::default());
         for _ in 0..2 {
-            let joins =
-                [(); 2].map(|()| rig.result(a.set_option(DatagramOption::Join(group))).is_ok());
-            let leaves =
-                [(); 2].map(|()| rig.result(a.set_option(DatagramOption::Leave(group))).is_ok());
+            let joins = [(); 2].map(|()| rig.result(a.join(group)).is_ok());
+            let leaves = [(); 2].map(|()| rig.result(a.leave(group)).is_ok());
             assert_eq!((joins, leaves), ([true, false], [true, false]), "{group:?}");
         }
     }
     let a = rig.at((Ipv6Addr::UNSPECIFIED, 0).into(), &Far::default());
     let mixed = [v6.interface(Ipv4Addr::LOCALHOST), v4.source(from_v6)];
     for group in mixed {
-        for change in
-            [a.set_option(DatagramOption::Join(group)), a.set_option(DatagramOption::Leave(group))]
-        {
+        for change in [a.join(group), a.leave(group)] {
             let failure = rig.result(change).expect_err("of two families");
             let error = failure.downcast_ref::<std::io::Error>().expect("an error of I/O");
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{group:?}");
@@ -524,9 +513,8 @@ fn c160c_a_port_gets_no_datagram_of_a_group_that_only_another_socket_has_joined(
     for any in [SocketAddr::from(([0; 4], 0)), ANY_V6] {
         let (mut rig, far) = (Rig::new(), Far::default());
         let (a, b) = (rig.at(LOOPBACK, &Far::default()), rig.at(any, &far));
-        rig.result(a.set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into())))
-            .expect("it is one");
-        rig.result(b.set_option(DatagramOption::Join(own))).expect("loopback has groups");
+        a.set_option(SocketOption::MulticastInterface(Ipv4Addr::LOCALHOST.into()));
+        rig.result(b.join(own)).expect("loopback has groups");
         for to in [group.into(), own.address] {
             a.send_to("to the group", SocketAddr::new(to, number(&b))).expect("there is room");
         }
@@ -550,41 +538,100 @@ fn c160c_groups_of_ipv6_are_joined_by_interface_for_one_source_and_left() {
     let a = rig.1.listen_datagrams((any(0), shared()), all.clone()).expect("a free port");
     let to = SocketAddr::new(group.address, number(&a));
     let b = rig.1.listen_datagrams((any(to.port()), shared()), one.clone()).expect("it is shared");
-    rig.result(a.set_option(DatagramOption::Join(group))).expect("a member");
-    rig.result(b.set_option(DatagramOption::Join(group.source(address(1)))))
-        .expect("a member for one source");
+    rig.result(a.join(group)).expect("a member");
+    rig.result(b.join(group.source(address(1)))).expect("a member for one source");
     for (last, heard) in [(1, (1, 1)), (2, (2, 1))] {
         let from = rig.at((address(last), 0).into(), &Far::default());
-        rig.result(from.set_option(DatagramOption::MulticastInterface(link.into())))
-            .expect("it is");
-        rig.result(from.set_option(DatagramOption::MulticastTtl(3))).expect("an option");
+        from.set_option(SocketOption::MulticastInterface(link.into()));
+        from.set_option(SocketOption::MulticastTtl(3));
         from.send_to("to the group", to).expect("there is room");
         rig.until("the member", || all.count() == heard.0);
         rig.turns(3);
         assert_eq!((all.count(), one.count()), heard, "from fd00::{last}");
         assert_eq!((all.last().to, all.last().interface), (Some(group.address), Some(link)));
     }
-    rig.result(a.set_option(DatagramOption::Leave(group))).expect("it was a member");
+    rig.result(a.leave(group)).expect("it was a member");
     let from = rig.at((address(1), 0).into(), &Far::default());
-    rig.result(from.set_option(DatagramOption::MulticastInterface(link.into()))).expect("it is");
+    from.set_option(SocketOption::MulticastInterface(link.into()));
     from.send_to("to the other", to).expect("there is room");
     rig.until("the other", || one.count() == 2);
     assert_eq!(all.count(), 2, "it has left");
 }
 
 #[test]
-fn an_option_fails_with_the_systems_error_or_with_the_stop_of_its_port() {
+fn a_membership_fails_with_the_systems_error_or_with_the_stop_of_its_port() {
     let mut rig = Rig::new();
     let a = rig.at(LOOPBACK, &Far::default());
-    let failure = rig
-        .result(a.set_option(DatagramOption::Leave([239, 1, 1, 1].into())))
-        .expect_err("it is no member");
+    let failure = rig.result(a.leave([239, 1, 1, 1])).expect_err("it is no member");
     assert!(failure.downcast_ref::<std::io::Error>().is_some(), "{failure}");
-    let waits = a.set_option(DatagramOption::Tos(0x20));
+    let waits = a.join([239, 1, 1, 2]);
     drop(a.stop_listening());
-    for stopped in [waits, a.set_option(DatagramOption::Join([239, 1, 1, 1].into()))] {
+    for stopped in [waits, a.join([239, 1, 1, 1])] {
         let failure = rig.result(stopped).expect_err("it is closed");
         assert!(failure.is::<couplet::PortStopped>(), "{failure}");
+    }
+}
+
+#[test]
+fn an_option_that_the_system_refuses_is_logged_and_reads_as_before() {
+    let mut rig = Rig::new();
+    let a = rig.at(LOOPBACK, &Far::default());
+    rig.turns(1);
+    let ((), lines) = logged(|| {
+        a.set_option(SocketOption::MulticastInterface(Ipv4Addr::new(192, 0, 2, 1).into()));
+        // Only connections have this option.
+        a.set_option(SocketOption::NoDelay(true));
+        a.set_option(SocketOption::Ttl(7));
+        rig.turns(1);
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("cannot set an option"), "{lines:?}");
+    let values = [SocketOptionKind::Ttl, SocketOptionKind::NoDelay].map(|kind| a.option(kind));
+    assert_eq!(values, [Some(SocketOption::Ttl(7)), None]);
+}
+
+#[test]
+fn c64d_a_port_reads_the_value_set_last_until_it_is_closed() {
+    use SocketOption::{Broadcast, MulticastLoop, MulticastTtl, Tos, Ttl};
+    for ip in both().chain([ANY_V6]) {
+        let mut rig = Rig::new();
+        let a = rig.at(ip, &Far::default());
+        for pair in [
+            [Broadcast(true), Broadcast(false)],
+            [Ttl(7), Ttl(9)],
+            [Tos(0x20), Tos(0xb8)],
+            [MulticastTtl(2), MulticastTtl(3)],
+            [MulticastLoop(false), MulticastLoop(true)],
+        ] {
+            let kind = kind_of(pair[0]);
+            // Before the turn has set it, and after.
+            for option in pair {
+                a.set_option(pair[0]);
+                a.set_option(option);
+                assert_eq!(a.option(kind), Some(option), "{ip}");
+                rig.turns(1);
+                assert_eq!(a.option(kind), Some(option), "{ip}");
+            }
+        }
+        a.set_option(SocketOption::ReceiveBuffer(64 * 1024));
+        rig.turns(1);
+        let buffer = a.option(SocketOptionKind::ReceiveBuffer);
+        assert_eq!(buffer, Some(SocketOption::ReceiveBuffer(128 * 1024)), "twice, on Linux");
+        drop(a.stop_listening());
+        a.set_option(Ttl(8));
+        assert_eq!(a.option(SocketOptionKind::Ttl), None);
+        rig.turns(2);
+        assert_eq!(a.option(SocketOptionKind::Ttl), None);
+    }
+}
+
+fn kind_of(option: SocketOption) -> SocketOptionKind {
+    match option {
+        SocketOption::Broadcast(_) => SocketOptionKind::Broadcast,
+        SocketOption::Ttl(_) => SocketOptionKind::Ttl,
+        SocketOption::Tos(_) => SocketOptionKind::Tos,
+        SocketOption::MulticastTtl(_) => SocketOptionKind::MulticastTtl,
+        _ => SocketOptionKind::MulticastLoop,
     }
 }
 
@@ -712,7 +759,7 @@ fn duplicated(rig: &mut Rig, address: SocketAddr, dual: bool) -> (DatagramPort<F
 
 #[test]
 fn each_option_reaches_the_socket_for_each_of_its_families() {
-    use DatagramOption::{MulticastInterface, MulticastLoop, MulticastTtl, Tos, Ttl};
+    use SocketOption::{MulticastInterface, MulticastLoop, MulticastTtl, Tos, Ttl};
     type Read = fn(&Socket) -> std::io::Result<u32>;
     let lo = couplet_os::interfaces::interface_number("lo").expect("each host has it");
     // An option, and its value for IPv4 and for IPv6.
@@ -746,7 +793,8 @@ fn each_option_reaches_the_socket_for_each_of_its_families() {
             if *option == MulticastInterface(Ipv4Addr::LOCALHOST.into()) && !families.contains(&0) {
                 continue;
             }
-            rig.result(a.set_option(option.clone())).expect("there is such an option");
+            a.set_option(*option);
+            rig.turns(1);
             for family in families.clone() {
                 let value = reads[family](&socket).expect("there is such an option");
                 assert_eq!(value, values[family], "{option:?} of {address}, {dual}");
@@ -763,8 +811,8 @@ fn a_multicast_leaves_by_the_interface_with_the_address_or_the_number() {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let (a, b) = (rig.at(any, &Far::default()), rig.at(any, &far));
         let group = Group::new([239, 255, 77, 4]).interface(interface);
-        rig.result(b.set_option(DatagramOption::Join(group))).expect("loopback has groups");
-        rig.result(a.set_option(DatagramOption::MulticastInterface(interface))).expect("it is one");
+        rig.result(b.join(group)).expect("loopback has groups");
+        a.set_option(SocketOption::MulticastInterface(interface));
         a.send_to("x", SocketAddr::new(group.address, number(&b))).expect("there is room");
         rig.until("it", || far.count() == 1);
         assert_eq!((far.last().to, far.last().interface), (Some(group.address), Some(lo)));

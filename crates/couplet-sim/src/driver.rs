@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use couplet_core::Address;
 use couplet_core::driver::{
-    self, Bound, CloseMode, Commands, ConnectOptions, DatagramOption, DatagramOptions,
-    DatagramQueue, DatagramsSent, Driver, Event, Job, Key, ListenOptions, LocalEnd, Order, Outbox,
+    self, Bound, CloseMode, Commands, ConnectOptions, DatagramOptions, DatagramQueue,
+    DatagramsSent, Driver, Event, Group, Job, Key, ListenOptions, LocalEnd, Order, Outbox,
     Released, SocketOption, Ticket, World, WriteOutcome,
 };
 use couplet_core::hooks::Slots;
@@ -535,10 +535,10 @@ impl Commands for SimDriver {
         DatagramsSent::All
     }
 
-    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
         let host = self.system.host;
         let address = self.datagram_port(key).opened.address.clone();
-        self.kernel().set_socket_option(host, &address, option)
+        self.kernel().set_member(host, &address, group, is_member)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -608,10 +608,11 @@ impl Commands for SimDriver {
     }
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
-        let end = self.stream(key).end;
+        let SlotEntry::Stream(stream) = self.entry(key) else { return Ok(()) };
+        let end = stream.end;
         let is_local = self.kernel().addresses(end).is_some_and(|(at, _)| at.unix().is_some());
         match option {
-            _ if is_local && option.is_tcp_only() => {}
+            _ if is_local && option.needs_ip() => {}
             SocketOption::KeepAlive(Some(Duration::ZERO)) => {
                 return Err(io::ErrorKind::InvalidInput.into());
             }

@@ -229,14 +229,13 @@ pub use couplet_core::testing;
 pub use couplet_core::{
     Address, Answers, By, Bytes, CertificateProblem, Cluster, ConnectError, ConnectOptions,
     Connection, ConnectionId, ConnectionLost, Connector, ConnectorState, Datagram,
-    DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
-    DatagramSocket, DatagramTransport, Deferred, DelayedCall, DriverChoice, Factory, Failure,
-    Fault, Group, HandOver, Interest, Interface, IntoFactory, ListenError, ListenOptions,
-    ListeningSocket, LoadLimits, Loop, LoopOptions, LoopingCall, Newcomer, PeerCredentials, Port,
-    PortStopped, Producer, ProducerKind, Protocol, ProtocolExtension, Reactor, Ready, Reason,
-    Remote, Resolver, Result, Seat, SendError, Shared, Shutdown, Signal, SocketOption,
-    SocketOptionKind, Stream, TlsError, TlsProblem, Transport, UnixAddress, cluster, react, run,
-    run_until,
+    DatagramEndpoint, DatagramOptions, DatagramPort, DatagramProtocol, DatagramSocket,
+    DatagramTransport, Deferred, DelayedCall, DriverChoice, Factory, Failure, Fault, Group,
+    HandOver, Interest, Interface, IntoFactory, ListenError, ListenOptions, ListeningSocket,
+    LoadLimits, Loop, LoopOptions, LoopingCall, Newcomer, PeerCredentials, Port, PortStopped,
+    Producer, ProducerKind, Protocol, ProtocolExtension, Reactor, Ready, Reason, Remote, Resolver,
+    Result, Seat, SendError, Shared, Shutdown, Signal, SocketOption, SocketOptionKind, Stream,
+    TlsError, TlsProblem, Transport, UnixAddress, cluster, react, run, run_until,
 };
 #[cfg(unix)]
 #[doc(inline)]

@@ -13,8 +13,8 @@ use couplet_os::ticks::ticks;
 use super::contents::Contents;
 use super::recorded::RingWriter;
 use super::{
-    Adopted, Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramOption, DatagramQueue,
-    DatagramSocket, DatagramsSent, Driver, Event, Job, Key, ListeningSocket, LocalSocket, Outbox,
+    Adopted, Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramQueue, DatagramSocket,
+    DatagramsSent, Driver, Event, Group, Job, Key, ListeningSocket, LocalSocket, Outbox,
     PeerCredentials, Released, SocketCall, SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::address::Address;
@@ -103,8 +103,8 @@ impl<A: Around> Commands for A {
         self.inner_mut().send_datagrams(key, out)
     }
 
-    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
-        self.inner_mut().set_datagram_option(key, option)
+    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
+        self.inner_mut().set_member(key, group, is_member)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {

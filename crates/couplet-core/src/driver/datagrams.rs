@@ -58,51 +58,6 @@ impl<'a> Datagram<'a> {
     }
 }
 
-/// An option of an open datagram port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DatagramOption {
-    /// `SO_BROADCAST`: broadcasts may be sent. Twisted's `setBroadcastAllowed`.
-    Broadcast(bool),
-    /// The hop limit of unicasts, usually 64.
-    Ttl(u8),
-    /// The TOS byte (IPv4) or traffic class (IPv6) of sent datagrams: DSCP, and the two bits of
-    /// ECN.
-    Tos(u8),
-    /// The hop limit of multicasts: 1, the local network, unless set. Twisted's `setTTL`.
-    MulticastTtl(u8),
-    /// Whether multicasts are delivered to this host too. On unless set. Twisted's `setLoopbackMode`.
-    MulticastLoop(bool),
-    /// The interface that sends multicasts. Twisted's `setOutgoingInterface`.
-    MulticastInterface(Interface),
-    /// Receives datagrams sent to this group from now on. Twisted's `joinGroup`.
-    Join(Group),
-    /// Stops receiving datagrams sent to this group. Twisted's `leaveGroup`.
-    Leave(Group),
-}
-
-#[cfg(feature = "testing")]
-impl DatagramOption {
-    /// Applies the option to a socket with these groups, on a network without hops, interfaces or
-    /// priorities.
-    pub(crate) fn set_in_memory(&self, groups: &mut BTreeSet<Group>) -> io::Result<()> {
-        match self {
-            DatagramOption::Join(group) if !group.address.is_multicast() => {
-                Err(io::ErrorKind::InvalidInput.into())
-            }
-            DatagramOption::Join(group) => {
-                let is_new = groups.insert(*group);
-                is_new.then_some(()).ok_or_else(|| io::ErrorKind::AddrInUse.into())
-            }
-            DatagramOption::Leave(group) => {
-                let was_member = groups.remove(group);
-                was_member.then_some(()).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// A multicast group, as one interface of this host sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -133,6 +88,26 @@ impl Group {
     pub fn interface(mut self, interface: impl Into<Interface>) -> Self {
         self.interface = interface.into();
         self
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Group {
+    /// Joins or leaves the group with a socket of these groups, on a network without interfaces.
+    pub(crate) fn set_in_memory(
+        self,
+        is_member: bool,
+        groups: &mut BTreeSet<Group>,
+    ) -> io::Result<()> {
+        if is_member && !self.address.is_multicast() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match is_member {
+            true if groups.insert(self) => Ok(()),
+            true => Err(io::ErrorKind::AddrInUse.into()),
+            false if groups.remove(&self) => Ok(()),
+            false => Err(io::ErrorKind::AddrNotAvailable.into()),
+        }
     }
 }
 

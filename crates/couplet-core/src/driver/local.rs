@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::mio::{Handle, address};
-use super::{Commands, Key, SockRef};
+use super::{Commands, Key, SockRef, SocketOption, SocketOptionKind};
 use crate::address::Address;
 
 /// The local end of a connection.
@@ -62,6 +62,17 @@ impl LocalSocket {
         return self.0.ask(|descriptor| question(SockRef::from(&descriptor)));
         #[cfg(not(unix))]
         return self.0.upgrade().map(|socket| question(SockRef::from(&*socket)));
+    }
+
+    /// An option: the value requested last, of those that the turn has yet to set, otherwise the
+    /// system's. `None` once the socket is closed, and for an option that it does not have.
+    pub(crate) fn option(
+        &self,
+        kind: SocketOptionKind,
+        requested: impl IntoIterator<Item = SocketOption, IntoIter: DoubleEndedIterator>,
+    ) -> Option<SocketOption> {
+        let system = self.ask(|socket| kind.read(&socket))?.ok()?;
+        Some(requested.into_iter().rfind(|option| option.kind() == Some(kind)).unwrap_or(system))
     }
 
     /// The local address (getsockname).

@@ -65,6 +65,7 @@ pub(crate) mod ring;
 #[cfg(unix)]
 mod serial;
 mod socket;
+mod socket_option;
 pub(crate) mod stalls;
 
 use std::any::Any;
@@ -73,7 +74,7 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 #[cfg(unix)]
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::task::Waker;
@@ -86,9 +87,7 @@ pub use crate::slots::Key;
 
 pub use around::Around;
 pub(crate) use datagrams::MOST_QUEUED;
-pub use datagrams::{
-    Datagram, DatagramOption, DatagramQueue, DatagramsSent, Group, Interface, Outgoing,
-};
+pub use datagrams::{Datagram, DatagramQueue, DatagramsSent, Group, Interface, Outgoing};
 pub use local::{LocalEnd, LocalSocket};
 pub use mio::Mio;
 #[cfg(all(target_os = "linux", feature = "uring"))]
@@ -101,6 +100,7 @@ pub use process::{ChildInput, ChildProcess, Command, Spawned};
 #[cfg(unix)]
 pub use serial::{FlowControl, Parity, SerialOptions};
 pub use socket::{Adopted, ConnectedSocket, DatagramSocket, ListeningSocket, Released, SocketCall};
+pub use socket_option::{SocketOption, SocketOptionKind};
 pub use socket2::SockRef;
 
 pub(crate) use stalls::{LoopThread, StallGuard, Stalls, UserCall};
@@ -280,20 +280,14 @@ pub struct Bound {
     pub host: Address,
     /// Driver-specific socket handle.
     pub socket: Box<dyn Any>,
-    /// The socket's descriptor number, if it has one; open until the port is closed.
-    #[cfg(unix)]
-    pub descriptor: Option<RawFd>,
+    /// The socket, for queries, if it has one; open until the port is closed.
+    pub query: Option<LocalSocket>,
 }
 
 impl Bound {
     /// A bound port with a driver-specific socket handle.
     pub fn new(host: Address, socket: impl Any) -> Bound {
-        Bound {
-            host,
-            socket: Box::new(socket),
-            #[cfg(unix)]
-            descriptor: None,
-        }
+        Bound { host, socket: Box::new(socket), query: None }
     }
 }
 
@@ -301,60 +295,6 @@ impl fmt::Debug for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound").field("host", &self.host).finish_non_exhaustive()
     }
-}
-
-/// An option of a live connection. Options that do not apply to the kind of connection are ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SocketOption {
-    /// `TCP_NODELAY`.
-    NoDelay(bool),
-    /// `TCP_QUICKACK`, once: acknowledges the received bytes immediately, rather than with the next
-    /// output or after a delay. A peer with Nagle's algorithm sends its next small segment then.
-    /// Linux only.
-    Acknowledge,
-    /// `SO_KEEPALIVE`, with the idle time after which the system probes; `None` turns it off.
-    KeepAlive(Option<Duration>),
-    /// `SO_RCVBUF`, bytes.
-    ReceiveBuffer(usize),
-    /// `SO_SNDBUF`, bytes.
-    SendBuffer(usize),
-    /// When on, the connection ends with a reset rather than a FIN unless the protocol requested
-    /// the end: when the process dies, even by SIGKILL, when the loop is dropped, when a callback
-    /// panics, when the reactor stops. Off by default.
-    ///
-    /// For protocols in which the end of the stream ends a message, as in HTTP/1.0: the system
-    /// sends a FIN when it closes the sockets of a killed process, so a truncated message would
-    /// look complete. Set it in [`connection_made`](crate::Protocol::connection_made).
-    /// [`lose_connection`](crate::Transport::lose_connection),
-    /// [`lose_write_connection`](crate::Transport::lose_write_connection) and
-    /// [`fail`](crate::Transport::fail) flush and send a FIN as usual; after one of them this has
-    /// no effect.
-    ///
-    /// ```
-    /// use couplet::{Protocol, SocketOption, Transport};
-    /// use std::time::Duration;
-    ///
-    /// struct Poet;
-    /// impl Protocol for Poet {
-    ///     fn connection_made(&mut self, transport: &Transport) {
-    ///         transport.set_option(SocketOption::ResetUnlessClosed(true));
-    ///         transport.write("Shall I compare thee");
-    ///         transport.connection::<Poet>().call_later(Duration::from_secs(1), |_, transport| {
-    ///             transport.write(" to a summer's day?");
-    ///             transport.lose_connection(); // only now does the stream end
-    ///         });
-    ///     }
-    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
-    /// }
-    /// ```
-    ///
-    /// Sets `SO_LINGER` with a timeout of 0, and clears it before the FIN. Does nothing on a UNIX
-    /// socket.
-    ResetUnlessClosed(bool),
-    /// The stream ends once the bytes that have already arrived are read, even if other processes
-    /// keep the writing end open: for the output of a program that has exited. Pipes only.
-    EndsWhenRead,
 }
 
 /// The process at the other end of a UNIX socket, as the kernel recorded it when that process
@@ -368,65 +308,6 @@ pub struct PeerCredentials {
     pub uid: u32,
     /// The group ID.
     pub gid: u32,
-}
-
-/// A socket option that [`Transport::option`](crate::Transport::option) reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SocketOptionKind {
-    /// [`SocketOption::NoDelay`].
-    NoDelay,
-    /// [`SocketOption::KeepAlive`].
-    KeepAlive,
-    /// [`SocketOption::ReceiveBuffer`]; Linux reports twice the number that was set.
-    ReceiveBuffer,
-    /// [`SocketOption::SendBuffer`]; Linux reports twice the number that was set.
-    SendBuffer,
-}
-
-impl SocketOptionKind {
-    /// The value that the system has.
-    pub(crate) fn read(self, socket: &SockRef<'_>) -> io::Result<SocketOption> {
-        Ok(match self {
-            SocketOptionKind::NoDelay => SocketOption::NoDelay(socket.tcp_nodelay()?),
-            SocketOptionKind::KeepAlive if socket.keepalive()? => {
-                SocketOption::KeepAlive(Some(socket.tcp_keepalive_time()?))
-            }
-            SocketOptionKind::KeepAlive => SocketOption::KeepAlive(None),
-            SocketOptionKind::ReceiveBuffer => {
-                SocketOption::ReceiveBuffer(socket.recv_buffer_size()?)
-            }
-            SocketOptionKind::SendBuffer => SocketOption::SendBuffer(socket.send_buffer_size()?),
-        })
-    }
-}
-
-impl SocketOption {
-    /// The kind by which the option is read, if it has a value.
-    pub(crate) fn kind(self) -> Option<SocketOptionKind> {
-        match self {
-            SocketOption::NoDelay(_) => Some(SocketOptionKind::NoDelay),
-            SocketOption::KeepAlive(_) => Some(SocketOptionKind::KeepAlive),
-            SocketOption::ReceiveBuffer(_) => Some(SocketOptionKind::ReceiveBuffer),
-            SocketOption::SendBuffer(_) => Some(SocketOptionKind::SendBuffer),
-            SocketOption::Acknowledge
-            | SocketOption::ResetUnlessClosed(_)
-            | SocketOption::EndsWhenRead => None,
-        }
-    }
-
-    /// Whether the option applies only to TCP connections.
-    pub fn is_tcp_only(self) -> bool {
-        match self {
-            SocketOption::NoDelay(_)
-            | SocketOption::Acknowledge
-            | SocketOption::KeepAlive(_)
-            | SocketOption::ResetUnlessClosed(_) => true,
-            SocketOption::ReceiveBuffer(_)
-            | SocketOption::SendBuffer(_)
-            | SocketOption::EndsWhenRead => false,
-        }
-    }
 }
 
 /// The half of a driver that carries out the loop's requests, at any time in a turn. See the
@@ -453,14 +334,13 @@ pub trait Commands {
         DatagramsSent::Failed(datagrams::unsupported())
     }
 
-    /// Sets an option of a datagram port.
+    /// Joins or leaves a multicast group with a datagram port.
     ///
     /// # Errors
     ///
-    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) if the port has no such
-    /// option.
-    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
-        let _ = (key, option);
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without groups.
+    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
+        let _ = (key, group, is_member);
         Err(datagrams::unsupported())
     }
 
@@ -576,7 +456,7 @@ pub trait Commands {
         None
     }
 
-    /// Sets an option of a connection.
+    /// Sets an option of a connection or a port. An option that does not apply to it is ignored.
     ///
     /// # Errors
     ///

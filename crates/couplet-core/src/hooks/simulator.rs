@@ -16,7 +16,7 @@ use crate::driver::recorded::RingWriter;
 use crate::driver::ring::Ring;
 #[cfg(unix)]
 use crate::driver::{Adopted, ChildInput, Command, Spawned};
-use crate::driver::{DatagramOption, Driver, Group, Key};
+use crate::driver::{Driver, Group, Key};
 use crate::layers::{Direction, PcapTap};
 pub use crate::reactor::frames::{Frames, TableLimits};
 pub use crate::reactor::inspect::Observing;
@@ -167,17 +167,13 @@ pub fn write_packet(tap: &mut PcapTap, kind: PacketKind, direction: Direction, n
     }
 }
 
-/// Applies an option to a datagram socket with these groups, on a network without hops, interfaces
-/// or priorities.
+/// Joins or leaves a group with a datagram socket of these groups, on a network without interfaces.
 ///
 /// # Errors
 ///
 /// If the group is no multicast address, or the socket is already, or not yet, a member.
-pub fn set_datagram_option(
-    option: &DatagramOption,
-    groups: &mut BTreeSet<Group>,
-) -> io::Result<()> {
-    option.set_in_memory(groups)
+pub fn set_member(group: &Group, is_member: bool, groups: &mut BTreeSet<Group>) -> io::Result<()> {
+    group.set_in_memory(is_member, groups)
 }
 
 /// The arguments of a command, as text, and whether its standard error is a pipe.

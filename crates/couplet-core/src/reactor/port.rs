@@ -15,7 +15,9 @@ use super::sharing::{Departure, Share};
 use crate::address::Address;
 use crate::counters::PortCounters;
 use crate::defer::{Deferred, Failure, Resolver};
-use crate::driver::{Bound, Key, ListenOptions, ListeningSocket};
+use crate::driver::{
+    Bound, Key, ListenOptions, ListeningSocket, LocalSocket, SocketOption, SocketOptionKind,
+};
 use crate::error::ListenError;
 use crate::factory::{ErasedFactory, Factory, FactorySlot, IntoFactory};
 use crate::recorder::{Reactor, Source, loop_ended};
@@ -40,9 +42,8 @@ pub(super) struct PortCell {
     /// The source location of the request to listen.
     pub(super) place: Cell<Source>,
     host: RefCell<Address>,
-    /// The socket's descriptor number, while it is open.
-    #[cfg(unix)]
-    descriptor: Cell<Option<std::os::fd::RawFd>>,
+    /// The socket, if the driver has sockets; for queries until it is closed.
+    socket: RefCell<Option<LocalSocket>>,
     pub(super) state: Cell<PortState>,
     pub(super) paused: Cell<bool>,
     accepts_under_load: Cell<bool>,
@@ -58,12 +59,13 @@ pub(super) struct PortCell {
     /// The unsent output of its connections in bytes, if it is limited.
     output: Cell<usize>,
     pub(super) stopped: RefCell<Vec<Resolver<()>>>,
-    /// Requests for another process, for the turn.
-    pub(super) passing: RefCell<Vec<Passing>>,
+    /// Requests for the turn.
+    pub(super) requests: RefCell<Vec<PortRequest>>,
 }
 
-/// A request of a port that other processes listen on too.
-pub(super) enum Passing {
+/// A request of a port about its socket.
+pub(super) enum PortRequest {
+    Set(SocketOption),
     Duplicate(Resolver<ListeningSocket>),
     /// Whether the file of the port's UNIX socket stays when the port is closed.
     KeepFile(bool),
@@ -192,7 +194,30 @@ impl Port {
     /// closes it.
     #[cfg(unix)]
     pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
-        self.cell.descriptor.get().filter(|_| self.is_listening())
+        self.cell.open_socket()?.number()
+    }
+
+    /// Sets a socket option, in the turn. Connections that are accepted later inherit it. An error is
+    /// logged. A port that [starts again](Self::start_listening) has the options of its
+    /// [`ListenOptions`] only. Ignored once the port is asked to stop.
+    pub fn set_option(&self, option: SocketOption) {
+        if self.is_listening() {
+            self.cell.request_of_socket(PortRequest::Set(option));
+        }
+    }
+
+    /// A socket option: the value set last, otherwise the system's. `None` on drivers without
+    /// sockets, after a request to stop listening, and for an option that the socket does not have.
+    pub fn option(&self, kind: SocketOptionKind) -> Option<SocketOption> {
+        let socket = self.cell.open_socket()?;
+        let requests = self.cell.requests.borrow();
+        socket.option(
+            kind,
+            requests.iter().filter_map(|request| match request {
+                PortRequest::Set(option) => Some(*option),
+                PortRequest::Duplicate(_) | PortRequest::KeepFile(_) => None,
+            }),
+        )
     }
 
     /// Stops listening. Accepted connections stay open. The Deferred fires in a later turn; `None`
@@ -274,7 +299,7 @@ impl Port {
             return Deferred::fail(Failure::msg("the port does not listen"));
         }
         let (deferred, resolver) = Deferred::new();
-        self.cell.request_passing(Passing::Duplicate(resolver));
+        self.cell.request_of_socket(PortRequest::Duplicate(resolver));
         deferred
     }
 
@@ -283,7 +308,7 @@ impl Port {
     /// yes for a port that listens on the socket of another process.
     pub fn keep_socket_file(&self, is_kept: bool) {
         if self.is_listening() {
-            self.cell.request_passing(Passing::KeepFile(is_kept));
+            self.cell.request_of_socket(PortRequest::KeepFile(is_kept));
         }
     }
 
@@ -337,8 +362,7 @@ impl PortCell {
             place: Cell::new(factory.place),
             prefix: factory.prefix,
             share,
-            #[cfg(unix)]
-            descriptor: Cell::new(None),
+            socket: RefCell::default(),
             state: Cell::new(PortState::Starting),
             paused: Cell::new(false),
             accepts_under_load: Cell::new(false),
@@ -351,13 +375,19 @@ impl PortCell {
             open: Cell::new(0),
             output: Cell::new(0),
             stopped: RefCell::default(),
-            passing: RefCell::default(),
+            requests: RefCell::default(),
         })
     }
 
-    fn request_passing(self: &Rc<Self>, request: Passing) {
-        self.passing.borrow_mut().push(request);
+    fn request_of_socket(self: &Rc<Self>, request: PortRequest) {
+        self.requests.borrow_mut().push(request);
         self.reactor.records().request(LoopRequest::Port(self.clone()));
+    }
+
+    /// The socket, while the port listens or is about to.
+    fn open_socket(&self) -> Option<LocalSocket> {
+        let is_open = matches!(self.state.get(), PortState::Starting | PortState::Listening);
+        self.socket.borrow().clone().filter(|_| is_open)
     }
 
     fn bind(self: &Rc<Self>) -> io::Result<Bound> {
@@ -370,8 +400,7 @@ impl PortCell {
     /// Stores the binding, for the turn to serve.
     fn begin(self: &Rc<Self>, bound: Bound) {
         *self.host.borrow_mut() = bound.host.clone();
-        #[cfg(unix)]
-        self.descriptor.set(bound.descriptor);
+        self.socket.replace(bound.query.clone());
         if self.limits_output() {
             self.reactor.records().counts_output.set(true);
         }
@@ -487,8 +516,8 @@ impl PortCell {
 
     /// Fails the duplicates that the port can't make any more.
     fn fail_duplicates(&self) {
-        for request in self.passing.take() {
-            if let Passing::Duplicate(resolver) = request {
+        for request in self.requests.take() {
+            if let PortRequest::Duplicate(resolver) = request {
                 resolver.errback(Failure::msg("the port has stopped"));
             }
         }

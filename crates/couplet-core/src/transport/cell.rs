@@ -28,6 +28,7 @@ use crate::address::Address;
 use crate::defer::{Failure, Resolver};
 use crate::driver::{
     Key, LocalEnd, LocalSocket, PeerCredentials, SockRef, SocketCall, SocketOption,
+    SocketOptionKind,
 };
 use crate::error::{ConnectionLost, Reason};
 use crate::layers::{Layer, LayerWaker, Opened, StartLayerError};
@@ -430,21 +431,19 @@ impl ConnectionCell {
         self.socket.as_ref().filter(|_| self.phase.get() != ConnectionPhase::Lost)?.number()
     }
 
-    /// A socket option: the value requested since the last turn, otherwise the system's.
-    pub(super) fn option<T>(
-        &self,
-        requested: impl Fn(&SocketOption) -> Option<T>,
-        system: impl FnOnce(SockRef<'_>) -> io::Result<T>,
-    ) -> Option<T> {
-        let is_open = self.phase.get() != ConnectionPhase::Lost && self.peer.unix().is_none();
+    /// See [`Transport::option`](super::Transport::option).
+    pub(super) fn option(&self, kind: SocketOptionKind) -> Option<SocketOption> {
+        let is_open = self.phase.get() != ConnectionPhase::Lost;
         let socket = self.socket.as_ref().filter(|_| is_open)?;
         let rare = self.rare();
-        let mut latest = rare.iter().flat_map(|rare| rare.options.iter().rev());
-        let requested = latest.find_map(|option| match option {
-            SocketRequest::Set(option) => requested(option),
-            SocketRequest::Call(_) => None,
-        });
-        requested.or_else(|| socket.ask(system)?.ok())
+        let requested = rare.iter().flat_map(|rare| &rare.options);
+        socket.option(
+            kind,
+            requested.filter_map(|request| match request {
+                SocketRequest::Set(option) => Some(*option),
+                SocketRequest::Call(_) => None,
+            }),
+        )
     }
 
     /// Sets the addresses that layers reported, before the protocol is built.

@@ -706,12 +706,12 @@ impl Transport {
     }
 
     /// A socket option: the value set last, otherwise the system's, also for an
-    /// [adopted](Reactor::adopt) socket. `None` on drivers without sockets, on a UNIX socket, and
-    /// after the connection is lost. [`with_socket`](Self::with_socket) reads any other option.
+    /// [adopted](Reactor::adopt) socket. `None` on drivers without sockets, for an option that the
+    /// socket does not have, and after the connection is lost. [`with_socket`](Self::with_socket)
+    /// reads any other option.
     /// Twisted's `getTcpNoDelay` and `getTcpKeepAlive`.
     pub fn option(&self, kind: SocketOptionKind) -> Option<SocketOption> {
-        let requested = |option: &SocketOption| (option.kind() == Some(kind)).then_some(*option);
-        self.cell.option(requested, |socket| kind.read(&socket))
+        self.cell.option(kind)
     }
 
     /// Runs `f` on the socket in the turn, before more bytes are delivered, to set any option that

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use couplet::testing::{Manner, failure_of, success_of};
 use couplet::{
-    Datagram, DatagramEndpoint, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
-    DatagramSocket, DatagramTransport, Failure, Group, PortStopped, SendError, UnixAddress,
+    Datagram, DatagramEndpoint, DatagramOptions, DatagramPort, DatagramProtocol, DatagramSocket,
+    DatagramTransport, Failure, Group, PortStopped, SendError, UnixAddress,
 };
 use couplet_os::datagrams::Outgoing;
 
@@ -253,11 +253,11 @@ fn c160g_an_adopted_socket_keeps_its_peer_its_families_and_its_groups() {
 
     let group = Group::new([239, 255, 77, 9]).interface(Ipv4Addr::LOCALHOST);
     let port = rig.reactor.listen_datagrams(LOOPBACK, Named::new("e")).expect("a free port");
-    let joined = port.set_option(DatagramOption::Join(group));
+    let joined = port.join(group);
     let socket = passed(&mut rig, &port);
     success_of(joined);
     let port = adopt(&rig, socket, Named::new("f"));
-    let joined = port.set_option(DatagramOption::Join(group));
+    let joined = port.join(group);
     rig.turns(2);
     success_of(joined);
 }

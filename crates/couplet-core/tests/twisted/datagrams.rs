@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use couplet::{
-    Datagram, DatagramOption, DatagramOptions, DatagramProtocol, DatagramTransport, Group, Loop,
-    Reactor, UnixAddress,
+    Datagram, DatagramOptions, DatagramProtocol, DatagramTransport, Group, Loop, Reactor,
+    SocketOption, UnixAddress,
 };
 
 use crate::meeting::pattern;
@@ -43,9 +43,7 @@ impl Ask {
 impl DatagramProtocol for Ask {
     fn start_protocol(&mut self, transport: &DatagramTransport) {
         if self.to.is_some_and(|to| to.ip().is_multicast()) {
-            transport
-                .set_option(DatagramOption::MulticastInterface(Ipv4Addr::LOCALHOST.into()))
-                .detach();
+            transport.set_option(SocketOption::MulticastInterface(Ipv4Addr::LOCALHOST.into()));
         }
         self.send(transport);
     }
@@ -89,10 +87,7 @@ fn we_echo_the_datagrams_of_twisted() {
         let said = while_we_echo(case, |reactor| {
             let port = reactor.listen_datagrams(SocketAddr::from((ip, 0)), echo)?;
             if case == "multicast" {
-                port.set_option(DatagramOption::Join(
-                    Group::new(GROUP).interface(Ipv4Addr::LOCALHOST),
-                ))
-                .detach();
+                port.join(Group::new(GROUP).interface(Ipv4Addr::LOCALHOST)).detach();
             }
             Ok(port.host().port().expect("a number").to_string())
         });

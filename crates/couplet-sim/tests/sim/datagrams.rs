@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use couplet::sim::{Datagrams, Fault, Host, Latency, Link, Notes, Sim};
-use couplet::{Datagram, DatagramEndpoint, DatagramOption, DatagramProtocol, DatagramTransport};
+use couplet::{Datagram, DatagramEndpoint, DatagramProtocol, DatagramTransport};
 
 use super::kit::{ms, s};
 
@@ -344,7 +344,7 @@ fn the_trace_names_the_members_of_a_group_that_a_datagram_does_not_reach() {
         sim.host(name, move |reactor| {
             let port =
                 reactor.listen_datagrams(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53)), Hears)?;
-            port.set_option(DatagramOption::Join(group.into())).detach();
+            port.join(group).detach();
             Ok(())
         });
     }
@@ -374,7 +374,7 @@ fn a_multicast_reaches_each_member_on_a_host_whose_queue_is_not_full() {
             let addresses = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(10, 0, 0, 2)];
             for (n, address) in addresses.into_iter().enumerate() {
                 let port = reactor.listen_datagrams(SocketAddr::from((address, 53)), Hears)?;
-                port.set_option(DatagramOption::Join(group.into())).detach();
+                port.join(group).detach();
                 if Some(n) == paused {
                     port.pause_producing();
                 }

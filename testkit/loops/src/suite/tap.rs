@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use couplet::transport::ConnectedSocket;
 use couplet::{
-    Address, ConnectOptions, Datagram, DatagramOption, DatagramOptions, DatagramSocket,
-    ListenOptions, SocketOption,
+    Address, ConnectOptions, Datagram, DatagramOptions, DatagramSocket, Group, ListenOptions,
+    SocketOption,
 };
 use couplet_core::driver::{
     Adopted, Bound, CloseMode, Commands, DatagramQueue, DatagramsSent, Driver, Event, Job, Key,
@@ -292,9 +292,9 @@ impl Commands for Tap {
         self.inner.send_datagrams(key, out)
     }
 
-    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
         self.tapped.command(key, |_| {});
-        self.inner.set_datagram_option(key, option)
+        self.inner.set_member(key, group, is_member)
     }
 
     fn release(&mut self, key: Key) -> io::Result<Released> {

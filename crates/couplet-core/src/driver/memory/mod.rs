@@ -29,9 +29,8 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::{
-    Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramOption, DatagramQueue,
-    DatagramsSent, Driver, Event, Job, Key, LocalEnd, Outbox, Signal, SocketOption, Ticket, World,
-    WriteOutcome,
+    Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramQueue, DatagramsSent, Driver,
+    Event, Group, Job, Key, LocalEnd, Outbox, Signal, SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::address::Address;
 use crate::driver::readiness::Readiness;
@@ -420,8 +419,8 @@ impl Commands for Memory {
         self.send_queued(key, out)
     }
 
-    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
-        self.set_port_option(key, option)
+    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
+        self.set_port_member(key, group, is_member)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -493,9 +492,10 @@ impl Commands for Memory {
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         let network = self.network.clone();
-        let end = self.stream(key).end;
+        let Kind::Stream(stream) = self.expect_open(key) else { return Ok(()) };
+        let end = stream.end;
         let mut net = network.net.borrow_mut();
-        if !net.is_unix(end) || !option.is_tcp_only() {
+        if !net.is_unix(end) || !option.needs_ip() {
             net.end(end).options.push(option);
         }
         Ok(())

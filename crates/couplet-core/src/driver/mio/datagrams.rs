@@ -9,7 +9,6 @@
 #[cfg_attr(target_os = "linux", path = "datagrams/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "datagrams/portable.rs")]
 mod calls;
-mod options;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,6 +19,7 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use socket2::{SockAddr, SockRef, Socket, Type};
 
+use super::options::{self, Membership};
 use super::slots::Kind;
 use super::system::bind_ip;
 use super::unix::SocketFile;
@@ -28,7 +28,7 @@ use crate::address::Address;
 use crate::bounded::{AtMost, Bounded};
 use crate::driver::datagrams::{Datagram, DatagramQueue, DatagramsSent};
 use crate::driver::readiness::Readiness;
-use crate::driver::{self, Bound, DatagramOption, DatagramOptions, Event, Key, World};
+use crate::driver::{self, Bound, DatagramOptions, Event, Group, Key, World};
 use crate::switches::Switch;
 
 use calls::{PortSocket, ReceiveBuffers};
@@ -153,6 +153,11 @@ impl DatagramSlot {
 
     pub(super) fn socket(&self) -> SockRef<'_> {
         SockRef::from(&self.port.socket)
+    }
+
+    /// Whether the socket is a UNIX socket.
+    pub(super) fn is_local(&self) -> bool {
+        self.socket().local_addr().is_ok_and(|host| host.as_socket().is_none())
     }
 
     pub(super) fn deregister(&mut self, registry: &mio::Registry) {
@@ -412,13 +417,19 @@ impl Mio {
         DatagramsSent::Blocked
     }
 
-    pub(super) fn set_port_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+    pub(super) fn set_port_member(
+        &mut self,
+        key: Key,
+        group: &Group,
+        change: Membership,
+    ) -> io::Result<()> {
         let port = self.datagram_slot(key).ok_or(io::ErrorKind::NotConnected)?;
-        let is_join = matches!(option, DatagramOption::Join(_));
-        match options::set(&port.port.socket, option) {
+        match options::set_member(&port.socket(), group, change) {
             // An adopted socket may be a member already.
             Err(error)
-                if is_join && port.port.is_adopted && error.kind() == io::ErrorKind::AddrInUse =>
+                if change == Membership::Join
+                    && port.port.is_adopted
+                    && error.kind() == io::ErrorKind::AddrInUse =>
             {
                 Ok(())
             }
@@ -459,18 +470,13 @@ fn bound(
         socket.connect(&name_for(&socket, peer)?)?;
     }
     let host = host(&socket)?;
-    #[cfg(unix)]
-    let descriptor = Some(std::os::fd::AsRawFd::as_raw_fd(&socket));
     let socket = PortSocket::from_socket(socket)?;
     let size = socket.coalesce(options.size, is_adopted);
     let needs_retry = host.unix().is_some() && options.peer.is_none();
     let writable_signal = if needs_retry { WritableSignal::Time } else { WritableSignal::Nothing };
+    let query = socket.query_handle();
     let port = Datagrams { _file: file, socket, size, writable_signal, is_adopted };
-    Ok(Bound {
-        #[cfg(unix)]
-        descriptor,
-        ..Bound::new(host, port)
-    })
+    Ok(Bound { query, ..Bound::new(host, port) })
 }
 
 pub(in crate::driver) fn bind_udp(

@@ -20,6 +20,7 @@ mod datagrams;
 mod epoll;
 #[cfg(unix)]
 mod lock;
+mod options;
 #[cfg(unix)]
 mod pipe;
 mod readiness;
@@ -46,7 +47,7 @@ use std::time::{Duration, Instant};
 
 use couplet_os::read_buffer::ReadBuffer;
 use mio::{Interest, Token};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 
 use accepting::{AcceptLimit, BACK_OFF, PortSlot, Reserve};
 pub(super) use datagrams::bind_udp;
@@ -55,6 +56,7 @@ use datagrams::{Datagrams, ReceivedBatch};
 use epoll::{Event as Polled, EventExt as _};
 #[cfg(not(target_os = "linux"))]
 use mio::event::Event as Polled;
+use options::{Carries, Membership};
 use signals::SignalSource;
 use slots::{ConnectingSlot, Dial, HeldMessage, Kind, Registered};
 use socket::Stream;
@@ -72,8 +74,8 @@ pub use uring::Uring;
 use super::names::{Names, names};
 use super::pool::{IDLE, Pool, PoolSpec};
 use super::{
-    Adopted, Bound, CloseMode, Commands, ConnectOptions, ConnectedSocket, Datagram, DatagramOption,
-    DatagramQueue, DatagramSocket, DatagramsSent, Driver, Event, Job, Key, LocalSocket, Outbox,
+    Adopted, Bound, CloseMode, Commands, ConnectOptions, ConnectedSocket, Datagram, DatagramQueue,
+    DatagramSocket, DatagramsSent, Driver, Event, Group, Job, Key, LocalSocket, Outbox,
     PeerCredentials, Ready, Released, SocketCall, SocketOption, Ticket, WatchId, World,
     WriteOutcome,
 };
@@ -568,8 +570,9 @@ impl Commands for Mio {
         self.send_queued(key, out)
     }
 
-    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
-        self.set_port_option(key, option)
+    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
+        let change = if is_member { Membership::Join } else { Membership::Leave };
+        self.set_port_member(key, group, change)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -753,26 +756,21 @@ impl Commands for Mio {
             self.end_when_read(key);
             return Ok(());
         }
-        let Some(stream) = self.stream(key) else {
-            return Ok(());
-        };
-        let socket = SockRef::from(&stream.stream);
-        match option {
-            _ if stream.is_local() && option.is_tcp_only() => Ok(()),
-            SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
-            #[cfg(target_os = "linux")]
-            SocketOption::Acknowledge => socket.set_tcp_quickack(true),
-            #[cfg(not(target_os = "linux"))]
-            SocketOption::Acknowledge => Ok(()),
-            SocketOption::KeepAlive(None) => socket.set_keepalive(false),
-            SocketOption::KeepAlive(Some(idle)) => {
-                socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
+        match self.kind(key) {
+            Some(Kind::Stream(stream)) => match option {
+                _ if stream.is_local() && option.needs_ip() => Ok(()),
+                SocketOption::ResetUnlessClosed(true) => stream.set_close_mode(CloseMode::Reset),
+                SocketOption::ResetUnlessClosed(false) => stream.set_close_mode(CloseMode::Normal),
+                option => options::set(&SockRef::from(&stream.stream), Carries::Streams, option),
+            },
+            Some(Kind::Port(port)) if port.host.unix().is_none() || !option.needs_ip() => {
+                let Some(socket) = port.listener.socket() else { return Ok(()) };
+                options::set(&socket, Carries::Streams, option)
             }
-            SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
-            SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
-            SocketOption::ResetUnlessClosed(true) => stream.set_close_mode(CloseMode::Reset),
-            SocketOption::ResetUnlessClosed(false) => stream.set_close_mode(CloseMode::Normal),
-            SocketOption::EndsWhenRead => Ok(()),
+            Some(Kind::Datagrams(port)) if !port.is_local() || !option.needs_ip() => {
+                options::set(&port.socket(), Carries::Datagrams, option)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -201,70 +201,82 @@ fn raw_fd(stream: &Stream) -> std::os::fd::RawFd {
     std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&stream.0))
 }
 
-/// A listening socket.
-pub(super) enum Listener {
-    Tcp(mio::net::TcpListener),
-    #[cfg(unix)]
-    Unix(mio::net::UnixListener),
-    /// No socket: another loop accepts for this one.
-    Fed,
-}
+/// A listening socket; `None` if another loop accepts for this one.
+pub(super) struct Listener(Option<ListenerSocket>);
+
+#[cfg(unix)]
+type ListenerSocket = Stream;
+#[cfg(not(unix))]
+type ListenerSocket = mio::net::TcpListener;
 
 impl Listener {
+    /// Another loop accepts for this one.
+    pub(super) const FED: Listener = Listener(None);
+
     /// Serves a socket that listens.
     pub(super) fn from_socket(socket: socket2::Socket) -> Listener {
         #[cfg(unix)]
-        if socket.local_addr().is_ok_and(|address| address.is_unix()) {
-            return Listener::Unix(mio::net::UnixListener::from_std(socket.into()));
-        }
-        Listener::Tcp(mio::net::TcpListener::from_std(socket.into()))
+        return Listener(Some(socket.into()));
+        #[cfg(not(unix))]
+        return Listener(Some(mio::net::TcpListener::from_std(socket.into())));
+    }
+
+    /// The socket, for options.
+    pub(super) fn socket(&self) -> Option<SockRef<'_>> {
+        self.0.as_ref().map(SockRef::from)
+    }
+
+    /// A handle for querying options, which does not keep the socket open; on Unix.
+    pub(super) fn query_handle(&self) -> Option<LocalSocket> {
+        #[cfg(unix)]
+        return self.0.as_ref().map(Stream::query_handle);
+        #[cfg(not(unix))]
+        return None;
     }
 
     #[cfg(unix)]
     pub(super) fn duplicate(&self) -> io::Result<socket2::Socket> {
-        match self {
-            Listener::Tcp(listener) => SockRef::from(listener).try_clone(),
-            Listener::Unix(listener) => SockRef::from(listener).try_clone(),
-            Listener::Fed => Err(io::ErrorKind::Unsupported.into()),
-        }
+        self.socket().ok_or(io::ErrorKind::Unsupported)?.try_clone()
     }
 
     /// The next connection, and the address of its peer.
     pub(super) fn accept(&self) -> io::Result<(Stream, Address)> {
-        match self {
-            Listener::Tcp(listener) => {
-                let (stream, peer) = listener.accept()?;
-                Ok((stream.into(), peer.into()))
-            }
-            #[cfg(unix)]
-            Listener::Unix(listener) => {
-                let (stream, peer) = listener.accept()?;
-                Ok((
-                    Stream(std::os::fd::OwnedFd::from(stream).into()),
-                    super::unix::name(&peer).into(),
-                ))
-            }
-            Listener::Fed => Err(io::ErrorKind::WouldBlock.into()),
+        let listener = self.0.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+        #[cfg(not(unix))]
+        return listener.accept().map(|(stream, peer)| (stream.into(), peer.into()));
+        #[cfg(unix)]
+        {
+            let (stream, peer) = accept(&SockRef::from(listener))?;
+            Ok((stream.into(), address(&peer)))
         }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match self {
-            Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
-            #[cfg(unix)]
-            Listener::Unix(listener) => registry.register(listener, token, Interest::READABLE),
-            Listener::Fed => Ok(()),
+        match &mut self.0 {
+            Some(listener) => registry.register(listener, token, Interest::READABLE),
+            None => Ok(()),
         }
     }
 
     pub(super) fn deregister(&mut self, registry: &Registry) {
-        match self {
-            Listener::Tcp(listener) => deregister(listener, registry),
-            #[cfg(unix)]
-            Listener::Unix(listener) => deregister(listener, registry),
-            Listener::Fed => {}
+        if let Some(listener) = &mut self.0 {
+            deregister(listener, registry);
         }
     }
+}
+
+/// Accepts a connection that does not block.
+#[cfg(target_os = "linux")]
+fn accept(listener: &socket2::Socket) -> io::Result<(socket2::Socket, SockAddr)> {
+    let flags = rustix::net::SocketFlags::NONBLOCK | rustix::net::SocketFlags::CLOEXEC;
+    listener.accept4(flags.bits() as i32)
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn accept(listener: &socket2::Socket) -> io::Result<(socket2::Socket, SockAddr)> {
+    let (socket, peer) = listener.accept()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, peer))
 }
 
 /// Deregisters a socket. Needed before closing it if another descriptor may keep the socket open:

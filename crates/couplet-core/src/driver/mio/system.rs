@@ -191,7 +191,7 @@ impl World for System {
     }
 
     fn fed_port(&self, host: &Address) -> io::Result<Bound> {
-        Ok(Bound::new(host.clone(), Listening { listener: Listener::Fed, file: None }))
+        Ok(Bound::new(host.clone(), Listening { listener: Listener::FED, file: None }))
     }
 
     #[cfg(unix)]
@@ -275,14 +275,9 @@ pub(super) struct Listening {
 impl Listening {
     fn bound(socket: Socket, file: Option<SocketFile>) -> io::Result<Bound> {
         let host = socket::address(&socket.local_addr()?);
-        #[cfg(unix)]
-        let descriptor = Some(socket.as_raw_fd());
         let listener = Listener::from_socket(socket);
-        Ok(Bound {
-            #[cfg(unix)]
-            descriptor,
-            ..Bound::new(host, Listening { listener, file })
-        })
+        let query = listener.query_handle();
+        Ok(Bound { query, ..Bound::new(host, Listening { listener, file }) })
     }
 }
 

@@ -16,7 +16,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,15 +32,6 @@ use crate::address::UnixAddress;
 use crate::driver::{ConnectOptions, DatagramOptions, ListenOptions, Outbox, PeerCredentials};
 use crate::outbox::DESCRIPTORS;
 use crate::switches::Switch;
-
-/// Converts a name from the system's form.
-pub(super) fn name(address: &SocketAddr) -> UnixAddress {
-    #[cfg(target_os = "linux")]
-    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
-        return UnixAddress::Abstract(name.into());
-    }
-    address.as_pathname().map_or(UnixAddress::Unnamed, UnixAddress::from)
-}
 
 /// Converts a name to the system's form.
 pub(super) fn sock_addr(name: &UnixAddress) -> io::Result<SockAddr> {

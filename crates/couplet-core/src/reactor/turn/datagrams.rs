@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::core::Core;
 use super::table::Resource;
 use crate::counters::tally;
-use crate::datagrams::{DatagramCell, OptionRequest, PortState, SocketRequest};
+use crate::datagrams::{DatagramCell, OptionChange, OptionRequest, PortState, SocketRequest};
 use crate::driver::{CloseMode, Commands, DatagramsSent, Driver, Key, UserCall};
 use crate::panics::contain_closure;
 use crate::reactor::monitor::CallGuard;
@@ -121,10 +121,9 @@ impl Core {
         }
         loop {
             let request = port.option_requests.borrow_mut().pop_front();
-            let Some(OptionRequest { option, resolver, queued_before }) = request else { break };
+            let Some(OptionRequest { change, queued_before }) = request else { break };
             self.send_queued_before(io, port, queued_before);
-            let set = io.set_datagram_option(key, &option);
-            resolver.resolve(set.map_err(Into::into));
+            change_option(io, port, key, change);
         }
         if !port.queue.borrow().is_empty() {
             self.send_at_turn_end(key, port);
@@ -220,6 +219,22 @@ impl Core {
         io.close(key, CloseMode::Normal);
         let _hold = self.hold_datagrams(&port);
         port.finish();
+    }
+}
+
+fn change_option(io: &mut dyn Commands, port: &DatagramCell, key: Key, change: OptionChange) {
+    match change {
+        OptionChange::Set(option) => {
+            if let Err(error) = io.set_option(key, option) {
+                log_warn!(host = %port.host, ?option, %error, "cannot set an option");
+            }
+        }
+        OptionChange::Join(group, resolver) => {
+            resolver.resolve(io.set_member(key, &group, true).map_err(Into::into));
+        }
+        OptionChange::Leave(group, resolver) => {
+            resolver.resolve(io.set_member(key, &group, false).map_err(Into::into));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::counters::tally;
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd, Released};
 use crate::reactor::adopting::{AdoptionCell, AdoptionSource, OpeningAdoption, PendingAdoption};
-use crate::reactor::port::{Passing, PortCell, PortState};
+use crate::reactor::port::{PortCell, PortRequest, PortState};
 use crate::reactor::records::LoopRequest;
 use crate::reactor::sharing::{Chosen, Counted, HandedConnection, Share};
 
@@ -40,7 +40,7 @@ impl Core {
                 }
                 tracing::info!(host = %port, "listening");
                 port.factory.start();
-                pass_port(io, port, key);
+                apply_socket_requests(io, port, key);
             }
             Err(error) => {
                 log_error!(host = %port.host(), %error, "cannot serve a port");
@@ -86,17 +86,17 @@ impl Core {
         if let (PortState::Listening | PortState::Stopping, Some(key)) =
             (port.state.get(), port.key.get())
         {
-            pass_port(io, port, key);
+            apply_socket_requests(io, port, key);
         }
         match (port.state.get(), port.key.get()) {
             (PortState::Stopping, Some(key)) => self.close_port(io, key),
             (PortState::Stopping, None) => {
                 // The port was never served, except for its requests.
                 let bound = port.bound.take();
-                if let Some(bound) = bound.filter(|_| !port.passing.borrow().is_empty())
+                if let Some(bound) = bound.filter(|_| !port.requests.borrow().is_empty())
                     && let Ok(key) = io.listen(bound)
                 {
-                    pass_port(io, port, key);
+                    apply_socket_requests(io, port, key);
                     io.close(key, CloseMode::Normal);
                 }
                 port.state.set(PortState::Stopped);
@@ -271,10 +271,15 @@ impl Core {
 }
 
 /// Carries out the requests of a port that other processes listen on too.
-fn pass_port(io: &mut dyn Commands, port: &PortCell, key: Key) {
-    for request in port.passing.take() {
+fn apply_socket_requests(io: &mut dyn Commands, port: &PortCell, key: Key) {
+    for request in port.requests.take() {
         match request {
-            Passing::Duplicate(resolver) => {
+            PortRequest::Set(option) => {
+                if let Err(error) = io.set_option(key, option) {
+                    log_warn!(host = %port.host(), ?option, %error, "cannot set an option");
+                }
+            }
+            PortRequest::Duplicate(resolver) => {
                 let duplicate = match &port.share {
                     Some(share) => share.duplicate(),
                     None => io.duplicate_port(key),
@@ -284,7 +289,7 @@ fn pass_port(io: &mut dyn Commands, port: &PortCell, key: Key) {
                     Err(error) => resolver.errback(Failure::from(error)),
                 }
             }
-            Passing::KeepFile(is_kept) => match &port.share {
+            PortRequest::KeepFile(is_kept) => match &port.share {
                 Some(share) => share.keep_socket_file(is_kept),
                 None => io.keep_socket_file(key, is_kept),
             },

@@ -2,9 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use couplet::{
-    DatagramOption, DatagramOptions, Group, ListenOptions, LoadLimits, LoopOptions, SendError,
-};
+use couplet::{DatagramOptions, Group, ListenOptions, LoadLimits, LoopOptions, SendError};
 
 use super::datagrams::Far;
 use super::kit::{Kit, LOOPBACK};
@@ -75,9 +73,9 @@ pub(crate) fn c160c_each_of_several_options_has_its_outcome(kit: Kit) {
             let log = Log::default();
             for (fails, last) in fails.into_iter().zip(1..) {
                 let set = match fails {
-                    true => port.set_option(DatagramOption::Join([127, 0, 0, 1].into())),
-                    false if round == 1 => port.set_option(DatagramOption::Join(group(last))),
-                    false => port.set_option(DatagramOption::Leave(group(last))),
+                    true => port.join([127, 0, 0, 1]),
+                    false if round == 1 => port.join(group(last)),
+                    false => port.leave(group(last)),
                 };
                 log.watch("set", set);
             }

@@ -169,6 +169,7 @@ macro_rules! all_facts {
                 c21_a_port_can_be_stopped_by_its_own_connection,
                 c51a_a_driver_without_sockets_refuses_an_adoption,
                 c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket needs socket,
+                c64d_options_of_a_port_are_set_and_read_and_inherited_until_it_stops needs socket,
             ]
             load: [
                 c22e_a_full_loop_accepts_nothing_on_any_port needs port passive_peer,

@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
-use couplet::{Address, ListenOptions, Port, SocketOption, Transport};
+use couplet::{Address, ListenOptions, Port, SocketOption, SocketOptionKind, Transport};
 
-use super::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
+use super::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address, s};
 use super::plays::play;
 use super::recorder::{Log, Maker, On, Recorder, Script};
 
@@ -208,6 +208,55 @@ pub(crate) fn c51a_a_driver_without_sockets_refuses_an_adoption(kit: Kit) {
     let outcomes = [connection, port].map(|outcome| outcome.map_err(|error| error.kind()));
     let wanted = if kit.has_sockets() { Ok(()) } else { Err(ErrorKind::Unsupported) };
     assert_eq!(outcomes, [wanted; 2]);
+}
+
+/// Other values than those of the listen options, for connections of both families of addresses.
+pub(crate) fn c64d_options_of_a_port_are_set_and_read_and_inherited_until_it_stops(kit: Kit) {
+    use SocketOption::{KeepAlive, NoDelay, ReceiveBuffer, Tos, Ttl};
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let port = rig.listen_with(a.maker(Script::new()));
+    let (has_sockets, has_ip) = (kit.has_sockets(), kit.has_sockets() && !kit.is_unix());
+    let read = |kind| port.option(kind);
+    for (kind, [first, second], exists) in [
+        (SocketOptionKind::NoDelay, [NoDelay(true), NoDelay(false)], has_ip),
+        (SocketOptionKind::KeepAlive, [KeepAlive(None), KeepAlive(Some(s(7)))], has_ip),
+        (SocketOptionKind::Ttl, [Ttl(9), Ttl(33)], has_ip),
+        (SocketOptionKind::Tos, [Tos(0x20), Tos(0xb8)], has_ip),
+        (SocketOptionKind::Broadcast, [SocketOption::Broadcast(true); 2], false),
+    ] {
+        // As requested, before the turn and after it, and again.
+        for option in [first, second] {
+            port.set_option(first);
+            port.set_option(option);
+            if exists {
+                assert_eq!(read(kind), Some(option));
+            }
+            rig.turn();
+            if kind != SocketOptionKind::Broadcast {
+                assert_eq!(read(kind), exists.then_some(option), "{option:?}");
+            }
+        }
+    }
+    port.set_option(ReceiveBuffer(96 * 1024));
+    rig.turn();
+    let buffer = has_sockets.then_some(ReceiveBuffer(192 * 1024));
+    assert_eq!(read(SocketOptionKind::ReceiveBuffer), buffer, "twice, on Linux");
+    let b = rig.peer(&port);
+    rig.until("a connection", || a.is_made());
+    let inherited = [SocketOptionKind::NoDelay, SocketOptionKind::KeepAlive, SocketOptionKind::Tos]
+        .map(|kind| a.transport().option(kind));
+    let expected = [NoDelay(false), KeepAlive(Some(s(7))), Tos(0xb8)];
+    assert_eq!(inherited, expected.map(|option| has_ip.then_some(option)));
+    rig.sends(&a, &b, b"x");
+    port.stop_listening().expect("it listens").detach();
+    port.set_option(Ttl(10));
+    assert_eq!(read(SocketOptionKind::Ttl), None);
+    rig.turns(2);
+    port.start_listening().expect("the address is free");
+    rig.turns(2);
+    let ttl = read(SocketOptionKind::Ttl);
+    assert_eq!((ttl.is_some(), ttl == Some(Ttl(33))), (has_ip, false), "a new socket: {ttl:?}");
 }
 
 pub(crate) fn c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket(kit: Kit) {

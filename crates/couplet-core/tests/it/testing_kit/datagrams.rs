@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use couplet::testing::Manner;
 use couplet::{
-    Address, Datagram, DatagramOption, DatagramPort, DatagramProtocol, DatagramTransport, Group,
-    Loop, LoopOptions,
+    Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, Group, Loop, LoopOptions,
 };
 use couplet_core::driver::memory::Memory;
 
@@ -49,8 +48,8 @@ fn a_member_for_one_source_gets_no_other_datagrams_until_it_leaves() {
         let (one, all) = (Seen::default(), Seen::default());
         let group = Group::new([232, 1, 1, 1]);
         let members = [at(&l, [0; 4], &one), at(&l, [0; 4], &all)];
-        members[0].set_option(DatagramOption::Join(group.source([10, 0, 0, 1]))).detach();
-        members[1].set_option(DatagramOption::Join(group)).detach();
+        members[0].join(group.source([10, 0, 0, 1])).detach();
+        members[1].join(group).detach();
         let senders = [1, 2].map(|last| at(&l, [10, 0, 0, last], &Seen::default()));
         turns(&mut l);
         let send = |l: &mut Loop| {
@@ -68,7 +67,7 @@ fn a_member_for_one_source_gets_no_other_datagrams_until_it_leaves() {
         };
         let [first, second] = [&senders[0], &senders[1]].map(|sender| sender.host());
         assert_eq!(send(&mut l), [vec![first.clone()], vec![first.clone(), second.clone()]]);
-        members[0].set_option(DatagramOption::Leave(group.source([10, 0, 0, 1]))).detach();
+        members[0].leave(group.source([10, 0, 0, 1])).detach();
         turns(&mut l);
         assert_eq!(send(&mut l), [vec![], vec![first, second]]);
     }

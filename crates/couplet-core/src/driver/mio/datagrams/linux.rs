@@ -6,9 +6,10 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use couplet_os::datagrams::{self, Batch, Flag, Name, Outgoing, SENT_AT_ONCE, Target};
+use couplet_os::owned::Owner;
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -17,8 +18,8 @@ use socket2::{Domain, Socket};
 use super::super::socket::deregister;
 use super::super::unix;
 use crate::address::Address;
-use crate::driver::PeerCredentials;
 use crate::driver::datagrams::{Datagram, DatagramQueue, Run};
+use crate::driver::{LocalSocket, PeerCredentials};
 
 /// Maximum bytes of one datagram, and of several that the kernel has coalesced.
 const LONGEST: usize = 65_535;
@@ -70,7 +71,7 @@ impl ReceiveBuffers {
 
 /// The socket of a port.
 pub(super) struct PortSocket {
-    socket: Socket,
+    socket: Owner,
     domain: Domain,
     /// The kernel segments joined datagrams.
     joins: Cell<bool>,
@@ -108,7 +109,12 @@ impl PortSocket {
             tracing::debug!(%error, "cannot exclude multicasts of groups that other sockets have joined");
         }
         let joins = Cell::new(domain != Domain::UNIX);
-        Ok(PortSocket { socket, domain, joins })
+        Ok(PortSocket { socket: OwnedFd::from(socket).into(), domain, joins })
+    }
+
+    /// A handle for querying options, which does not keep the socket open.
+    pub(super) fn query_handle(&self) -> Option<LocalSocket> {
+        Some(LocalSocket(self.socket.handle()))
     }
 
     /// Lets the kernel coalesce datagrams if they fit; returns the length for which to make room. An
@@ -128,7 +134,7 @@ impl PortSocket {
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        SourceFd(&self.socket.as_raw_fd()).register(registry, token, Interest::READABLE)
+        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, Interest::READABLE)
     }
 
     pub(super) fn reregister(
@@ -137,11 +143,11 @@ impl PortSocket {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        SourceFd(&self.socket.as_raw_fd()).reregister(registry, token, interest)
+        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, interest)
     }
 
     pub(super) fn deregister(&mut self, registry: &Registry) {
-        deregister(&mut SourceFd(&self.socket.as_raw_fd()), registry);
+        deregister(&mut SourceFd(&self.as_fd().as_raw_fd()), registry);
     }
 
     /// Sends the first datagrams; returns how many the system has accepted.

@@ -10,6 +10,7 @@ use socket2::Socket;
 
 use super::super::socket::deregister;
 use crate::address::Address;
+use crate::driver::LocalSocket;
 use crate::driver::datagrams::{Datagram, DatagramQueue};
 
 /// The buffer for a received datagram.
@@ -73,6 +74,11 @@ impl std::os::windows::io::AsSocket for PortSocket {
 impl PortSocket {
     pub(super) fn from_socket(socket: Socket) -> io::Result<PortSocket> {
         Ok(PortSocket(UdpSocket::from_std(socket.into())))
+    }
+
+    /// Always `None`: mio owns the socket.
+    pub(super) fn query_handle(&self) -> Option<LocalSocket> {
+        None
     }
 
     /// The length for which to make room: datagrams are never coalesced here.

@@ -12,8 +12,8 @@ use crate::address::Address;
 use crate::counters::PortCounters;
 use crate::driver::readiness::Readiness;
 use crate::driver::{
-    Adopted, Bound, CloseMode, Commands, ConnectOptions, DatagramOption, DatagramQueue,
-    DatagramSocket, DatagramsSent, Job, Key, ListeningSocket, LocalSocket, Outbox, PeerCredentials,
+    Adopted, Bound, CloseMode, Commands, ConnectOptions, DatagramQueue, DatagramSocket,
+    DatagramsSent, Group, Job, Key, ListeningSocket, LocalSocket, Outbox, PeerCredentials,
     Released, SocketCall, SocketOption, Ticket, World, WriteOutcome,
 };
 
@@ -134,8 +134,8 @@ impl Commands for Uring {
         self.mio.send_datagrams(key, out)
     }
 
-    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
-        self.mio.set_datagram_option(key, option)
+    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
+        self.mio.set_member(key, group, is_member)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {

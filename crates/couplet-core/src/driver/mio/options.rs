@@ -1,65 +1,111 @@
-//! Options of a live datagram port.
+//! Options of open sockets, and the groups of datagram ports.
 //!
-//! Contract: 160c.
+//! Contract: 64, 64d, 160c.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use socket2::{InterfaceIndexOrAddress, SockRef};
+use socket2::{InterfaceIndexOrAddress, SockRef, TcpKeepalive};
 
-use super::calls::PortSocket;
-use crate::driver::{DatagramOption, Group, Interface};
+use crate::driver::{Group, Interface, SocketOption};
 
-/// Sets an option. On a dual-stack socket most options are set for both families.
-pub(super) fn set(inner: &PortSocket, option: &DatagramOption) -> io::Result<()> {
-    let socket = SockRef::from(inner);
+/// What a socket carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    Streams,
+    Datagrams,
+}
+
+/// Sets an option that applies to the socket. On a dual-stack socket the options of IP are set for
+/// both families.
+pub(super) fn set(socket: &SockRef<'_>, carries: Carries, option: SocketOption) -> io::Result<()> {
+    let applies = match option {
+        SocketOption::NoDelay(_) | SocketOption::Acknowledge | SocketOption::KeepAlive(_) => {
+            carries == Carries::Streams
+        }
+        SocketOption::ReceiveBuffer(_)
+        | SocketOption::SendBuffer(_)
+        | SocketOption::Ttl(_)
+        | SocketOption::Tos(_) => true,
+        SocketOption::Broadcast(_)
+        | SocketOption::MulticastTtl(_)
+        | SocketOption::MulticastLoop(_)
+        | SocketOption::MulticastInterface(_) => carries == Carries::Datagrams,
+        // The driver's own.
+        SocketOption::ResetUnlessClosed(_) | SocketOption::EndsWhenRead => false,
+    };
+    if !applies {
+        return Ok(());
+    }
+    match option {
+        SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
+        #[cfg(target_os = "linux")]
+        SocketOption::Acknowledge => socket.set_tcp_quickack(true),
+        SocketOption::KeepAlive(None) => socket.set_keepalive(false),
+        SocketOption::KeepAlive(Some(idle)) => {
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
+        }
+        SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
+        SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
+        SocketOption::Ttl(n) => in_each_family(
+            socket,
+            || socket.set_unicast_hops_v6(n.into()),
+            || socket.set_ttl_v4(n.into()),
+        ),
+        SocketOption::Tos(tos) => {
+            in_each_family(socket, || set_tclass(socket, tos), || socket.set_tos_v4(tos.into()))
+        }
+        SocketOption::Broadcast(on) => socket.set_broadcast(on),
+        SocketOption::MulticastTtl(n) => in_each_family(
+            socket,
+            || socket.set_multicast_hops_v6(n.into()),
+            || socket.set_multicast_ttl_v4(n.into()),
+        ),
+        SocketOption::MulticastLoop(on) => in_each_family(
+            socket,
+            || socket.set_multicast_loop_v6(on),
+            || socket.set_multicast_loop_v4(on),
+        ),
+        SocketOption::MulticastInterface(Interface::Address(address)) => {
+            socket.set_multicast_if_v4(&address)
+        }
+        SocketOption::MulticastInterface(Interface::Any) => in_each_family(
+            socket,
+            || socket.set_multicast_if_v6(0),
+            || socket.set_multicast_if_v4(&Ipv4Addr::UNSPECIFIED),
+        ),
+        SocketOption::MulticastInterface(Interface::Number(number)) => in_each_family(
+            socket,
+            || socket.set_multicast_if_v6(number),
+            || set_interface_v4(socket, number),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Sets an option of IP for each family of the socket.
+fn in_each_family(
+    socket: &SockRef<'_>,
+    v6: impl FnOnce() -> io::Result<()>,
+    v4: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     let is_v6 = socket.local_addr()?.is_ipv6();
     let has_v4 = !is_v6 || !socket.only_v6()?;
-    let both = |v6: &dyn Fn() -> io::Result<()>, v4: &dyn Fn() -> io::Result<()>| {
-        if is_v6 {
-            v6()?;
-        }
-        if has_v4 { v4() } else { Ok(()) }
-    };
-    match *option {
-        DatagramOption::Broadcast(on) => socket.set_broadcast(on),
-        DatagramOption::Ttl(n) => {
-            both(&|| socket.set_unicast_hops_v6(n.into()), &|| socket.set_ttl_v4(n.into()))
-        }
-        DatagramOption::Tos(tos) => {
-            both(&|| set_tclass(&socket, tos), &|| socket.set_tos_v4(tos.into()))
-        }
-        DatagramOption::MulticastTtl(n) => {
-            both(&|| socket.set_multicast_hops_v6(n.into()), &|| {
-                socket.set_multicast_ttl_v4(n.into())
-            })
-        }
-        DatagramOption::MulticastLoop(on) => {
-            both(&|| socket.set_multicast_loop_v6(on), &|| socket.set_multicast_loop_v4(on))
-        }
-        DatagramOption::MulticastInterface(interface) => match interface {
-            Interface::Address(address) => socket.set_multicast_if_v4(&address),
-            Interface::Any => both(&|| socket.set_multicast_if_v6(0), &|| {
-                socket.set_multicast_if_v4(&Ipv4Addr::UNSPECIFIED)
-            }),
-            Interface::Number(number) => {
-                both(&|| socket.set_multicast_if_v6(number), &|| set_interface_v4(inner, number))
-            }
-        },
-        DatagramOption::Join(group) => set_member(inner, &socket, &group, Membership::Join),
-        DatagramOption::Leave(group) => set_member(inner, &socket, &group, Membership::Leave),
+    if is_v6 {
+        v6()?;
     }
+    if has_v4 { v4() } else { Ok(()) }
 }
 
 /// A change of a group's members.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Membership {
+pub(super) enum Membership {
     Join,
     Leave,
 }
 
-fn set_member(
-    inner: &PortSocket,
+/// Joins or leaves a group.
+pub(super) fn set_member(
     socket: &SockRef<'_>,
     group: &Group,
     change: Membership,
@@ -67,7 +113,7 @@ fn set_member(
     let Group { address, source, interface } = *group;
     match (address, source, interface) {
         (IpAddr::V4(_), Some(IpAddr::V4(_)), Interface::Number(number)) => {
-            set_source_member(inner, group, number, change)
+            set_source_member(socket, group, number, change)
         }
         (IpAddr::V4(address), Some(IpAddr::V4(source)), interface) => {
             let own = address_of(interface);
@@ -89,7 +135,7 @@ fn set_member(
         (IpAddr::V6(address), source, Interface::Any | Interface::Number(_)) => {
             let number = if let Interface::Number(number) = interface { number } else { 0 };
             match (source, change) {
-                (Some(_), _) => set_source_member(inner, group, number, change),
+                (Some(_), _) => set_source_member(socket, group, number, change),
                 (None, Membership::Join) => socket.join_multicast_v6(&address, number),
                 (None, Membership::Leave) => socket.leave_multicast_v6(&address, number),
             }
@@ -111,30 +157,30 @@ fn address_of(interface: Interface) -> Ipv4Addr {
 
 #[cfg(target_os = "linux")]
 fn set_source_member(
-    inner: &PortSocket,
+    socket: &SockRef<'_>,
     group: &Group,
     number: u32,
     change: Membership,
 ) -> io::Result<()> {
     let source = group.source.ok_or(io::ErrorKind::InvalidInput)?;
-    let socket = std::os::fd::AsFd::as_fd(inner);
+    let socket = std::os::fd::AsFd::as_fd(&**socket);
     let joins = change == Membership::Join;
     couplet_os::datagrams::set_source_member(socket, (group.address, source), number, joins)
 }
 
 #[cfg(target_os = "linux")]
-fn set_interface_v4(inner: &PortSocket, number: u32) -> io::Result<()> {
-    let socket = std::os::fd::AsFd::as_fd(inner);
+fn set_interface_v4(socket: &SockRef<'_>, number: u32) -> io::Result<()> {
+    let socket = std::os::fd::AsFd::as_fd(&**socket);
     couplet_os::datagrams::set_multicast_interface_v4(socket, number)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_source_member(_: &PortSocket, _: &Group, _: u32, _: Membership) -> io::Result<()> {
+fn set_source_member(_: &SockRef<'_>, _: &Group, _: u32, _: Membership) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_interface_v4(_: &PortSocket, _: u32) -> io::Result<()> {
+fn set_interface_v4(_: &SockRef<'_>, _: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -157,14 +203,14 @@ mod tests {
     use super::*;
 
     /// An IPv4 port, an IPv6 port of both families, and an IPv6-only port.
-    fn ports() -> [(PortSocket, &'static str); 3] {
+    fn ports() -> [(Socket, &'static str); 3] {
         let port = |domain, ip: IpAddr, only_v6: bool| {
             let socket = Socket::new(domain, Type::DGRAM, None).expect("a socket");
             if domain == Domain::IPV6 {
                 socket.set_only_v6(only_v6).expect("an option");
             }
             socket.bind(&SocketAddr::new(ip, 0).into()).expect("a free port");
-            PortSocket::from_socket(socket).expect("a port")
+            socket
         };
         let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
         [
@@ -176,9 +222,9 @@ mod tests {
 
     #[test]
     fn an_option_is_set_and_set_again_for_each_family_of_the_port() {
-        use DatagramOption::{Broadcast, MulticastLoop, MulticastTtl, Tos, Ttl};
+        use SocketOption::{Broadcast, MulticastLoop, MulticastTtl, Tos, Ttl};
         type Get = fn(&SockRef<'_>) -> io::Result<u32>;
-        let cases: [([DatagramOption; 2], [u32; 2], Get, Get); 5] = [
+        let cases: [([SocketOption; 2], [u32; 2], Get, Get); 5] = [
             ([Ttl(7), Ttl(9)], [7, 9], |socket| socket.unicast_hops_v6(), |socket| socket.ttl_v4()),
             (
                 [Tos(0b1010_0001), Tos(4)],
@@ -208,8 +254,10 @@ mod tests {
         for (port, families) in ports() {
             for (options, values, get_v6, get_v4) in &cases {
                 for (option, value) in options.iter().zip(values) {
-                    set(&port, option).expect("an option");
                     let socket = SockRef::from(&port);
+                    set(&socket, Carries::Datagrams, *option).expect("an option");
+                    let kind = option.kind().expect("it has a value");
+                    assert_eq!(kind.read(&socket).expect("an option"), *option, "{families}");
                     if families.contains('6') {
                         assert_eq!(get_v6(&socket).expect("6"), *value, "{option:?}: {families}");
                     }
@@ -229,7 +277,8 @@ mod tests {
         for (port, families) in ports() {
             let socket = SockRef::from(&port);
             for (interface, number) in [(lo, true), (Interface::Any, false)] {
-                set(&port, &DatagramOption::MulticastInterface(interface)).expect("an option");
+                let option = SocketOption::MulticastInterface(interface);
+                set(&socket, Carries::Datagrams, option).expect("an option");
                 if families.contains('6') {
                     let set = socket.multicast_if_v6().expect("6") != 0;
                     assert_eq!(set, number, "{families}");
@@ -240,7 +289,8 @@ mod tests {
                 for (interface, expected) in
                     [(address, Ipv4Addr::LOCALHOST), (Interface::Any, Ipv4Addr::UNSPECIFIED)]
                 {
-                    set(&port, &DatagramOption::MulticastInterface(interface)).expect("an option");
+                    let option = SocketOption::MulticastInterface(interface);
+                    set(&socket, Carries::Datagrams, option).expect("an option");
                     assert_eq!(socket.multicast_if_v4().expect("4"), expected, "{families}");
                 }
             }
@@ -258,8 +308,9 @@ mod tests {
             Group::new(six).source(local[1]).interface(Ipv4Addr::LOCALHOST),
         ] {
             for (port, _) in ports() {
-                for option in [DatagramOption::Join(group), DatagramOption::Leave(group)] {
-                    let error = set(&port, &option).expect_err("two families");
+                for change in [Membership::Join, Membership::Leave] {
+                    let socket = SockRef::from(&port);
+                    let error = set_member(&socket, &group, change).expect_err("two families");
                     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
                 }
             }
@@ -277,9 +328,9 @@ mod tests {
             Group::new([232, 1, 1, 2]).source([127, 0, 0, 1]).interface(1),
         ];
         for group in groups {
-            let [join, leave] = [DatagramOption::Join(group), DatagramOption::Leave(group)];
-            let is_ok = |option| set(&v4.0, option).is_ok();
-            let done = [&join, &join, &leave, &leave, &join, &leave].map(is_ok);
+            let (join, leave) = (Membership::Join, Membership::Leave);
+            let is_ok = |change| set_member(&SockRef::from(&v4.0), &group, change).is_ok();
+            let done = [join, join, leave, leave, join, leave].map(is_ok);
             assert_eq!(done, [true, false, true, false, true, true], "{group:?}");
         }
     }
