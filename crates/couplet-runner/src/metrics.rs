@@ -211,11 +211,11 @@ fn register_connections(registry: &mut Registry, snapshot: &Snapshot) {
 
 /// The port that accepted a connection; `outgoing` for the others, whose own ports vary.
 fn port_of(connection: &ConnectionSnapshot, ports: &[PortSnapshot]) -> String {
-    let is_its = |port: &&PortSnapshot| {
-        port.host == connection.host
-            || (port.host.port().is_some() && port.host.port() == connection.host.port())
-    };
-    let port = ports.iter().find(is_its);
+    let host = &connection.host;
+    let is_wildcard = |port: &&PortSnapshot| port.host.ip().is_some_and(|ip| ip.is_unspecified());
+    let exactly = ports.iter().find(|port| port.host == *host);
+    let port = exactly
+        .or_else(|| ports.iter().filter(is_wildcard).find(|port| port.host.port() == host.port()));
     port.map_or_else(|| "outgoing".to_owned(), |port| port.host.to_string())
 }
 
@@ -383,6 +383,33 @@ mod tests {
         assert_eq!(value(&text, "couplet_callback_seconds_bucket{le=\"+Inf\"}"), calls);
         assert!(value(&text, "couplet_callback_seconds_sum") > 0.0, "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn connections_of_ports_with_one_number_count_at_their_own_address() {
+        let (driver, _network) = Memory::new(Manner::Completion, 0);
+        let mut l = Loop::with_driver(driver, LoopOptions::default());
+        let reactor = l.reactor();
+        let at = |ip: [u8; 4]| SocketAddr::from((ip, 7000));
+        let hosts = [[127, 0, 0, 1], [127, 0, 0, 2], [0, 0, 0, 0]].map(at);
+        for host in hosts {
+            reactor.listen(host, || Echo).unwrap();
+        }
+        let asked = reactor.clone();
+        let talk = reactor.spawn(async move {
+            let mut open = Vec::new();
+            for ip in [[127, 0, 0, 2], [127, 0, 0, 2], [127, 0, 0, 1], [127, 0, 0, 3]] {
+                open.push(asked.connect_stream(at(ip).to_string()).await?);
+            }
+            asked.sleep(Duration::from_millis(5)).await?;
+            asked.snapshot().await
+        });
+        let snapshot = l.run_until(talk).unwrap();
+        let text = Metrics::new().encode(&snapshot, &Supervisor::new("program"));
+        for (host, count) in hosts.into_iter().zip([1.0, 2.0, 1.0]) {
+            let metric = format!("couplet_connections{{port=\"tcp:{host}\",state=\"open\"}}");
+            assert_eq!(value(&text, &metric), count, "{text}");
+        }
     }
 
     #[test]

@@ -205,12 +205,16 @@ impl Stream {
     }
 
     async fn read(&self, from: u64, most: usize, wait: Duration) -> Result<Batch> {
-        let mut cursor = match self.take_cursor(from) {
+        let kept = self.take_cursor(from);
+        let is_new = kept.is_none();
+        let mut cursor = match kept {
             Some(cursor) => cursor,
             None => self.new_cursor(from).await?,
         };
         let (most, wait) = match cursor.pending {
-            0 if wait.is_zero() => (0, wait),
+            0 if wait.is_zero() && is_new => (0, wait),
+            // Messages may have been stored since.
+            0 if wait.is_zero() => (most, wait),
             0 => (1, wait),
             pending => {
                 (usize::try_from(pending).map_or(most, |pending| pending.min(most)), Duration::ZERO)
