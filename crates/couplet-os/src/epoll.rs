@@ -195,8 +195,8 @@ mod tests {
 
     #[test]
     fn a_number_that_was_reused_is_left_alone() {
-        /// Above the numbers that other tests of this process use.
-        const HIGH: RawFd = 700;
+        /// Above the numbers that other tests of this process use, and below the smallest limit.
+        const HIGH: RawFd = 200;
         let high = |descriptor: &OwnedFd| {
             // SAFETY: the call takes two numbers, and touches no memory of ours.
             owned(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, HIGH) })
