@@ -122,8 +122,8 @@ fn everything(root: &Path, planted: Option<&Path>) -> (Vec<(String, String)>, Ve
     }
     number_namesakes(&mut mutants);
     let text_of = |file: &str| {
-        let file = files.iter().find(|(name, _)| name == file);
-        file.unwrap_or_else(|| panic!("named.txt: no such file")).1.clone()
+        let found = files.iter().find(|(name, _)| name == file);
+        found.unwrap_or_else(|| panic!("named.txt: there is no {file}")).1.clone()
     };
     let named = root.join(HERE).join("named.txt");
     let list = fs::read_to_string(planted.unwrap_or(&named)).expect("a list of mutants");
