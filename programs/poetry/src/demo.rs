@@ -65,6 +65,7 @@ pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
         progress.leave();
         return Err(l.stopped_by().map_or_else(Exit::failed_quietly, Exit::interrupted));
     };
+    progress.settle();
     print(&poems?, together.get())
 }
 

@@ -137,13 +137,18 @@ impl Progress {
         }
     }
 
+    /// Waits until the terminal has the last frame, for a print on stdout below it.
+    pub(crate) fn settle(&self) {
+        Backlog::stderr().settle(backlog::exit_wait());
+    }
+
     /// Clears the bars while `f` prints on stdout, in another thread than the loop's, and hides the
     /// loop's draws: the terminal may have stopped.
     pub(crate) fn suspend<R>(&self, f: impl FnOnce() -> R) -> R {
         let Some(bars) = &self.bars else { return f() };
         let _ = bars.clear();
         self.screen.set_hidden(true);
-        Backlog::stderr().settle(backlog::exit_wait());
+        self.settle();
         let result = f();
         let _ = bars.clear();
         self.screen.set_hidden(false);

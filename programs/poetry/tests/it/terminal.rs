@@ -25,6 +25,8 @@ fn the_demo_draws_a_bar_for_each_poem() {
     }
     assert!(shown.contains("\u{1b}[36m"), "there are colours");
     assert!(shown.contains("together ") && !shown.contains("25 %, "), "{shown}");
+    let (_, poems) = shown.rsplit_once('\u{1b}').expect("there are bars");
+    assert!(poems.contains("together ") && poems.contains(" Schritte,"), "below the bars: {shown}");
 }
 
 /// The demo with this variable, interrupted when it shows a text.
