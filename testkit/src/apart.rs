@@ -29,6 +29,26 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     most
 }
 
+/// Raises the limit on descriptors to this number. False, and a visible skip, where the system allows
+/// only a smaller one.
+#[must_use]
+#[cfg(all(unix, feature = "system"))]
+pub fn allow_descriptors(count: u64) -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    static RAISING: Mutex<()> = Mutex::new(());
+    let _raising = RAISING.lock().unwrap_or_else(PoisonError::into_inner);
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.map(|most| most.max(count));
+    // Only a privileged process may raise the hard limit.
+    let raised = Rlimit { current: Some(count), maximum: most };
+    let has_few = limit.current.is_some_and(|limit| limit < count);
+    let may = !has_few || setrlimit(Resource::Nofile, raised).is_ok();
+    if !may {
+        crate::needed::skipped(format!("limit of {count} descriptors"));
+    }
+    may
+}
+
 /// The number of this process's open descriptors.
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("Linux has it").count()

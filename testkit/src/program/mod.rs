@@ -21,8 +21,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 #[cfg(target_os = "linux")]
 pub use leaving::next_probe;
 pub use leaving::{assert_idle_is_cut, is_well, leave_at_each_step, misbehave};
@@ -49,17 +47,7 @@ pub fn now() -> Instant {
 /// a visible skip, where the system allows only a small number.
 #[must_use]
 pub fn allow_a_crowd() -> bool {
-    const CROWD: u64 = 20_000;
-    let limit = getrlimit(Resource::Nofile);
-    let has_few = |limit: Option<u64>| limit.is_some_and(|limit| limit < CROWD);
-    let most = limit.maximum.map(|most| most.max(CROWD));
-    // Only a privileged process may raise the hard limit.
-    let raised = Rlimit { current: Some(CROWD), maximum: most };
-    let may = !has_few(limit.current) || setrlimit(Resource::Nofile, raised).is_ok();
-    if !may {
-        skipped("limit of 20 000 descriptors");
-    }
-    may
+    crate::apart::allow_descriptors(20_000)
 }
 
 /// Interval at which another process's state is polled.
