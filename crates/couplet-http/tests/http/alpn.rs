@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use couplet::endpoints::{ServerEndpoint, server_from_string};
 use couplet::http::HttpExt;
 use couplet::http::{Body, HttpOptions, Request, Response};
 use couplet::{Reactor, Result};
@@ -68,4 +69,33 @@ fn c178a_wrapped_endpoints_offer_the_versions_too() {
     ] {
         offered(tls, HttpOptions::default(), BOTH);
     }
+}
+
+#[test]
+fn c178a_each_port_offers_its_versions_after_each_reload_of_its_certificate() {
+    run(async |reactor| {
+        let folder = Folder::new();
+        let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
+        let endpoint = server_from_string(&format!("tls:0:interface=127.0.0.1:cert={file}"))?;
+        let mut ports = Vec::new();
+        for (has_http2, chosen) in [(true, "h2"), (false, "http/1.1")] {
+            let options = HttpOptions::default().http2(has_http2);
+            let service = any(service_fn(hello));
+            ports.push((reactor.serve_http_with(endpoint.clone(), service, options)?, chosen));
+        }
+        for round in 0..3 {
+            for (port, chosen) in &ports {
+                let number = port.host().port().expect("a TCP port");
+                // Only the certificate of this round is accepted.
+                let agreed = agreed(&reactor, number, "h2,http/1.1", &file).await?;
+                assert_eq!(agreed.as_deref(), Some(*chosen), "after {round} reloads");
+            }
+            folder.write("server.pem", SelfSigned::new("localhost").pem());
+            endpoint.reload()?.apply();
+        }
+        for (port, _) in ports {
+            ended(port, ()).await?;
+        }
+        Ok(())
+    });
 }

@@ -68,6 +68,19 @@ fn c174a_c176b_an_upload_that_is_cut_is_an_error_of_http2() {
 }
 
 #[test]
+fn c174a_each_upload_of_a_connection_that_ends_is_cut() {
+    let mut sent = hello();
+    // Of four uploads, one is whole.
+    for (stream, flags) in [(1, 0), (3, 0), (5, END_STREAM), (7, 0)] {
+        sent.extend(post(stream, "/a", b""));
+        sent.extend(frame(DATA, flags, stream, b"12345"));
+    }
+    let read = read_by_the_service(sent, true);
+    let cut = read.iter().filter(|read| read.is_err()).count();
+    assert_eq!((read.len(), cut), (4, 3), "{read:?}");
+}
+
+#[test]
 fn c174a_an_upload_that_is_cut_is_an_error_of_http1() {
     let head = "POST /a HTTP/1.1\r\nHost: a\r\n";
     for (sent, whole) in [

@@ -58,6 +58,25 @@ fn a_setting_makes_a_window_negative() {
 }
 
 #[test]
+fn a_setting_that_widens_the_windows_resumes_each_stream() {
+    const STREAMS: [u32; 3] = [1, 3, 5];
+    let mut connection = answering(Options::default(), &STREAMS);
+    fine(&mut connection, &settings(&[(4, 10)]));
+    for stream in STREAMS {
+        assert_eq!(connection.send(stream, vec![0; 30], true), Ok(20));
+    }
+    connection.take_output();
+    for window in [20, 30] {
+        fine(&mut connection, &settings(&[(4, window)]));
+        let output = sent(&mut connection);
+        for stream in STREAMS {
+            assert_eq!(body(&output, stream).len(), 10, "stream {stream}, window {window}");
+        }
+    }
+    assert_eq!(connection.open_streams(), 0);
+}
+
+#[test]
 fn a_new_stream_has_the_window_of_the_last_setting() {
     let mut connection = server(Options::default());
     fine(&mut connection, &[settings(&[(4, 3)]), get(1)].concat());

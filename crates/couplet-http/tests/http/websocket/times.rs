@@ -266,6 +266,33 @@ fn a_peer_that_takes_all_and_is_sent_as_much_again_is_not_given_up() {
 }
 
 #[test]
+fn sends_that_wait_for_as_many_bytes_have_their_time_each() {
+    const LENGTH: usize = 1_000_000;
+    const ROUNDS: usize = 3;
+    let options = WebSocketOptions::default().write_timeout(secs(40));
+    let handle = async |mut socket: WebSocket| {
+        let reactor = socket.transport().reactor().clone();
+        for _ in 0..ROUNDS {
+            // All from before has left: the second message waits behind as many bytes each time.
+            reactor.sleep(secs(50)).await?;
+            assert_eq!(socket.transport().buffered(), 0);
+            socket.send(vec![b'x'; LENGTH]).await?;
+            socket.send("more").await?;
+        }
+        Ok(())
+    };
+    beside(options, handle, async |reactor| {
+        let mut raw = Raw::connect(&reactor).await?;
+        for round in 1..=ROUNDS {
+            let long = raw.frame().await?.map(|frame| frame.payload.len());
+            assert_eq!(long, Some(LENGTH), "{round}");
+            assert_eq!(raw.frame().await?, Some(Frame::of(FIN | TEXT, "more")), "{round}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn the_deadline_of_a_websocket_wakes_the_task_that_polls_it_now() {
     let handle = async |mut socket: WebSocket| {
         let reactor = socket.transport().reactor().clone();
