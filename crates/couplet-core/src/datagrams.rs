@@ -21,7 +21,7 @@ use crate::counters::{DatagramCounters, tally};
 use crate::defer::{Deferred, Resolver, Result};
 use crate::driver::{
     Bound, Datagram, DatagramOptions, DatagramQueue, DatagramSocket, Group, Key, LocalSocket,
-    MOST_QUEUED, SocketOption, SocketOptionKind,
+    MOST_QUEUED, Membership, SocketOption, SocketOptionKind,
 };
 use crate::panics::{Contained, contain};
 use crate::recorder::{DelayedCall, Reactor};
@@ -226,8 +226,7 @@ pub(crate) struct OptionRequest {
 
 pub(crate) enum OptionChange {
     Set(SocketOption),
-    Join(Group, Resolver<()>),
-    Leave(Group, Resolver<()>),
+    Member(Group, Membership, Resolver<()>),
 }
 
 /// A recorded request of a port whose socket another process has too.
@@ -392,11 +391,8 @@ impl DatagramCell {
         let unsent = self.queue.take();
         tally(&self.counters, |counters| counters.dropped += unsent.len() as u64);
         for request in self.option_requests.take() {
-            match request.change {
-                OptionChange::Set(_) => {}
-                OptionChange::Join(_, resolver) | OptionChange::Leave(_, resolver) => {
-                    resolver.errback(PortStopped);
-                }
+            if let OptionChange::Member(_, _, resolver) = request.change {
+                resolver.errback(PortStopped);
             }
         }
         for request in self.socket_requests.take() {
@@ -666,7 +662,7 @@ impl DatagramTransport {
             kind,
             requests.iter().filter_map(|request| match request.change {
                 OptionChange::Set(option) => Some(option),
-                OptionChange::Join(..) | OptionChange::Leave(..) => None,
+                OptionChange::Member(..) => None,
             }),
         )
     }
@@ -674,25 +670,21 @@ impl DatagramTransport {
     /// Receives datagrams sent to this group from now on. The Deferred fires once the port is a
     /// member, or fails with the system's error. Twisted's `joinGroup`.
     pub fn join(&self, group: impl Into<Group>) -> Deferred<()> {
-        self.change_member(group.into(), OptionChange::Join)
+        self.change_member(group.into(), Membership::Join)
     }
 
     /// Stops receiving datagrams sent to this group. The Deferred fires once the port is no member,
     /// or fails with the system's error. Twisted's `leaveGroup`.
     pub fn leave(&self, group: impl Into<Group>) -> Deferred<()> {
-        self.change_member(group.into(), OptionChange::Leave)
+        self.change_member(group.into(), Membership::Leave)
     }
 
-    fn change_member(
-        &self,
-        group: Group,
-        change: fn(Group, Resolver<()>) -> OptionChange,
-    ) -> Deferred<()> {
+    fn change_member(&self, group: Group, change: Membership) -> Deferred<()> {
         if !self.cell.is_open() {
             return Deferred::fail(PortStopped);
         }
         let (deferred, resolver) = Deferred::new();
-        self.request_change(change(group, resolver));
+        self.request_change(OptionChange::Member(group, change, resolver));
         deferred
     }
 

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 use couplet_core::Address;
 use couplet_core::driver::{
     self, Bound, CloseMode, Commands, ConnectOptions, DatagramOptions, DatagramQueue,
-    DatagramsSent, Driver, Event, Group, Job, Key, ListenOptions, LocalEnd, Order, Outbox,
-    Released, SocketOption, Ticket, World, WriteOutcome,
+    DatagramsSent, Driver, Event, Group, Job, Key, ListenOptions, LocalEnd, Membership, Order,
+    Outbox, Released, SocketKind, SocketOption, Ticket, World, WriteOutcome,
 };
 use couplet_core::hooks::Slots;
 
@@ -535,10 +535,10 @@ impl Commands for SimDriver {
         DatagramsSent::All
     }
 
-    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
+    fn set_membership(&mut self, key: Key, group: &Group, change: Membership) -> io::Result<()> {
         let host = self.system.host;
         let address = self.datagram_port(key).opened.address.clone();
-        self.kernel().set_member(host, &address, group, is_member)
+        self.kernel().set_membership(host, &address, group, change)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -611,8 +611,9 @@ impl Commands for SimDriver {
         let SlotEntry::Stream(stream) = self.entry(key) else { return Ok(()) };
         let end = stream.end;
         let is_local = self.kernel().addresses(end).is_some_and(|(at, _)| at.unix().is_some());
+        let kind = if is_local { SocketKind::Unix } else { SocketKind::Tcp };
         match option {
-            _ if is_local && option.needs_ip() => {}
+            _ if !option.applies_to(kind) => {}
             SocketOption::KeepAlive(Some(Duration::ZERO)) => {
                 return Err(io::ErrorKind::InvalidInput.into());
             }

@@ -31,7 +31,7 @@ const BAR: (usize, usize) = (8, 40);
 /// Columns of the time at the end of a line: `12.3 s`.
 const WORD: usize = 6;
 
-/// The bars, and what they show.
+/// The bars, each with the contents of its line.
 type Rows = Arc<Mutex<Vec<(ProgressBar, Arc<Row>)>>>;
 
 /// The progress of several transfers; cheap to clone.
@@ -81,8 +81,10 @@ impl Progress {
                 last = Some(bar);
             }
         }
-        // The bars' own draws are limited in number.
-        last.iter().for_each(|bar| bar.force_draw());
+        // The number of draws by `tick` is limited.
+        if let Some(bar) = last {
+            bar.force_draw();
+        }
     }
 
     /// Adds a bar for one transfer: its name, its server unless the name includes it, and the
@@ -429,8 +431,8 @@ mod tests {
         assert_eq!(plain_lines(Some(10), 6, &times[..1]), [quarter((60, 6))]);
     }
 
-    /// A terminal that takes a frame for each message, and everything once the sender is dropped;
-    /// and the text that it shows.
+    /// A terminal that takes nothing until the sender is dropped, and the text that it shows.
+    // Nothing is sent.
     struct Stopped(Receiver<()>, Arc<Mutex<Vec<u8>>>);
 
     impl Write for Stopped {

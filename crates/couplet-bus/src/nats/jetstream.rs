@@ -205,15 +205,12 @@ impl Stream {
     }
 
     async fn read(&self, from: u64, most: usize, wait: Duration) -> Result<Batch> {
-        let kept = self.take_cursor(from);
-        let is_new = kept.is_none();
-        let mut cursor = match kept {
+        let mut cursor = match self.take_cursor(from) {
             Some(cursor) => cursor,
             None => self.new_cursor(from).await?,
         };
         let (most, wait) = match cursor.pending {
-            0 if wait.is_zero() && is_new => (0, wait),
-            // Messages may have been stored since.
+            // Messages may have been stored since the server counted them.
             0 if wait.is_zero() => (most, wait),
             0 => (1, wait),
             pending => {

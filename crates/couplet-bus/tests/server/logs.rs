@@ -118,7 +118,7 @@ fn is_read_from_any_position(connect: impl Fn(&mut Client) -> Bus) {
     assert_eq!(lines(&page), ["gap 49 50", "51 51", "52 52", "53 53"]);
     let page = client.finish(lobby.read(page.last.with_number(351), 3)).expect("it is there");
     assert_eq!(lines(&page), Vec::<String>::new());
-    // A reader at the end, which asks again and again, gets what was appended since.
+    // Each read at the end returns the messages appended since the read before.
     for number in 351..=353 {
         let next = page.last.with_number(number);
         for appended in [Vec::new(), numbers(number..=number)] {

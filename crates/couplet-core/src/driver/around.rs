@@ -14,8 +14,8 @@ use super::contents::Contents;
 use super::recorded::RingWriter;
 use super::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramQueue, DatagramSocket,
-    DatagramsSent, Driver, Event, Group, Job, Key, ListeningSocket, LocalSocket, Outbox,
-    PeerCredentials, Released, SocketCall, SocketOption, Ticket, World, WriteOutcome,
+    DatagramsSent, Driver, Event, Group, Job, Key, ListeningSocket, LocalSocket, Membership,
+    Outbox, PeerCredentials, Released, SocketCall, SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::address::Address;
 use crate::counters::PortCounters;
@@ -103,8 +103,8 @@ impl<A: Around> Commands for A {
         self.inner_mut().send_datagrams(key, out)
     }
 
-    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
-        self.inner_mut().set_member(key, group, is_member)
+    fn set_membership(&mut self, key: Key, group: &Group, change: Membership) -> io::Result<()> {
+        self.inner_mut().set_membership(key, group, change)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {

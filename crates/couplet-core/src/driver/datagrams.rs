@@ -96,17 +96,17 @@ impl Group {
     /// Joins or leaves the group with a socket of these groups, on a network without interfaces.
     pub(crate) fn set_in_memory(
         self,
-        is_member: bool,
+        change: Membership,
         groups: &mut BTreeSet<Group>,
     ) -> io::Result<()> {
-        if is_member && !self.address.is_multicast() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        match is_member {
-            true if groups.insert(self) => Ok(()),
-            true => Err(io::ErrorKind::AddrInUse.into()),
-            false if groups.remove(&self) => Ok(()),
-            false => Err(io::ErrorKind::AddrNotAvailable.into()),
+        match change {
+            Membership::Join if !self.address.is_multicast() => {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+            Membership::Join if groups.insert(self) => Ok(()),
+            Membership::Join => Err(io::ErrorKind::AddrInUse.into()),
+            Membership::Leave if groups.remove(&self) => Ok(()),
+            Membership::Leave => Err(io::ErrorKind::AddrNotAvailable.into()),
         }
     }
 }
@@ -115,6 +115,15 @@ impl<A: Into<IpAddr>> From<A> for Group {
     fn from(address: A) -> Group {
         Group::new(address)
     }
+}
+
+/// A change of the members of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// Twisted's `joinGroup`.
+    Join,
+    /// Twisted's `leaveGroup`.
+    Leave,
 }
 
 /// A network interface of this host.

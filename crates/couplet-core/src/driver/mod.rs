@@ -87,7 +87,9 @@ pub use crate::slots::Key;
 
 pub use around::Around;
 pub(crate) use datagrams::MOST_QUEUED;
-pub use datagrams::{Datagram, DatagramQueue, DatagramsSent, Group, Interface, Outgoing};
+pub use datagrams::{
+    Datagram, DatagramQueue, DatagramsSent, Group, Interface, Membership, Outgoing,
+};
 pub use local::{LocalEnd, LocalSocket};
 pub use mio::Mio;
 #[cfg(all(target_os = "linux", feature = "uring"))]
@@ -100,7 +102,7 @@ pub use process::{ChildInput, ChildProcess, Command, Spawned};
 #[cfg(unix)]
 pub use serial::{FlowControl, Parity, SerialOptions};
 pub use socket::{Adopted, ConnectedSocket, DatagramSocket, ListeningSocket, Released, SocketCall};
-pub use socket_option::{SocketOption, SocketOptionKind};
+pub use socket_option::{SocketKind, SocketOption, SocketOptionKind};
 pub use socket2::SockRef;
 
 pub(crate) use stalls::{LoopThread, StallGuard, Stalls, UserCall};
@@ -339,8 +341,8 @@ pub trait Commands {
     /// # Errors
     ///
     /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without groups.
-    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
-        let _ = (key, group, is_member);
+    fn set_membership(&mut self, key: Key, group: &Group, change: Membership) -> io::Result<()> {
+        let _ = (key, group, change);
         Err(datagrams::unsupported())
     }
 

@@ -5,6 +5,8 @@
 use std::io;
 use std::time::Duration;
 
+use socket2::Type;
+
 use super::{Interface, SockRef};
 
 /// An option of an open socket, set by [`Transport::set_option`](crate::Transport::set_option),
@@ -110,8 +112,7 @@ impl SocketOptionKind {
     ///
     /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) if the socket has no such option.
     pub(crate) fn read(self, socket: &SockRef<'_>) -> io::Result<SocketOption> {
-        let host = socket.local_addr()?;
-        let is_v6 = host.is_ipv6();
+        let is_v6 = socket.local_addr()?.is_ipv6();
         // Every value fits: the system has set it from a byte.
         let byte = |value: u32| u8::try_from(value).map_err(io::Error::other);
         let option = match self {
@@ -148,10 +149,10 @@ impl SocketOptionKind {
                 SocketOption::MulticastLoop(socket.multicast_loop_v4()?)
             }
         };
-        if host.as_socket().is_none() && option.needs_ip() {
-            return Err(io::ErrorKind::Unsupported.into());
+        match option.applies_to(SocketKind::of(socket)?) {
+            true => Ok(option),
+            false => Err(io::ErrorKind::Unsupported.into()),
         }
-        Ok(option)
     }
 }
 
@@ -175,13 +176,53 @@ impl SocketOption {
         }
     }
 
-    /// Whether the option applies only to sockets of the internet, not to UNIX sockets.
-    pub fn needs_ip(self) -> bool {
-        !matches!(
-            self,
-            SocketOption::ReceiveBuffer(_)
-                | SocketOption::SendBuffer(_)
-                | SocketOption::EndsWhenRead
-        )
+    /// Whether sockets of this kind have the option.
+    pub fn applies_to(self, kind: SocketKind) -> bool {
+        match self {
+            SocketOption::NoDelay(_)
+            | SocketOption::Acknowledge
+            | SocketOption::KeepAlive(_)
+            | SocketOption::ResetUnlessClosed(_) => kind == SocketKind::Tcp,
+            SocketOption::ReceiveBuffer(_) | SocketOption::SendBuffer(_) => {
+                kind != SocketKind::Pipe
+            }
+            SocketOption::Ttl(_) | SocketOption::Tos(_) => {
+                matches!(kind, SocketKind::Tcp | SocketKind::Udp)
+            }
+            SocketOption::EndsWhenRead => kind == SocketKind::Pipe,
+            SocketOption::Broadcast(_)
+            | SocketOption::MulticastTtl(_)
+            | SocketOption::MulticastLoop(_)
+            | SocketOption::MulticastInterface(_) => kind == SocketKind::Udp,
+        }
+    }
+}
+
+/// The kind of a socket, which decides the options that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SocketKind {
+    /// A connection or a port of TCP.
+    Tcp,
+    /// A port of UDP.
+    Udp,
+    /// A UNIX socket, for connections or datagrams.
+    Unix,
+    /// A pipe, a terminal or another descriptor that is no socket.
+    Pipe,
+}
+
+impl SocketKind {
+    /// The kind of a socket of the system.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
+    pub(crate) fn of(socket: &SockRef<'_>) -> io::Result<SocketKind> {
+        if socket.local_addr()?.as_socket().is_none() {
+            return Ok(SocketKind::Unix);
+        }
+        let is_stream = socket.r#type()? == Type::STREAM;
+        Ok(if is_stream { SocketKind::Tcp } else { SocketKind::Udp })
     }
 }

@@ -16,7 +16,7 @@ use crate::driver::recorded::RingWriter;
 use crate::driver::ring::Ring;
 #[cfg(unix)]
 use crate::driver::{Adopted, ChildInput, Command, Spawned};
-use crate::driver::{Driver, Group, Key};
+use crate::driver::{Driver, Group, Key, Membership};
 use crate::layers::{Direction, PcapTap};
 pub use crate::reactor::frames::{Frames, TableLimits};
 pub use crate::reactor::inspect::Observing;
@@ -172,8 +172,12 @@ pub fn write_packet(tap: &mut PcapTap, kind: PacketKind, direction: Direction, n
 /// # Errors
 ///
 /// If the group is no multicast address, or the socket is already, or not yet, a member.
-pub fn set_member(group: &Group, is_member: bool, groups: &mut BTreeSet<Group>) -> io::Result<()> {
-    group.set_in_memory(is_member, groups)
+pub fn set_membership(
+    group: &Group,
+    change: Membership,
+    groups: &mut BTreeSet<Group>,
+) -> io::Result<()> {
+    group.set_in_memory(change, groups)
 }
 
 /// The arguments of a command, as text, and whether its standard error is a pipe.

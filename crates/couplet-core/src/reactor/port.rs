@@ -244,7 +244,7 @@ impl Port {
     /// See [`Reactor::listen`].
     #[track_caller]
     pub fn start_listening(&self) -> Result<(), ListenError> {
-        if matches!(self.cell.state.get(), PortState::Starting | PortState::Listening) {
+        if self.is_listening() {
             return Ok(());
         }
         let bound = self.cell.bind();
@@ -343,7 +343,7 @@ impl Port {
 
     /// True while the port listens, or is about to.
     pub fn is_listening(&self) -> bool {
-        matches!(self.cell.state.get(), PortState::Starting | PortState::Listening)
+        self.cell.is_listening()
     }
 }
 
@@ -384,10 +384,13 @@ impl PortCell {
         self.reactor.records().request(LoopRequest::Port(self.clone()));
     }
 
+    fn is_listening(&self) -> bool {
+        matches!(self.state.get(), PortState::Starting | PortState::Listening)
+    }
+
     /// The socket, while the port listens or is about to.
     fn open_socket(&self) -> Option<LocalSocket> {
-        let is_open = matches!(self.state.get(), PortState::Starting | PortState::Listening);
-        self.socket.borrow().clone().filter(|_| is_open)
+        self.socket.borrow().clone().filter(|_| self.is_listening())
     }
 
     fn bind(self: &Rc<Self>) -> io::Result<Bound> {

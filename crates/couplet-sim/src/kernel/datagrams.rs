@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use couplet_core::driver::{DatagramOptions, Group};
+use couplet_core::driver::{DatagramOptions, Group, Membership};
 use couplet_core::hooks::simulator;
 use couplet_core::{Address, UnixAddress};
 
@@ -139,17 +139,17 @@ impl Kernel {
         Taken::Datagram(first, left)
     }
 
-    pub(crate) fn set_member(
+    pub(crate) fn set_membership(
         &mut self,
         host: u32,
         address: &Address,
         group: &Group,
-        is_member: bool,
+        change: Membership,
     ) -> io::Result<()> {
         let Some(socket) = self.host(host).sockets.get_mut(address) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        simulator::set_member(group, is_member, &mut socket.groups)
+        simulator::set_membership(group, change, &mut socket.groups)
     }
 
     /// Sends a datagram, which may arrive once, twice, truncated, late or not at all. If `to` is

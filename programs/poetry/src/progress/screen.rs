@@ -106,3 +106,38 @@ impl fmt::Debug for Screen {
         f.debug_struct("Screen").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Shown(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shown {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_frame_is_shown_whole_unless_the_screen_is_hidden() {
+        let shown = Arc::<Mutex<Vec<u8>>>::default();
+        let backlog = Backlog::new("test", Shown(shown.clone()));
+        let screen = Screen::new(backlog.clone());
+        for (text, is_hidden) in [("10 %", false), ("hidden", true), ("again", false)] {
+            screen.set_hidden(is_hidden);
+            screen.move_cursor_up(1).unwrap();
+            screen.write_str(text).unwrap();
+            screen.flush().unwrap();
+            assert!(backlog.settle(Duration::from_secs(300)));
+        }
+        assert_eq!(*shown.lock().unwrap(), b"\x1b[1A10 %\x1b[1Aagain");
+    }
+}

@@ -18,7 +18,8 @@ use couplet::{
 };
 use couplet_core::driver::{
     Adopted, Bound, CloseMode, Commands, DatagramQueue, DatagramsSent, Driver, Event, Job, Key,
-    ListeningSocket, LocalSocket, Outbox, Released, SocketCall, Ticket, World, WriteOutcome,
+    ListeningSocket, LocalSocket, Membership, Outbox, Released, SocketCall, Ticket, World,
+    WriteOutcome,
 };
 
 /// The commands and events of one key.
@@ -292,9 +293,9 @@ impl Commands for Tap {
         self.inner.send_datagrams(key, out)
     }
 
-    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
+    fn set_membership(&mut self, key: Key, group: &Group, change: Membership) -> io::Result<()> {
         self.tapped.command(key, |_| {});
-        self.inner.set_member(key, group, is_member)
+        self.inner.set_membership(key, group, change)
     }
 
     fn release(&mut self, key: Key) -> io::Result<Released> {

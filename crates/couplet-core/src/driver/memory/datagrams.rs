@@ -9,7 +9,7 @@ use super::network::{Net, Network};
 use super::{Manner, Memory, Notice};
 use crate::address::{Address, UnixAddress};
 use crate::driver::datagrams::{DatagramQueue, DatagramsSent, Group};
-use crate::driver::{Bound, Datagram, DatagramOptions, Event, Key};
+use crate::driver::{Bound, Datagram, DatagramOptions, Event, Key, Membership};
 use crate::switches::Switch;
 
 /// Datagrams that a socket queues; further ones are lost, as in real systems.
@@ -295,17 +295,17 @@ impl Memory {
         DatagramsSent::Blocked
     }
 
-    pub(super) fn set_port_member(
+    pub(super) fn set_port_membership(
         &mut self,
         key: Key,
         group: &Group,
-        is_member: bool,
+        change: Membership,
     ) -> io::Result<()> {
         let network = self.network.clone();
         let id = self.datagram_port(key).opened.id;
         let mut net = network.net.borrow_mut();
         let Some(socket) = net.datagrams.open.get_mut(&id) else { return Ok(()) };
-        group.set_in_memory(is_member, &mut socket.groups)
+        group.set_in_memory(change, &mut socket.groups)
     }
 
     fn datagram_port(&mut self, key: Key) -> &mut ServedPort {

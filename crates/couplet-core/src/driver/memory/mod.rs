@@ -30,7 +30,8 @@ use std::time::{Duration, Instant};
 
 use super::{
     Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramQueue, DatagramsSent, Driver,
-    Event, Group, Job, Key, LocalEnd, Outbox, Signal, SocketOption, Ticket, World, WriteOutcome,
+    Event, Group, Job, Key, LocalEnd, Membership, Outbox, Signal, SocketKind, SocketOption, Ticket,
+    World, WriteOutcome,
 };
 use crate::address::Address;
 use crate::driver::readiness::Readiness;
@@ -419,8 +420,8 @@ impl Commands for Memory {
         self.send_queued(key, out)
     }
 
-    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
-        self.set_port_member(key, group, is_member)
+    fn set_membership(&mut self, key: Key, group: &Group, change: Membership) -> io::Result<()> {
+        self.set_port_membership(key, group, change)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -495,7 +496,8 @@ impl Commands for Memory {
         let Kind::Stream(stream) = self.expect_open(key) else { return Ok(()) };
         let end = stream.end;
         let mut net = network.net.borrow_mut();
-        if !net.is_unix(end) || !option.needs_ip() {
+        let kind = if net.is_unix(end) { SocketKind::Unix } else { SocketKind::Tcp };
+        if option.applies_to(kind) {
             net.end(end).options.push(option);
         }
         Ok(())

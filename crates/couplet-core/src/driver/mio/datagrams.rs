@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use socket2::{SockAddr, SockRef, Socket, Type};
 
-use super::options::{self, Membership};
+use super::options;
 use super::slots::Kind;
 use super::system::bind_ip;
 use super::unix::SocketFile;
@@ -28,7 +28,7 @@ use crate::address::Address;
 use crate::bounded::{AtMost, Bounded};
 use crate::driver::datagrams::{Datagram, DatagramQueue, DatagramsSent};
 use crate::driver::readiness::Readiness;
-use crate::driver::{self, Bound, DatagramOptions, Event, Group, Key, World};
+use crate::driver::{self, Bound, DatagramOptions, Event, Group, Key, Membership, World};
 use crate::switches::Switch;
 
 use calls::{PortSocket, ReceiveBuffers};
@@ -153,11 +153,6 @@ impl DatagramSlot {
 
     pub(super) fn socket(&self) -> SockRef<'_> {
         SockRef::from(&self.port.socket)
-    }
-
-    /// Whether the socket is a UNIX socket.
-    pub(super) fn is_local(&self) -> bool {
-        self.socket().local_addr().is_ok_and(|host| host.as_socket().is_none())
     }
 
     pub(super) fn deregister(&mut self, registry: &mio::Registry) {
@@ -417,14 +412,14 @@ impl Mio {
         DatagramsSent::Blocked
     }
 
-    pub(super) fn set_port_member(
+    pub(super) fn set_port_membership(
         &mut self,
         key: Key,
         group: &Group,
         change: Membership,
     ) -> io::Result<()> {
         let port = self.datagram_slot(key).ok_or(io::ErrorKind::NotConnected)?;
-        match options::set_member(&port.socket(), group, change) {
+        match options::set_membership(&port.socket(), group, change) {
             // An adopted socket may be a member already.
             Err(error)
                 if change == Membership::Join

@@ -56,7 +56,6 @@ use datagrams::{Datagrams, ReceivedBatch};
 use epoll::{Event as Polled, EventExt as _};
 #[cfg(not(target_os = "linux"))]
 use mio::event::Event as Polled;
-use options::{Carries, Membership};
 use signals::SignalSource;
 use slots::{ConnectingSlot, Dial, HeldMessage, Kind, Registered};
 use socket::Stream;
@@ -75,8 +74,8 @@ use super::names::{Names, names};
 use super::pool::{IDLE, Pool, PoolSpec};
 use super::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, ConnectedSocket, Datagram, DatagramQueue,
-    DatagramSocket, DatagramsSent, Driver, Event, Group, Job, Key, LocalSocket, Outbox,
-    PeerCredentials, Ready, Released, SocketCall, SocketOption, Ticket, WatchId, World,
+    DatagramSocket, DatagramsSent, Driver, Event, Group, Job, Key, LocalSocket, Membership, Outbox,
+    PeerCredentials, Ready, Released, SocketCall, SocketKind, SocketOption, Ticket, WatchId, World,
     WriteOutcome,
 };
 
@@ -570,9 +569,8 @@ impl Commands for Mio {
         self.send_queued(key, out)
     }
 
-    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
-        let change = if is_member { Membership::Join } else { Membership::Leave };
-        self.set_port_member(key, group, change)
+    fn set_membership(&mut self, key: Key, group: &Group, change: Membership) -> io::Result<()> {
+        self.set_port_membership(key, group, change)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -756,20 +754,19 @@ impl Commands for Mio {
             self.end_when_read(key);
             return Ok(());
         }
+        let set = |socket: &SockRef<'_>| options::set(socket, SocketKind::of(socket)?, option);
         match self.kind(key) {
             Some(Kind::Stream(stream)) => match option {
-                _ if stream.is_local() && option.needs_ip() => Ok(()),
                 SocketOption::ResetUnlessClosed(true) => stream.set_close_mode(CloseMode::Reset),
                 SocketOption::ResetUnlessClosed(false) => stream.set_close_mode(CloseMode::Normal),
-                option => options::set(&SockRef::from(&stream.stream), Carries::Streams, option),
+                option => {
+                    // Set while bytes are transferred, so without a query.
+                    let kind = if stream.is_local() { SocketKind::Unix } else { SocketKind::Tcp };
+                    options::set(&SockRef::from(&stream.stream), kind, option)
+                }
             },
-            Some(Kind::Port(port)) if port.host.unix().is_none() || !option.needs_ip() => {
-                let Some(socket) = port.listener.socket() else { return Ok(()) };
-                options::set(&socket, Carries::Streams, option)
-            }
-            Some(Kind::Datagrams(port)) if !port.is_local() || !option.needs_ip() => {
-                options::set(&port.socket(), Carries::Datagrams, option)
-            }
+            Some(Kind::Port(port)) => port.listener.socket().map_or(Ok(()), |socket| set(&socket)),
+            Some(Kind::Datagrams(port)) => set(&port.socket()),
             _ => Ok(()),
         }
     }

@@ -7,40 +7,20 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use socket2::{InterfaceIndexOrAddress, SockRef, TcpKeepalive};
 
-use crate::driver::{Group, Interface, SocketOption};
+use crate::driver::{Group, Interface, Membership, SocketKind, SocketOption};
 
-/// What a socket carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Carries {
-    Streams,
-    Datagrams,
-}
-
-/// Sets an option that applies to the socket. On a dual-stack socket the options of IP are set for
-/// both families.
-pub(super) fn set(socket: &SockRef<'_>, carries: Carries, option: SocketOption) -> io::Result<()> {
-    let applies = match option {
-        SocketOption::NoDelay(_) | SocketOption::Acknowledge | SocketOption::KeepAlive(_) => {
-            carries == Carries::Streams
-        }
-        SocketOption::ReceiveBuffer(_)
-        | SocketOption::SendBuffer(_)
-        | SocketOption::Ttl(_)
-        | SocketOption::Tos(_) => true,
-        SocketOption::Broadcast(_)
-        | SocketOption::MulticastTtl(_)
-        | SocketOption::MulticastLoop(_)
-        | SocketOption::MulticastInterface(_) => carries == Carries::Datagrams,
-        // The driver's own.
-        SocketOption::ResetUnlessClosed(_) | SocketOption::EndsWhenRead => false,
-    };
-    if !applies {
+/// Sets an option of a socket of this kind; ignores one that it does not have. On a dual-stack socket
+/// the options of IP are set for both families.
+pub(super) fn set(socket: &SockRef<'_>, kind: SocketKind, option: SocketOption) -> io::Result<()> {
+    if !option.applies_to(kind) {
         return Ok(());
     }
     match option {
         SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
         #[cfg(target_os = "linux")]
         SocketOption::Acknowledge => socket.set_tcp_quickack(true),
+        #[cfg(not(target_os = "linux"))]
+        SocketOption::Acknowledge => Ok(()),
         SocketOption::KeepAlive(None) => socket.set_keepalive(false),
         SocketOption::KeepAlive(Some(idle)) => {
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
@@ -79,7 +59,8 @@ pub(super) fn set(socket: &SockRef<'_>, carries: Carries, option: SocketOption) 
             || socket.set_multicast_if_v6(number),
             || set_interface_v4(socket, number),
         ),
-        _ => Ok(()),
+        // The driver's own.
+        SocketOption::ResetUnlessClosed(_) | SocketOption::EndsWhenRead => Ok(()),
     }
 }
 
@@ -97,15 +78,8 @@ fn in_each_family(
     if has_v4 { v4() } else { Ok(()) }
 }
 
-/// A change of a group's members.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Membership {
-    Join,
-    Leave,
-}
-
 /// Joins or leaves a group.
-pub(super) fn set_member(
+pub(super) fn set_membership(
     socket: &SockRef<'_>,
     group: &Group,
     change: Membership,
@@ -255,7 +229,7 @@ mod tests {
             for (options, values, get_v6, get_v4) in &cases {
                 for (option, value) in options.iter().zip(values) {
                     let socket = SockRef::from(&port);
-                    set(&socket, Carries::Datagrams, *option).expect("an option");
+                    set(&socket, SocketKind::Udp, *option).expect("an option");
                     let kind = option.kind().expect("it has a value");
                     assert_eq!(kind.read(&socket).expect("an option"), *option, "{families}");
                     if families.contains('6') {
@@ -278,7 +252,7 @@ mod tests {
             let socket = SockRef::from(&port);
             for (interface, number) in [(lo, true), (Interface::Any, false)] {
                 let option = SocketOption::MulticastInterface(interface);
-                set(&socket, Carries::Datagrams, option).expect("an option");
+                set(&socket, SocketKind::Udp, option).expect("an option");
                 if families.contains('6') {
                     let set = socket.multicast_if_v6().expect("6") != 0;
                     assert_eq!(set, number, "{families}");
@@ -290,7 +264,7 @@ mod tests {
                     [(address, Ipv4Addr::LOCALHOST), (Interface::Any, Ipv4Addr::UNSPECIFIED)]
                 {
                     let option = SocketOption::MulticastInterface(interface);
-                    set(&socket, Carries::Datagrams, option).expect("an option");
+                    set(&socket, SocketKind::Udp, option).expect("an option");
                     assert_eq!(socket.multicast_if_v4().expect("4"), expected, "{families}");
                 }
             }
@@ -310,7 +284,7 @@ mod tests {
             for (port, _) in ports() {
                 for change in [Membership::Join, Membership::Leave] {
                     let socket = SockRef::from(&port);
-                    let error = set_member(&socket, &group, change).expect_err("two families");
+                    let error = set_membership(&socket, &group, change).expect_err("two families");
                     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
                 }
             }
@@ -329,7 +303,7 @@ mod tests {
         ];
         for group in groups {
             let (join, leave) = (Membership::Join, Membership::Leave);
-            let is_ok = |change| set_member(&SockRef::from(&v4.0), &group, change).is_ok();
+            let is_ok = |change| set_membership(&SockRef::from(&v4.0), &group, change).is_ok();
             let done = [join, join, leave, leave, join, leave].map(is_ok);
             assert_eq!(done, [true, false, true, false, true, true], "{group:?}");
         }

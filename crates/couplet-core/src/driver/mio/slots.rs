@@ -186,7 +186,7 @@ mod tests {
     fn a_table_is_asked_to_shrink_each_time_that_half_of_its_slots_are_free() {
         let mut driver = Mio::new(1).expect("a driver");
         let to = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-        // They have no descriptors, of which a process may have fewer.
+        // Slots without descriptors: the process may be limited to fewer than these.
         let dial = || Dial { to: to.clone(), options: ConnectOptions::default() };
         let keys: Vec<Key> =
             (0..SHRINK).map(|_| driver.insert(Kind::Dialling(Box::new(dial())))).collect();

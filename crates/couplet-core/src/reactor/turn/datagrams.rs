@@ -18,6 +18,7 @@ use crate::driver::{CloseMode, Commands, DatagramsSent, Driver, Key, UserCall};
 use crate::panics::contain_closure;
 use crate::reactor::monitor::CallGuard;
 use crate::reactor::records::Call;
+use crate::reactor::turn::ports::set_port_option;
 use crate::recorder::loop_ended;
 
 /// While more datagrams of a batch follow, replies wait until there are this many.
@@ -123,7 +124,13 @@ impl Core {
             let request = port.option_requests.borrow_mut().pop_front();
             let Some(OptionRequest { change, queued_before }) = request else { break };
             self.send_queued_before(io, port, queued_before);
-            change_option(io, port, key, change);
+            match change {
+                OptionChange::Set(option) => set_port_option(io, key, &port.host, option),
+                OptionChange::Member(group, change, resolver) => {
+                    let set = io.set_membership(key, &group, change);
+                    resolver.resolve(set.map_err(Into::into));
+                }
+            }
         }
         if !port.queue.borrow().is_empty() {
             self.send_at_turn_end(key, port);
@@ -219,22 +226,6 @@ impl Core {
         io.close(key, CloseMode::Normal);
         let _hold = self.hold_datagrams(&port);
         port.finish();
-    }
-}
-
-fn change_option(io: &mut dyn Commands, port: &DatagramCell, key: Key, change: OptionChange) {
-    match change {
-        OptionChange::Set(option) => {
-            if let Err(error) = io.set_option(key, option) {
-                log_warn!(host = %port.host, ?option, %error, "cannot set an option");
-            }
-        }
-        OptionChange::Join(group, resolver) => {
-            resolver.resolve(io.set_member(key, &group, true).map_err(Into::into));
-        }
-        OptionChange::Leave(group, resolver) => {
-            resolver.resolve(io.set_member(key, &group, false).map_err(Into::into));
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::table::{Opening, Origin, Resource};
 use crate::address::Address;
 use crate::counters::tally;
 use crate::defer::Failure;
-use crate::driver::{CloseMode, Commands, Key, LocalEnd, Released};
+use crate::driver::{CloseMode, Commands, Key, LocalEnd, Released, SocketOption};
 use crate::reactor::adopting::{AdoptionCell, AdoptionSource, OpeningAdoption, PendingAdoption};
 use crate::reactor::port::{PortCell, PortRequest, PortState};
 use crate::reactor::records::LoopRequest;
@@ -270,15 +270,23 @@ impl Core {
     }
 }
 
-/// Carries out the requests of a port that other processes listen on too.
+/// Sets an option of a port for connections or datagrams. An error is logged.
+pub(super) fn set_port_option(
+    io: &mut dyn Commands,
+    key: Key,
+    host: &Address,
+    option: SocketOption,
+) {
+    if let Err(error) = io.set_option(key, option) {
+        log_warn!(%host, ?option, %error, "cannot set an option");
+    }
+}
+
+/// Carries out the requests of a port about its socket.
 fn apply_socket_requests(io: &mut dyn Commands, port: &PortCell, key: Key) {
     for request in port.requests.take() {
         match request {
-            PortRequest::Set(option) => {
-                if let Err(error) = io.set_option(key, option) {
-                    log_warn!(host = %port.host(), ?option, %error, "cannot set an option");
-                }
-            }
+            PortRequest::Set(option) => set_port_option(io, key, &port.host(), option),
             PortRequest::Duplicate(resolver) => {
                 let duplicate = match &port.share {
                     Some(share) => share.duplicate(),

@@ -12,7 +12,7 @@ scripted! {
         "a tells cap 1000, write #1001, abort; turns 3; b fin; a lost Aborted; b sees Reset",
         "a tells cap 1000, write #1001, fail e; turns 3; b fin; a lost Failed(e); b sees Reset",
         "a tells cap 1000, write #1001, lose; turns 3; b fin; a lost Overflow; b sees Reset",
-        // The connection makes no progress, once the system has taken what it takes.
+        // Without progress once the buffers of the system are full.
         "a bytes BIG, fail e; tick; <3:pass 30; tick;> b fin; a lost Failed(e); b sees Reset",
         // The close deadline comes before the end of the grace.
         "a close-deadline 200ms, bytes BIG; tick; stop 50ms; turns 3; b fin; a lost Shutdown; b sees Reset",

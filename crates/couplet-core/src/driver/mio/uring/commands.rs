@@ -13,8 +13,8 @@ use crate::counters::PortCounters;
 use crate::driver::readiness::Readiness;
 use crate::driver::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, DatagramQueue, DatagramSocket,
-    DatagramsSent, Group, Job, Key, ListeningSocket, LocalSocket, Outbox, PeerCredentials,
-    Released, SocketCall, SocketOption, Ticket, World, WriteOutcome,
+    DatagramsSent, Group, Job, Key, ListeningSocket, LocalSocket, Membership, Outbox,
+    PeerCredentials, Released, SocketCall, SocketOption, Ticket, World, WriteOutcome,
 };
 
 /// Maximum output that is sent with the next wait. A system call for more is cheap for each byte.
@@ -134,8 +134,8 @@ impl Commands for Uring {
         self.mio.send_datagrams(key, out)
     }
 
-    fn set_member(&mut self, key: Key, group: &Group, is_member: bool) -> io::Result<()> {
-        self.mio.set_member(key, group, is_member)
+    fn set_membership(&mut self, key: Key, group: &Group, change: Membership) -> io::Result<()> {
+        self.mio.set_membership(key, group, change)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
