@@ -701,6 +701,27 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_trace_names_a_callback_by_the_protocol_of_the_connection_that_has_the_slot_then() {
+        let all = trace(&[
+            record(0, Kind::Built, 7, 0),
+            record(10, Kind::Received, 7, 1),
+            record(20, Kind::Built, 8, 1),
+            record(30, Kind::Received, 7, 2),
+            record(40, Kind::Closed, 7, 0),
+            record(50, Kind::Built, 7, 1),
+            record(60, Kind::Received, 7, 3),
+            record(70, Kind::Received, 8, 4),
+            record(80, Kind::Closed, 7, 0),
+            record(90, Kind::Built, 7, 0),
+            record(100, Kind::Received, 7, 5),
+        ]);
+        let events = all["traceEvents"].as_array().expect("events").iter();
+        let received = events.filter(|event| event["args"]["bytes"].is_number());
+        let names: Vec<_> = received.map(|event| event["name"].clone()).collect();
+        assert_eq!(names, ["Chat", "Chat", "talk", "talk", "Chat"]);
+    }
+
+    #[test]
     fn c184a_each_damage_of_a_recording_has_its_error() {
         let whole = file(&[record(5, Kind::Built, 7, 0)]);
         let error = |file: &[u8]| Recording::parse(file).expect_err("it is damaged");

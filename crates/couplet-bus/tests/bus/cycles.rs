@@ -5,6 +5,7 @@ use std::time::Duration;
 use couplet::bus::nats::Options;
 use couplet::bus::redis::{self, CommandError, Redis};
 use couplet::bus::{Limit, LogError, LogLimits, Memory, PublishError};
+use couplet::services::Service;
 use couplet::testing::{failure_of, success_of};
 
 use crate::kit::Scene;
@@ -186,4 +187,23 @@ fn c209_a_queue_that_was_sent_takes_as_many_messages_again() {
         scene.reset(&wire);
     }
     assert!(expected.is_some_and(|fit| (80..100).contains(&fit)), "{expected:?}");
+}
+
+/// Messages that a close drops leave the whole queue to those of the next start, each time.
+#[test]
+fn c206_a_bus_that_is_closed_and_started_again_has_its_whole_queue() {
+    const QUEUE: usize = 10_000;
+    let options = redis::Options::new("redis://a.example").expect("it is valid").queue(QUEUE);
+    for mut scene in [Scene::nats(|options| options.queue(QUEUE)), Scene::redis(options)] {
+        let expected = fill(&scene);
+        assert!((70..100).contains(&expected), "{expected}");
+        for round in 1..=3 {
+            scene.bus.close();
+            scene.settle();
+            // The queued ones, and the one that did not fit.
+            assert_eq!(scene.bus.counts().lost, round * (expected as u64 + 1), "{round}");
+            success_of(scene.bus.clone().start(&scene.memory.reactor()));
+            assert_eq!(fill(&scene), expected, "{round}");
+        }
+    }
 }

@@ -423,8 +423,12 @@ fn the_end_of_the_loop_ends_a_paused_a_waiting_and_a_working_task() {
 type Work = (CooperativeTask, Rc<Cell<bool>>);
 
 /// Tasks of a cooperator without a scheduled slice: one that was paused before its first step, one
-/// that was paused after a step, and one that waits for a Deferred.
+/// that was paused after a step, and one that waits for a Deferred. The last task before them has
+/// ended.
 fn idle_tasks(clock: &mut TestLoop, cooperator: &Cooperator) -> [Work; 3] {
+    let before = given(cooperator.cooperate([()]).when_done());
+    clock.jump(ms(0));
+    before.take().expect("it has ended");
     let steps = || {
         let (work, dropped) = holding(|| Deferred::succeed(()));
         (cooperator.cooperate(work), dropped)

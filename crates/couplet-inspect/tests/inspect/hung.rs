@@ -3,7 +3,8 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use couplet::{Protocol, Transport};
+use couplet::inspect::Inspector;
+use couplet::{LoopOptions, Protocol, Reactor, Transport};
 use serde_json::Value;
 
 use crate::kit::{Program, text};
@@ -63,6 +64,32 @@ fn c179_the_inspector_answers_while_a_callback_hangs_and_shows_it() {
         let_go.send(()).expect("it waits");
         program.until("/state.json", |state| hung(state).is_none().then_some(()));
     }
+}
+
+#[test]
+fn c179_each_of_two_loops_that_hang_at_the_same_time_has_a_backtrace() {
+    let inspector = Inspector::at("0");
+    let (programs, let_go): (Vec<Program>, Vec<mpsc::Sender<()>>) = (0..2)
+        .map(|_| {
+            let (let_go, waits) = mpsc::channel::<()>();
+            let set_up = move |reactor: &Reactor| {
+                reactor.call_later(Duration::ZERO, move || {
+                    // The test may have failed.
+                    let _ = waits.recv();
+                });
+            };
+            let (inspector, options) = (inspector.clone(), LoopOptions::default());
+            (Program::start_with(inspector, options, set_up).0, let_go)
+        })
+        .unzip();
+    let has_backtraces = cfg!(all(target_os = "linux", target_env = "gnu"));
+    let is_traced = |row: &Value| {
+        let frames = row["doing"]["backtrace"].as_array().map_or(0, Vec::len);
+        row["state"] == "hung" && (frames > 0 || !has_backtraces)
+    };
+    let is_shown = |rows: &Vec<Value>| rows.len() == 2 && rows.iter().all(is_traced);
+    programs[0].until("/loops.json", |rows| rows.as_array().is_some_and(is_shown).then_some(()));
+    let_go.iter().for_each(|let_go| let_go.send(()).expect("it waits"));
 }
 
 #[test]

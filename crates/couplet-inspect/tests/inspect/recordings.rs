@@ -309,6 +309,23 @@ fn all_loops_are_in_the_recording_at_the_end() {
 }
 
 #[test]
+fn c184c_each_run_with_one_inspector_records_only_its_own_loops() {
+    let folder = Folder::new();
+    let file = folder.join("end.rec");
+    let inspector = Inspector::without_page().record_at_end(&file);
+    let start = || Program::start_with(inspector.clone(), LoopOptions::default(), |_| ()).0;
+    let count = |header: &Value| header["loops"].as_array().map(Vec::len);
+    for run in 1..=3 {
+        let (first, second) = (start(), start());
+        let shown = first.inspector.recording().expect("it runs");
+        assert_eq!(count(&header(&shown)), Some(2), "run {run}");
+        drop((first, second));
+        assert_eq!(count(&read(&file).1), Some(2), "the end of run {run}");
+        fs::remove_file(&file).expect("it was written");
+    }
+}
+
+#[test]
 fn the_last_sixteen_loops_that_have_ended_are_in_the_recording() {
     let folder = Folder::new();
     let file = folder.join("end.rec");

@@ -210,3 +210,26 @@ fn faults_that_are_drawn_later_begin_after_that() {
         assert_eq!(Trial::new(seed, Weather::Storm).run(&scenario).failure, None);
     }
 }
+
+#[test]
+fn each_draw_of_a_world_draws_other_faults() {
+    let scenario = |sim: &mut Sim| {
+        sim.bare_host("a");
+        sim.bare_host("b");
+        // At the same time, and for the same span.
+        let mut draws = Vec::new();
+        for _ in 0..3 {
+            let before = sim.faults().len();
+            sim.draw_faults(s(10));
+            draws.push(sim.faults().split_off(before));
+        }
+        assert!(draws.iter().all(|drawn| !drawn.is_empty()), "a storm has some");
+        for (first, second) in [(0, 1), (1, 2), (0, 2)] {
+            assert_ne!(draws[first], draws[second], "{first}, {second}");
+        }
+        sim.run_for(s(20))
+    };
+    for seed in 0..20 {
+        assert_eq!(Trial::new(seed, Weather::Storm).run(&scenario).failure, None);
+    }
+}

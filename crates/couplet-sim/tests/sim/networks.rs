@@ -352,6 +352,22 @@ fn an_end_without_an_answer_for_a_quarter_of_an_hour_gives_up() {
 }
 
 #[test]
+fn an_end_whose_bytes_were_acknowledged_is_as_patient_in_the_next_outage() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    // Each outage is shorter than the quarter of an hour after which an end gives up. The second
+    // one lasts beyond that time since the first loss.
+    for outage in 0..2 {
+        two.fault(s(600), Fault::Partition(two.a, two.b));
+        two.pass(s(1));
+        here.push(b"are you there?").unwrap();
+        two.pass(s(899));
+        assert_eq!(here.error(), None, "outage {outage}");
+        assert_eq!(all(&there), b"are you there?", "outage {outage}");
+    }
+}
+
+#[test]
 fn a_partition_one_way_lets_the_other_through() {
     let mut two = Two::new();
     let (here, there) = two.joined();

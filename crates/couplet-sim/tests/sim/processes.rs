@@ -321,18 +321,25 @@ fn c154c_a_crash_of_the_parents_machine_takes_its_children_with_it_and_a_pause_p
 fn c154c_the_end_of_the_parents_program_is_the_end_of_its_children() {
     let mut sim = world(1);
     sim.allow_leaks();
-    let log = Log::default();
-    let logs = log.clone();
+    let children: [Log; 3] = Default::default();
+    let logs = children.clone();
     sim.host("parent", move |reactor| {
-        let protocol = Logged { log: logs.clone(), ..Logged::default() };
-        reactor.spawn_process(Command::new("waits"), protocol)?;
+        for log in &logs {
+            let protocol = Logged { log: log.clone(), ..Logged::default() };
+            reactor.spawn_process(Command::new("waits"), protocol)?;
+        }
         let stopping = reactor.clone();
         reactor.call_later(SECOND, move || stopping.stop());
         Ok(())
     });
+    let alive = |sim: &Sim| sim.hosts().into_iter().filter(|host| sim.is_running(*host)).count();
+    sim.run_for(SECOND / 2).expect("a calm world");
+    assert_eq!(alive(&sim), 4, "the parent and its children");
     sim.run_for(2 * SECOND).expect("a calm world");
-    assert!(!sim.hosts().into_iter().any(|host| sim.is_running(host)));
-    assert!(log.has("exited LeftRunning") && log.has_ended(), "{:?}", log.entries());
+    assert_eq!(alive(&sim), 0);
+    for log in children {
+        assert!(log.has("exited LeftRunning") && log.has_ended(), "{:?}", log.entries());
+    }
     sim.finish().expect("nothing is left");
 }
 

@@ -74,6 +74,26 @@ fn c146_a_protocol_is_dropped_when_its_process_has_ended_though_its_handle_stays
 }
 
 #[test]
+fn c180a_a_child_has_a_row_until_it_has_ended_though_its_handle_stays() {
+    let mut nursery = Nursery::new();
+    let (first, first_log) = nursery.spawn(sh("read line; exit 4"));
+    let (second, second_log) = nursery.spawn(sh("exec 3<&0; cat <&3 & exit 0"));
+    let states = |nursery: &mut Nursery| -> Vec<String> {
+        let fields = nursery.l.snapshot().rows.into_iter().flat_map(|row| row.fields);
+        fields.filter(|(name, _)| *name == "state").map(|(_, state)| state).collect()
+    };
+    nursery.until("process_exited", || second_log.has("exited 0"));
+    assert_eq!(states(&mut nursery), ["running", "exited"]);
+    second.lose_connection();
+    nursery.ended(&second_log);
+    assert_eq!(states(&mut nursery), ["running"]);
+    first.write("go\n");
+    nursery.ended(&first_log);
+    assert_eq!(states(&mut nursery), [""; 0]);
+    assert!(first.end().is_some() && second.end().is_some());
+}
+
+#[test]
 fn c147_an_end_is_a_code_or_a_signal() {
     let mut nursery = Nursery::new();
     for (script, end) in [("exit 0", "0"), ("exit 7", "7"), ("kill -TERM $$", "SIGTERM")] {

@@ -241,3 +241,23 @@ pub(crate) fn c71b_output_that_waits_already_counts_for_a_new_limit(kit: Kit) {
     assert_eq!(lost(&crowd), [false, true, false]);
     assert_eq!(rig.l.snapshot().counters.shed, 1);
 }
+
+/// Output waits, leaves, and waits again: the limit holds each time.
+pub(crate) fn c71b_output_that_has_left_counts_when_it_waits_again(kit: Kit) {
+    let (mut rig, k) = (limited(kit, LoadLimits::buffered), 1024);
+    let crowd = crowd(&mut rig, &[300 * k, 400 * k]);
+    for (a, b) in &crowd {
+        rig.until("all of it", || {
+            b.take_all();
+            a.transport().buffered() == 0
+        });
+    }
+    rig.turns(3);
+    hold(&mut rig, &crowd[1].0, 900 * k);
+    assert_eq!(lost(&crowd), [false; 2], "below the limit");
+    hold(&mut rig, &crowd[0].0, 600 * k);
+    rig.turns(3);
+    assert_eq!(lost(&crowd), [false, true]);
+    assert_eq!(rig.lost(&crowd[1].0), "Overflow");
+    assert_eq!(rig.l.snapshot().counters.shed, 1);
+}

@@ -180,6 +180,7 @@ macro_rules! all_facts {
                 c71b_producers_of_large_buffers_wait_first,
                 c71b_output_that_the_driver_takes_at_once_is_not_limited,
                 c71b_output_that_waits_already_counts_for_a_new_limit,
+                c71b_output_that_has_left_counts_when_it_waits_again,
             ]
             reasons: [
                 c26_c27_an_abort_is_aborted_here_and_lost_there needs resets,

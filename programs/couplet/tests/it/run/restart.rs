@@ -420,6 +420,11 @@ fn reloads_and_restarts_enter_the_release_to_which_the_link_leads() {
         assert_eq!(program.ctl(&[order]).code, Some(1), "{order}");
         assert_eq!(get(port, "/name"), (200, "5".to_owned()), "{order}");
     }
+    // Once it is right, it is entered, although the link has not moved since.
+    release(&program.folder, "6", "");
+    let answer = program.ctl(&["reload"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert_eq!(get(port, "/name"), (200, "6".to_owned()));
     program.stop();
 }
 
