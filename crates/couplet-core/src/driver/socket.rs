@@ -30,6 +30,7 @@ pub struct ListeningSocket {
     /// The file of a UNIX socket that we created; removed with the socket, before it is closed.
     pub(super) file: Option<mio::SocketFile>,
     pub(super) socket: socket2::Socket,
+    pub(super) probes: mio::PortProbes,
 }
 
 /// A bound UDP socket, to be [adopted](crate::Reactor::listen_datagrams): a
@@ -225,7 +226,7 @@ impl ListeningSocket {
     ///
     /// The system's error.
     pub fn into_descriptors(self) -> io::Result<Vec<OwnedFd>> {
-        let ListeningSocket { file, socket } = self;
+        let ListeningSocket { file, socket, .. } = self;
         let lock = file.as_ref().map(mio::SocketFile::lock_file).transpose()?.flatten();
         Ok(std::iter::once(socket.into()).chain(lock.map(Into::into)).collect())
     }
@@ -259,7 +260,7 @@ impl ListeningSocket {
 impl ListeningSocket {
     /// A bound TCP socket that does not listen yet.
     pub(crate) fn bound(at: SocketAddr, options: &ListenOptions) -> io::Result<ListeningSocket> {
-        mio::bind(at, options).map(ListeningSocket::from)
+        mio::bind(at, options)
     }
 
     /// Starts listening.
@@ -271,7 +272,7 @@ impl ListeningSocket {
     /// A listening UNIX socket.
     pub(crate) fn unix(name: &UnixAddress, options: &ListenOptions) -> io::Result<ListeningSocket> {
         let (socket, file) = mio::bind_unix(name, options)?;
-        Ok(ListeningSocket { file, socket })
+        Ok(ListeningSocket { file, ..socket.into() })
     }
 
     /// The address of a TCP socket.
@@ -295,12 +296,12 @@ impl ListeningSocket {
         let file = self.file.as_ref().map(mio::SocketFile::try_clone).transpose()?;
         #[cfg(not(unix))]
         let file = None;
-        Ok(ListeningSocket { file, socket: self.socket.try_clone()? })
+        Ok(ListeningSocket { file, ..self.try_clone()? })
     }
 
     /// A duplicate without the socket file, which stays with the original.
     pub(crate) fn try_clone(&self) -> io::Result<ListeningSocket> {
-        self.socket.try_clone().map(ListeningSocket::from)
+        Ok(ListeningSocket { file: None, socket: self.socket.try_clone()?, probes: self.probes })
     }
 }
 
@@ -312,7 +313,7 @@ impl From<TcpListener> for ListeningSocket {
 
 impl From<socket2::Socket> for ListeningSocket {
     fn from(socket: socket2::Socket) -> ListeningSocket {
-        ListeningSocket { file: None, socket }
+        ListeningSocket { file: None, socket, probes: mio::PortProbes::default() }
     }
 }
 

@@ -22,7 +22,10 @@ pub enum SocketOption {
     /// output or after a delay. A peer with Nagle's algorithm sends its next small segment then.
     /// TCP connections, on Linux only.
     Acknowledge,
-    /// `SO_KEEPALIVE`, with the idle time after which the system probes; `None` turns it off. TCP.
+    /// `SO_KEEPALIVE`, with the silence after which the system probes, and probes again at a quarter of
+    /// that time; `None` turns it off. TCP. On a port it is for the connections that it accepts: other
+    /// systems than Linux would close a listening socket that has it, so there it is set on each
+    /// connection, and the port's own value reads as `None`.
     KeepAlive(Option<Duration>),
     /// `SO_RCVBUF`, bytes.
     ReceiveBuffer(usize),

@@ -7,7 +7,10 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::Mio;
+use super::probes::PortProbes;
 use super::slots::{Kind, Registered};
 use super::socket::{Listener, Stream};
 use super::stream::StreamSlot;
@@ -118,6 +121,7 @@ pub(super) struct PortSlot {
     #[cfg_attr(not(unix), expect(dead_code, reason = "for its drop"))]
     pub(super) file: Option<SocketFile>,
     pub(super) listener: Listener,
+    pub(super) probes: PortProbes,
     pub(super) host: Rc<Address>,
     pub(super) readiness: Readiness,
     pub(super) share: AcceptLimit,
@@ -138,7 +142,8 @@ impl PortSlot {
     #[cfg(unix)]
     pub(super) fn duplicate(&self) -> io::Result<ListeningSocket> {
         let file = self.file.as_ref().map(SocketFile::try_clone).transpose()?;
-        Ok(ListeningSocket { file, socket: self.listener.duplicate()? })
+        let socket = self.listener.duplicate()?;
+        Ok(ListeningSocket { file, socket, probes: self.probes })
     }
 }
 
@@ -207,7 +212,12 @@ impl Mio {
                 port.spent_in = round;
             }
             match (accepted, answer) {
-                (Ok((stream, peer)), _) => return Some((stream, peer, port.host.clone())),
+                (Ok((stream, peer)), _) => {
+                    if let Err(error) = port.probes.apply(&SockRef::from(&stream)) {
+                        log_warn!(host = %port.host, %error, "cannot set an option");
+                    }
+                    return Some((stream, peer, port.host.clone()));
+                }
                 (Err(_), Some(AcceptResponse::Done)) => {
                     port.readiness.set(Readiness::READABLE, false);
                 }

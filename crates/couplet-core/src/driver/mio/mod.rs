@@ -23,6 +23,7 @@ mod lock;
 mod options;
 #[cfg(unix)]
 mod pipe;
+mod probes;
 mod readiness;
 #[cfg(target_os = "linux")]
 mod sendfile;
@@ -56,6 +57,7 @@ use datagrams::{Datagrams, ReceivedBatch};
 use epoll::{Event as Polled, EventExt as _};
 #[cfg(not(target_os = "linux"))]
 use mio::event::Event as Polled;
+pub(super) use probes::PortProbes;
 use signals::SignalSource;
 use slots::{ConnectingSlot, Dial, HeldMessage, Kind, Registered};
 use socket::Stream;
@@ -549,12 +551,13 @@ impl Commands for Mio {
                 return self.serve_datagrams(*port);
             }
         };
-        let Listening { mut listener, file } = *listening;
+        let Listening { mut listener, file, probes } = *listening;
         let token = Token(self.slots.next_key().slot as usize);
         listener.register(&self.world.registry, token)?;
         let port = PortSlot {
             listener,
             file,
+            probes,
             host: bound.host.into(),
             readiness: Readiness::NONE,
             share: AcceptLimit::new(),
@@ -754,7 +757,6 @@ impl Commands for Mio {
             self.end_when_read(key);
             return Ok(());
         }
-        let set = |socket: &SockRef<'_>| options::set(socket, SocketKind::of(socket)?, option);
         match self.kind(key) {
             Some(Kind::Stream(stream)) => match option {
                 SocketOption::ResetUnlessClosed(true) => stream.set_close_mode(CloseMode::Reset),
@@ -765,8 +767,19 @@ impl Commands for Mio {
                     options::set(&SockRef::from(&stream.stream), kind, option)
                 }
             },
-            Some(Kind::Port(port)) => port.listener.socket().map_or(Ok(()), |socket| set(&socket)),
-            Some(Kind::Datagrams(port)) => set(&port.socket()),
+            Some(Kind::Port(port)) => {
+                let Some(socket) = port.listener.socket() else { return Ok(()) };
+                match (SocketKind::of(&socket)?, option) {
+                    (SocketKind::Tcp, SocketOption::KeepAlive(silence)) => {
+                        port.probes.set(&socket, silence)
+                    }
+                    (kind, option) => options::set(&socket, kind, option),
+                }
+            }
+            Some(Kind::Datagrams(port)) => {
+                let socket = port.socket();
+                options::set(&socket, SocketKind::of(&socket)?, option)
+            }
             _ => Ok(()),
         }
     }

@@ -5,7 +5,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use socket2::{InterfaceIndexOrAddress, SockRef, TcpKeepalive};
+use socket2::{InterfaceIndexOrAddress, SockRef};
+
+use super::probes;
 
 use crate::driver::{Group, Interface, Membership, SocketKind, SocketOption};
 
@@ -21,10 +23,7 @@ pub(super) fn set(socket: &SockRef<'_>, kind: SocketKind, option: SocketOption) 
         SocketOption::Acknowledge => socket.set_tcp_quickack(true),
         #[cfg(not(target_os = "linux"))]
         SocketOption::Acknowledge => Ok(()),
-        SocketOption::KeepAlive(None) => socket.set_keepalive(false),
-        SocketOption::KeepAlive(Some(idle)) => {
-            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
-        }
+        SocketOption::KeepAlive(silence) => probes::set(socket, silence),
         SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
         SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
         SocketOption::Ttl(n) => in_each_family(

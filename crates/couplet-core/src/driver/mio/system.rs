@@ -18,13 +18,14 @@ use std::path::Path;
 use mio::{event::Source, unix::SourceFd};
 #[cfg(unix)]
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::datagrams;
 #[cfg(unix)]
 use super::lock::Lock;
 #[cfg(unix)]
 use super::pipe;
+use super::probes::{self, PortProbes};
 use super::socket::{self, Listener, Stream};
 #[cfg(unix)]
 use super::token_of;
@@ -146,11 +147,11 @@ impl World for System {
 
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
         match address {
-            Address::Tcp(address) | Address::Udp(address) => bind_tcp(*address, options),
-            Address::Unix(name) => {
-                let (socket, file) = unix::bind(name, options)?;
-                Listening::bound(socket, file)
+            Address::Tcp(address) | Address::Udp(address) => {
+                let socket = ListeningSocket::bound(*address, options)?;
+                Listening::bound(socket.listening(options)?)
             }
+            Address::Unix(name) => Listening::bound(ListeningSocket::unix(name, options)?),
             Address::Pipe(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
@@ -185,13 +186,13 @@ impl World for System {
     }
 
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
-        let ListeningSocket { file, socket } = socket;
-        socket.set_nonblocking(true)?;
-        Listening::bound(socket, file)
+        socket.socket.set_nonblocking(true)?;
+        Listening::bound(socket)
     }
 
     fn fed_port(&self, host: &Address) -> io::Result<Bound> {
-        Ok(Bound::new(host.clone(), Listening { listener: Listener::FED, file: None }))
+        let probes = PortProbes::default();
+        Ok(Bound::new(host.clone(), Listening { listener: Listener::FED, file: None, probes }))
     }
 
     #[cfg(unix)]
@@ -270,31 +271,34 @@ pub(super) struct Listening {
     /// The file of a UNIX socket, dropped first.
     pub(super) file: Option<SocketFile>,
     pub(super) listener: Listener,
+    pub(super) probes: PortProbes,
 }
 
 impl Listening {
-    fn bound(socket: Socket, file: Option<SocketFile>) -> io::Result<Bound> {
+    fn bound(socket: ListeningSocket) -> io::Result<Bound> {
+        let ListeningSocket { file, socket, probes } = socket;
         let host = socket::address(&socket.local_addr()?);
         let listener = Listener::from_socket(socket);
         let query = listener.query_handle();
-        Ok(Bound { query, ..Bound::new(host, Listening { listener, file }) })
+        Ok(Bound { query, ..Bound::new(host, Listening { listener, file, probes }) })
     }
 }
 
-fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
-    let socket = bind(address, options)?;
-    listen(&socket, options)?;
-    Listening::bound(socket, None)
-}
-
 /// A bound socket that does not listen yet.
-pub(in crate::driver) fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
-    bind_ip(address, Type::STREAM, options.switches, |socket| {
+pub(in crate::driver) fn bind(
+    address: SocketAddr,
+    options: &ListenOptions,
+) -> io::Result<ListeningSocket> {
+    let mut probes = PortProbes::default();
+    let socket = bind_ip(address, Type::STREAM, options.switches, |socket| {
         // Accepted connections inherit the options, which saves system calls.
         socket.set_tcp_nodelay(options.switches.has(Switch::NoDelay))?;
-        keep_alive(SockRef::from(socket), options.keep_alive)?;
+        if options.keep_alive.is_some() {
+            probes.set(&SockRef::from(socket), options.keep_alive)?;
+        }
         options.preparation.prepare(socket)
-    })
+    })?;
+    Ok(ListeningSocket { probes, ..ListeningSocket::from(socket) })
 }
 
 /// Opens a TCP or UDP socket, lets `set_up` set further options, and binds it.
@@ -302,9 +306,9 @@ pub(super) fn bind_ip(
     address: SocketAddr,
     kind: Type,
     switches: Switches,
-    set_up: impl Fn(&Socket) -> io::Result<()>,
+    mut set_up: impl FnMut(&Socket) -> io::Result<()>,
 ) -> io::Result<Socket> {
-    let bind = |address: SocketAddr| {
+    let mut bind = |address: SocketAddr| {
         let socket = Socket::new(Domain::for_address(address), kind, None)?;
         if address.is_ipv6() {
             let is_dual = switches.has(Switch::DualStack) && address.ip().is_unspecified();
@@ -338,7 +342,9 @@ pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stre
             if options.bind.is_none() && options.preparation.is_none() =>
         {
             let stream = mio::net::TcpStream::connect(*to)?.into();
-            keep_alive(SockRef::from(&stream), options.keep_alive)?;
+            if options.keep_alive.is_some() {
+                probes::set(&SockRef::from(&stream), options.keep_alive)?;
+            }
             stream
         }
         Address::Tcp(to) | Address::Udp(to) => connect_from(*to, options)?,
@@ -351,14 +357,6 @@ pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stre
     Ok(stream)
 }
 
-/// Turns on the probes of a peer that has been silent for `silence`.
-fn keep_alive(socket: SockRef<'_>, silence: Option<Duration>) -> io::Result<()> {
-    let Some(silence) = silence else { return Ok(()) };
-    // The system counts in seconds.
-    let again = (silence / 4).max(Duration::from_secs(1));
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence).with_interval(again))
-}
-
 /// Whether the queue of a UNIX port is full: unlike a TCP connect, this one is not in progress.
 pub(super) fn is_queue_full(to: &Address, error: &io::Error) -> bool {
     to.unix().is_some() && error.kind() == io::ErrorKind::WouldBlock
@@ -368,7 +366,9 @@ pub(super) fn is_queue_full(to: &Address, error: &io::Error) -> bool {
 fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    keep_alive(SockRef::from(&socket), options.keep_alive)?;
+    if options.keep_alive.is_some() {
+        probes::set(&SockRef::from(&socket), options.keep_alive)?;
+    }
     options.preparation.prepare(&socket)?;
     if let Some(from) = options.bind {
         let bound = socket.bind(&from.into());

@@ -67,11 +67,12 @@ fn c64_c64c_an_option_reaches_the_socket() {
         assert!(socket.keepalive().expect("an option"));
         assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(60));
         assert_eq!(socket.tcp_keepalive_interval().expect("an option"), Duration::from_secs(15));
-        for idle in [60, 3600].map(Duration::from_secs) {
+        for idle in [3600, 60, 8].map(Duration::from_secs) {
             transport.set_option(SocketOption::KeepAlive(Some(idle)));
             rig.turn();
             assert!(socket.keepalive().expect("an option"));
             assert_eq!(socket.tcp_keepalive_time().expect("an option"), idle);
+            assert_eq!(socket.tcp_keepalive_interval().expect("an option"), idle / 4);
         }
         transport.set_option(SocketOption::KeepAlive(None));
         rig.turn();
