@@ -305,6 +305,9 @@ impl Core {
     pub(crate) fn open(&self) {
         if self.is_closed.replace(false) {
             self.closed.clear();
+            if self.appends.get() > 0 {
+                self.appended.clear();
+            }
             self.backend.open();
         }
     }

@@ -157,7 +157,7 @@ impl Hub {
     /// The members and subscriptions that get a message; one of each group.
     fn recipients(&self, message: &Message, except: Option<u64>, random: u64) -> Vec<(u64, u64)> {
         let mut recipients = Vec::new();
-        let mut groups: BTreeMap<(&str, &str), Vec<(u64, u64)>> = BTreeMap::new();
+        let mut groups: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
         for (member, queue) in self.members.iter().filter(|(number, _)| Some(**number) != except) {
             for (id, pattern) in &queue.subscriptions {
                 if !pattern.matches(message.subject()) {
@@ -165,10 +165,7 @@ impl Hub {
                 }
                 match pattern.group_name() {
                     None => recipients.push((*member, *id)),
-                    Some(group) => {
-                        let key = (pattern.subject(), group);
-                        groups.entry(key).or_default().push((*member, *id));
-                    }
+                    Some(group) => groups.entry(group).or_default().push((*member, *id)),
                 }
             }
         }

@@ -172,8 +172,11 @@ impl Presence {
     ///
     /// If they are too large, or the bus is closed.
     pub fn set_meta(&self, meta: impl Into<Bytes>) -> Result<(), PublishError> {
-        let _old = self.group.meta.replace(meta.into());
-        self.group.say(ALIVE)
+        let old = self.group.meta.replace(meta.into());
+        self.group.say(ALIVE).inspect_err(|_| {
+            // The next heartbeats have the old ones.
+            let _refused = self.group.meta.replace(old);
+        })
     }
 
     /// Calls `observer` with the next events; replaces an earlier observer.

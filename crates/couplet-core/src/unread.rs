@@ -48,3 +48,43 @@ impl Unread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compares with a plain queue, through many fillings, drainings and partial reads.
+    #[test]
+    fn bytes_are_read_once_and_in_order_however_they_are_kept_and_taken() {
+        let (mut unread, mut model, mut next) = (Unread::default(), Vec::new(), 0_u8);
+        for step in 0..2000_usize {
+            for _ in 0..step % 7 {
+                next = next.wrapping_add(1);
+                unread.keep(&[next; 3]);
+                model.extend([next; 3]);
+            }
+            let taken = [0, 1, 5, model.len() / 2 + 1, model.len()][step % 5].min(model.len());
+            unread.take(taken);
+            model.drain(..taken);
+            assert_eq!(unread.rest(), model, "step {step}");
+            assert_eq!(unread.is_empty(), model.is_empty(), "step {step}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_takes_no_memory_for_long() {
+        let mut unread = Unread::default();
+        for _ in 0..3 {
+            unread.keep(&[7; 100_000]);
+            unread.take(100_000);
+            assert!(unread.bytes.capacity() <= KEPT, "it is empty");
+        }
+        // Never empty, but always mostly read.
+        unread.keep(&[7; 1000]);
+        for _ in 0..1000 {
+            unread.keep(&[7; 1000]);
+            unread.take(1000);
+        }
+        assert!(unread.bytes.capacity() <= 16_000, "{}", unread.bytes.capacity());
+    }
+}

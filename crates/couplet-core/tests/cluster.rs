@@ -18,6 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use breaking::break_loops;
+use couplet::defer::gather;
 use couplet::endpoints::{FdServer, SharedPort, TcpServer};
 use couplet::reactor::{Members, NoSuchLoop};
 use couplet::{
@@ -999,4 +1000,28 @@ fn c103h_a_loop_may_have_to_accept_before_it_has_turned() {
     drop(stops.stop_listening());
     let client = asking(port.host());
     assert_eq!(turned_until_answered(&mut second, client), 1);
+}
+
+#[test]
+fn c103f_snapshots_of_all_loops_are_asked_for_together_and_again() {
+    let _turn = one_at_a_time();
+    let (sender, shown) = mpsc::channel();
+    let cluster = Cluster::new(3).on_snapshot(move |snapshot| {
+        sender.send(snapshot.clone()).expect("the test waits");
+    });
+    with_ports_of(cluster, ANY, move |ports| {
+        let _clients = ports.ask(30);
+        for _ in 0..2 {
+            let (remote, asking) = (ports.members.remotes().remove(1), ports.members.clone());
+            let asked = remote.block_on_reactor(move |reactor| {
+                gather([asking.snapshot(reactor), asking.snapshot(reactor)])
+            });
+            signal(Signal::USR1);
+            let mut all = asked.expect("all loops answer");
+            all.push(shown.recv().expect("it is shown"));
+            for snapshot in all {
+                assert_eq!((snapshot.ports.len(), snapshot.connections.len()), (3, 30));
+            }
+        }
+    });
 }

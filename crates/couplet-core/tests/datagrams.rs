@@ -177,6 +177,50 @@ fn an_option_applies_only_to_later_datagrams() {
     assert_eq!(tos, [Some(0), Some(0x20), Some(0x40)]);
 }
 
+/// Datagrams that were refused in the same turn are not waited for, and move no option.
+#[test]
+fn an_option_applies_only_to_later_datagrams_though_others_are_refused() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let b = rig.at(LOOPBACK, &far);
+    let a = rig.with(DatagramOptions::default().queue(20), Far::default());
+    rig.turns(1);
+    for round in 1..=2 {
+        a.send_to("before", b.host()).expect("there is room");
+        a.set_option(SocketOption::Tos(0x20));
+        a.send_to([0; 20], b.host()).expect_err("it is full");
+        a.send_to("after", b.host()).expect("there is room");
+        a.set_option(SocketOption::Tos(0));
+        a.send_to([0; 20], b.host()).expect_err("it is full");
+        rig.until("both", || far.count() == 2 * round);
+        rig.turns(1);
+    }
+    let tos = far.0.borrow().iter().map(|got| got.tos).collect::<Vec<_>>();
+    assert_eq!(tos, [Some(0), Some(0x20), Some(0), Some(0x20)]);
+}
+
+#[test]
+fn dropped_datagrams_are_counted_and_their_1st_2nd_4th_and_8th_is_logged() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let b = rig.at(LOOPBACK, &far);
+    let a = rig.with(DatagramOptions::default().queue(4), Far::default());
+    rig.turns(1);
+    // The count goes on after the queue has drained.
+    for (round, logged_drops) in [(1, &[1, 2, 4][..]), (2, &[8]), (3, &[16])] {
+        a.send_to("full", b.host()).expect("the queue is empty");
+        let ((), lines) = logged(|| {
+            for _ in 0..6 {
+                a.send_to("x", b.host()).expect_err("it is full");
+            }
+        });
+        let seen = logged_drops.iter().zip(&lines).all(|(dropped, line)| {
+            line.contains("datagrams are dropped") && line.contains(&format!("dropped={dropped} "))
+        });
+        assert!(seen && lines.len() == logged_drops.len(), "{round}: {lines:?}");
+        assert_eq!(a.dropped(), 6 * round as u64);
+        rig.until("the one that fits", || far.count() == round);
+    }
+}
+
 #[test]
 fn the_destination_address_and_the_interface_are_reported() {
     let (mut rig, far) = (Rig::new(), Far::default());
@@ -467,6 +511,33 @@ fn datagrams_queued_for_a_full_unix_socket_leave_when_it_has_room() {
         got.len() == 3
     });
     assert_eq!((got, a.dropped()), (vec![vec![0], vec![1], vec![2]], 0));
+}
+
+/// The queue of a peer is the port's own: an event reports its room, each time.
+#[test]
+fn datagrams_queued_for_a_full_peer_leave_each_time_that_it_has_room() {
+    const MANY: u32 = 40;
+    let (mut rig, folder) = (Rig::new(), Folder::new());
+    let peers = ["one", "two"].map(|name| outside(&folder, name));
+    let ports = peers.each_ref().map(|(_, address)| {
+        rig.unix("", DatagramOptions::default().peer(address.clone()), &Far::default())
+    });
+    rig.turns(1);
+    for _ in 0..3 {
+        for data in numbered(MANY) {
+            ports.iter().for_each(|port| port.send(&data).expect("there is room"));
+            rig.turns(1);
+        }
+        assert!(ports.iter().all(|port| port.buffered() > 0), "their queues are full");
+        for ((socket, _), port) in peers.iter().zip(&ports) {
+            let mut got = Vec::new();
+            rig.until("all of them", || {
+                got.extend(read_all(socket));
+                got.len() == MANY as usize
+            });
+            assert_eq!((got, port.buffered(), port.dropped()), (numbered(MANY), 0, 0));
+        }
+    }
 }
 
 #[test]

@@ -282,6 +282,30 @@ fn c105_a_signal_after_a_run_that_a_signal_ended_is_ignored_until_the_loop_is_dr
     assert!(before.is_called_by(Signal::INT), "the previous handler is back");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_wait_that_a_signal_interrupts_ends_without_an_error_each_time() {
+    use couplet_core::driver::{Driver, Mio};
+    use couplet_os::signals::SignalledThread;
+
+    let _turn = one_at_a_time();
+    let waiting = SignalledThread::current();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = is_over.clone();
+    let sends = std::thread::spawn(move || {
+        while !over.load(Ordering::SeqCst) {
+            waiting.send(SIGUSR1).expect("it waits");
+            std::thread::yield_now();
+        }
+    });
+    let mut driver = Mio::new(4096).expect("a driver");
+    let waits = [(); 3].map(|()| driver.wait(None).map_err(|error| error.kind()));
+    is_over.store(true, Ordering::SeqCst);
+    sends.join().expect("no panic");
+    assert_eq!(waits, [Ok(()); 3]);
+    assert!(driver.next().is_none());
+}
+
 #[test]
 fn sigusr1_delivers_a_snapshot_and_the_run_continues() {
     let _turn = one_at_a_time();

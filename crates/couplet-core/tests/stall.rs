@@ -281,6 +281,40 @@ fn c97a_two_loops_hang_at_the_same_time_and_share_one_detector() {
 }
 
 #[test]
+fn c97a_a_loop_with_a_long_limit_delays_no_report_about_another() {
+    let _running = RUNNING.read();
+    for short_first in [false, true] {
+        let both = Arc::new(Barrier::new(2));
+        let run = |name: &'static str, after: Duration, hangs: bool| {
+            let both = both.clone();
+            thread::spawn(move || {
+                let options = LoopOptions::default().stall_after(after);
+                logged_by(name, options, move |reactor| {
+                    both.wait();
+                    if hangs {
+                        hang();
+                    }
+                    both.wait();
+                    reactor.stop();
+                    Ok(())
+                })
+            })
+        };
+        let mut order = [("short", LIMIT, true), ("patient", LONG, false)];
+        if !short_first {
+            order.reverse();
+        }
+        for (name, lines) in order.map(|(name, after, hangs)| (name, run(name, after, hangs))) {
+            let lines = lines.join().expect("no panic");
+            match name {
+                "short" => assert_stalled(&lines, &["thread=\"short\""]),
+                _ => assert_eq!(lines, Vec::<String>::new(), "it is within its limit"),
+            }
+        }
+    }
+}
+
+#[test]
 fn c97a_an_idle_loop_is_not_reported() {
     let _running = RUNNING.read();
     let (idle, is_idle) = mpsc::channel::<Remote>();

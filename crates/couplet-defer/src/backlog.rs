@@ -490,6 +490,7 @@ mod tests {
             }
             assert_eq!(read, wanted);
             assert!(backlog.settle(LONG));
+            assert_eq!(backlog.state().bytes, 0);
         }
     }
 
@@ -558,7 +559,7 @@ mod tests {
         for lost in 1..3 {
             backlog.push("1\n");
             assert!(backlog.settle(LONG));
-            assert_eq!(backlog.state().lost, lost);
+            assert_eq!((backlog.state().lost, backlog.state().bytes), (lost, 0));
         }
     }
 

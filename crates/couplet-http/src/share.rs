@@ -375,6 +375,25 @@ mod tests {
     }
 
     #[test]
+    fn claims_have_their_turns_in_the_order_of_their_waits() {
+        let held = hold(Nothing);
+        let server_share = ServerShare::new(HttpOptions::default().max_unsent(64 * 1024));
+        let share = ConnectionShare::new(&held.connection.transport(), &server_share);
+        let (holder, claims) = (Claim::default(), [(); 4].map(|()| Claim::default()));
+        let cx = Context::from_waker(Waker::noop());
+        let has_turn = |n: usize| share.poll_turn(&claims[n], &cx, || ()).is_ready();
+        share.hold(&holder, 64 * 1024);
+        assert_eq!([0, 1, 2, 3].map(has_turn), [false; 4]);
+        share.release(&holder, 64 * 1024);
+        for turn in 0..12 {
+            let has_turns = [0, 1, 2, 3].map(has_turn);
+            assert_eq!(has_turns, std::array::from_fn(|n| n == turn % 4), "{turn}");
+            share.end_turn(&claims[turn % 4]);
+            assert!(!has_turn(turn % 4), "it waits for the others");
+        }
+    }
+
+    #[test]
     fn a_connection_that_ends_returns_its_part_of_the_servers_share() {
         let held = hold(Nothing);
         let server_share = ServerShare::new(HttpOptions::default().max_unsent_of_all(64 * 1024));

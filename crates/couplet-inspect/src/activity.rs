@@ -658,6 +658,29 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn the_pace_is_that_of_the_last_whole_second() {
+        let begun = Instant::now();
+        let ring = Ring::in_nanoseconds(1 << 16, 1, Some(begun));
+        let mut activity = activity(&[]);
+        for second in [0, 1, 3] {
+            for n in 0..=second {
+                let time = second * SECOND + n;
+                activity.record(Record { time, kind: Kind::Received, key: 7, value: 1 });
+            }
+            wait_until(&mut activity, second, 0);
+        }
+        let pace = |millis| {
+            let Pace { turns, events, .. } =
+                activity.pace(&ring, begun + Duration::from_millis(millis));
+            (turns, events)
+        };
+        let paces = [500, 1500, 2500, 3500, 4500, 5500].map(pace);
+        let none = (0.0, 0.0);
+        assert_eq!(paces, [none, (1.0, 1.0), (1.0, 2.0), none, (1.0, 4.0), none]);
+    }
+
+    #[test]
     fn calls_that_peers_cause_are_not_the_most() {
         let of = |events: u64| {
             let mut activity = activity(&[]);

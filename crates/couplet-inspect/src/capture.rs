@@ -492,6 +492,40 @@ mod tests {
     }
 
     #[test]
+    fn c184e_a_side_that_was_closed_before_has_one_fin() {
+        let records = [
+            record(0, Kind::Accepted, 7, 3),
+            record(1, Kind::Shut, 7, 0),
+            record(2, Kind::Ended, 7, 0),
+            record(3, Kind::Closed, 7, 0),
+        ];
+        let found = packets(&records, &[], ENDS);
+        let fins: Vec<_> = found[3..].iter().map(|it| (it.ports.0, it.flags)).collect();
+        assert_eq!(fins, [(80, FIN | ACK), (4000, FIN | ACK)]);
+    }
+
+    #[test]
+    fn c184e_each_connection_of_a_slot_has_its_own_numbers_and_comment() {
+        let life = |at: u64| {
+            let chunk = record(at + 1, Kind::Received, 7, 5);
+            [record(at, Kind::Accepted, 7, 3), chunk, record(at + 2, Kind::Closed, 7, 0)]
+        };
+        let records = [life(0), life(10), life(20)].concat();
+        let found = packets(&records, &[], ENDS);
+        let comments: Vec<_> = found.iter().map(|it| it.comment().is_some()).collect();
+        assert_eq!(comments, [true, false, false, false, false].repeat(3));
+        let syns = found.iter().filter(|it| it.flags == SYN).map(|it| it.numbers.0);
+        assert_eq!(syns.collect::<BTreeSet<_>>().len(), 3);
+        for packets in found.chunks(5) {
+            let first = packets[0].numbers.0;
+            let numbers: Vec<_> =
+                packets.iter().map(|it| it.numbers.0.wrapping_sub(first)).collect();
+            assert_eq!(numbers, [0, 0, 1, 1, 1]);
+            assert_eq!(packets[4].numbers.1.wrapping_sub(first), 6, "all bytes of this one");
+        }
+    }
+
+    #[test]
     fn a_connection_of_ipv6_has_packets_of_ipv6() {
         let records = [record(0, Kind::Accepted, 7, 3), record(1, Kind::Received, 7, 9)];
         let ends = ["tcp:[2001:db8::1]:4000", "tcp:[2001:db8::2]:80"];

@@ -122,3 +122,47 @@ fn has_bytes(record: Record) -> usize {
 pub(crate) fn escaped(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(record: usize, text: &str) -> (usize, Vec<u8>) {
+        (record, text.as_bytes().to_vec())
+    }
+
+    fn received(time: u64) -> Record {
+        Record { time, kind: Kind::Received, key: 7, value: 9 }
+    }
+
+    #[test]
+    fn c184d_chunks_follow_their_events_when_the_first_ones_are_dropped() {
+        let all = [chunk(0, "a"), chunk(2, "bb"), chunk(3, "ccc"), chunk(5, "dddd")];
+        for (dropped, wanted) in [
+            (0, [Some("a"), None, Some("bb"), Some("ccc"), None, Some("dddd")]),
+            (2, [Some("bb"), Some("ccc"), None, Some("dddd"), None, None]),
+            (3, [Some("ccc"), None, Some("dddd"), None, None, None]),
+            (6, [None; 6]),
+        ] {
+            let mut read = ReadContents { each: 100, chunks: all.to_vec() };
+            read.drop_first(dropped);
+            let numbers: Vec<usize> = (0..6 - dropped).collect();
+            let records: Vec<Record> = (0..6).map(received).collect();
+            let kept = KeptContents::parse(&read.section(), 6 - dropped, &numbers, &records);
+            let kept = kept.expect("our own");
+            let found = [0, 1, 2, 3, 4, 5].map(|record| kept.of(record));
+            assert_eq!(found, wanted.map(|text| text.map(str::as_bytes)), "{dropped}");
+        }
+    }
+
+    #[test]
+    fn c184d_the_chunks_of_unknown_events_are_left_out() {
+        let all = [chunk(0, "a"), chunk(1, "unknown"), chunk(2, "bb"), chunk(3, "ccc")];
+        let section = ReadContents { each: 100, chunks: all.to_vec() }.section();
+        // The file has four records, and the second is of an unknown kind.
+        let records = [0, 2, 3].map(received);
+        let kept = KeptContents::parse(&section, 4, &[0, 2, 3], &records).expect("our own");
+        let found = [0, 1, 2].map(|record| kept.of(record));
+        assert_eq!(found, [&b"a"[..], b"bb", b"ccc"].map(Some));
+    }
+}

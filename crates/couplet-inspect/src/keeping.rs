@@ -207,6 +207,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[expect(clippy::disallowed_methods, reason = "any instant will do")]
 mod tests {
     use super::*;
+    use couplet_testkit::logged::logged;
     use couplet_testkit::needed::Folder;
 
     #[test]
@@ -278,6 +279,27 @@ mod tests {
         assert_eq!(names.map(is_kept), [true, true, false, true, true, true]);
         remove_oldest(&folder, "poems", 1).expect("a folder");
         assert_eq!(names.map(is_kept), [false, true, false, true, true, true]);
+        // Several at once, as after a change of their number.
+        for name in ["poems-20261127T061502Z-busy.rec", "poems-20261127T061503Z-busy.rec"] {
+            fs::write(folder.join(name), b"").expect("a file");
+        }
+        remove_oldest(&folder, "poems", 1).expect("a folder");
+        assert_eq!(names.map(is_kept), [false, false, false, true, true, true]);
+        assert_eq!(folder.names().len(), 4, "the newest");
+    }
+
+    #[test]
+    fn c184c_the_first_of_several_errors_is_logged_each_time() {
+        let mut raised = Raised::new(FlagRecordings::default());
+        let ((), lines) = logged(|| {
+            for is_written in [false, false, true, false, false, true, true] {
+                let file = "busy.rec".to_owned();
+                raised.recorded(if is_written { Ok(file) } else { Err(file + ": disk full") });
+            }
+        });
+        let error = |line: &String| line.contains("cannot keep the recording busy.rec: disk full");
+        let errors: Vec<bool> = lines.iter().map(error).collect();
+        assert_eq!(errors, [true, false, true, false, false], "{lines:?}");
     }
 
     #[test]

@@ -699,6 +699,42 @@ mod tests {
     }
 
     #[test]
+    fn each_connection_of_a_slot_has_its_own_states_and_bytes() {
+        let life = |at: u64| {
+            [
+                record(at, Kind::Accepted, 7, 3),
+                record(at + 1, Kind::Built, 7, 0),
+                record(at + 2, Kind::Received, 7, 5),
+                record(at + 3, Kind::Reading, 7, 0),
+                record(at + 4, Kind::Reading, 7, 1),
+                record(at + 5, Kind::Blocked, 7, 3),
+                record(at + 6, Kind::Ended, 7, 0),
+                record(at + 7, Kind::Shut, 7, 0),
+                record(at + 8, Kind::Closed, 7, 0),
+            ]
+        };
+        let all = lines(&[life(0), life(20)].concat());
+        let states = [
+            ("opening", 0, 0),
+            ("open", 0, 0),
+            ("open", 5, 0),
+            ("paused", 5, 0),
+            ("open", 5, 0),
+            ("open", 5, 3),
+            ("half-closed", 5, 3),
+            ("closing", 5, 3),
+        ];
+        for lines in all.chunks(9) {
+            for (line, (state, bytes_in, out)) in lines.iter().zip(states) {
+                let wanted = [json!(state), json!(bytes_in), json!(out)];
+                assert_eq!(["state", "in", "out"].map(|name| line[name].clone()), wanted, "{line}");
+            }
+            assert!(lines[8]["state"].is_null(), "it has ended");
+        }
+        assert_ne!(all[0]["connection"], all[9]["connection"]);
+    }
+
+    #[test]
     fn a_write_names_its_recorder() {
         let all = lines(&[
             record(0, Kind::Accepted, 7, 3),

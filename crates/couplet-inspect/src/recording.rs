@@ -604,6 +604,7 @@ impl fmt::Debug for Recording {
 #[cfg(test)]
 pub(crate) mod tests {
     use couplet_core::hooks::inspector::TableLimits;
+    use couplet_core::reactor::Snapshot;
     use proptest::prelude::*;
 
     use super::*;
@@ -633,21 +634,8 @@ pub(crate) mod tests {
         section: Option<Vec<u8>>,
         connections: Vec<ConnectionHeader>,
     ) -> Vec<u8> {
-        let names = [("protocol", "Chat"), ("task", "talk")];
-        let names = names.map(|(kind, name)| (kind.to_owned(), name.to_owned()));
-        let each = LoopHeader {
-            id: 0,
-            serial: 1,
-            thread: "main".to_owned(),
-            host: None,
-            ticks: 1e6,
-            origin: 1000.0,
-            count: records.len(),
-            names: names.to_vec(),
-            connections,
-            frames: Vec::new(),
-            contents: section.as_ref().map(|it| ContentsHeader { each: 100, length: it.len() }),
-        };
+        let length = section.as_ref().map(Vec::len);
+        let each = LoopHeader { connections, ..loop_header(0, records.len(), length) };
         let state = RawValue::from_string("{\"program\":{\"name\":\"poems\"}}".to_owned());
         let header = Header {
             made: 1000.0,
@@ -656,6 +644,25 @@ pub(crate) mod tests {
             state: state.expect("JSON"),
         };
         bytes(&header, &[records.to_vec()], &[section.unwrap_or_default()])
+    }
+
+    /// The header of a loop with this number of records, and the length of its contents.
+    fn loop_header(id: usize, count: usize, contents: Option<usize>) -> LoopHeader {
+        let names = [("protocol", "Chat"), ("task", "talk")];
+        let names = names.map(|(kind, name)| (kind.to_owned(), name.to_owned()));
+        LoopHeader {
+            id,
+            serial: 1 + id as u32,
+            thread: "main".to_owned(),
+            host: None,
+            ticks: 1e6,
+            origin: 1000.0,
+            count,
+            names: names.to_vec(),
+            connections: Vec::new(),
+            frames: Vec::new(),
+            contents: contents.map(|length| ContentsHeader { each: 100, length }),
+        }
     }
 
     fn trace(records: &[Record]) -> Value {
@@ -755,6 +762,105 @@ pub(crate) mod tests {
         assert_eq!(lines[1]["cut"], 896);
         let without = whole_file(&records, None, Vec::new());
         assert!(!Recording::parse(&without).expect("our own").has_contents());
+    }
+
+    #[test]
+    fn c184d_each_loop_has_its_own_records_and_contents() {
+        let records: Vec<Vec<Record>> = [1, 0, 3, 2]
+            .map(|count| (0..count).map(|at| record(at, Kind::Received, 7, 9)).collect())
+            .into();
+        let section = |chunks: &[(u32, &str)]| {
+            let mut section = Vec::new();
+            for (record, text) in chunks {
+                section.extend(record.to_le_bytes());
+                section.extend((text.len() as u32).to_le_bytes());
+                section.extend(text.as_bytes());
+            }
+            section
+        };
+        // The last loop keeps none.
+        let sections = [section(&[(0, "a")]), Vec::new(), section(&[(0, "bb"), (2, "ccc")])];
+        let mut loops: Vec<_> = sections
+            .iter()
+            .zip(&records)
+            .enumerate()
+            .map(|(id, (section, records))| loop_header(id, records.len(), Some(section.len())))
+            .collect();
+        loops.push(loop_header(3, 2, None));
+        let state = RawValue::from_string("{}".to_owned()).expect("JSON");
+        let header = Header { made: 1000.0, loops, marks: Vec::new(), state };
+        let recording = Recording::parse(&bytes(&header, &records, &sections)).expect("our own");
+        assert_eq!(recording.records, records);
+        let found = recording.contents.iter().map(|kept| [0, 1, 2].map(|record| kept.of(record)));
+        let wanted =
+            [[Some("a"), None, None], [None; 3], [Some("bb"), None, Some("ccc")], [None; 3]];
+        let wanted = wanted.map(|texts| texts.map(|text| text.map(str::as_bytes)));
+        assert_eq!(found.collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn a_recording_lasts_from_the_first_event_of_any_loop_to_the_last() {
+        type Case = (&'static [u64], &'static [u64], f64);
+        let cases: [Case; 6] = [
+            (&[2, 5], &[1, 3], 4.0),
+            (&[1, 3], &[2, 5], 4.0),
+            (&[1, 5], &[2, 3], 4.0),
+            (&[2, 3], &[1, 5], 4.0),
+            (&[], &[1, 3], 2.0),
+            (&[], &[], 0.0),
+        ];
+        for (one, other, wanted) in cases {
+            let loops = [one, other].map(|seconds| {
+                let ring = Ring::in_nanoseconds(1024, 10, None);
+                seconds.iter().for_each(|at| ring.put(at * 1_000_000_000, Kind::Received, 7, 1));
+                let frames = Arc::new(Frames::new(TableLimits::default()));
+                WorldLoop { host: "north".to_owned(), serial: 3, ring: Arc::new(ring), frames }
+            });
+            let file = Recording::of_world("poetry", (Duration::ZERO, Duration::ZERO), &loops, []);
+            let seconds = Recording::parse(&file).expect("our own").seconds();
+            assert!((seconds - wanted).abs() < 1e-6, "{one:?} {other:?}: {seconds}");
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn c184c_a_recording_of_a_time_begins_with_the_first_event_in_it() {
+        let begun = Instant::now();
+        let ring = Ring::in_nanoseconds(1 << 16, 10, Some(begun));
+        for second in [1, 39, 40, 41, 99] {
+            ring.put(u64::from(second) * 1_000_000_000, Kind::Received, 7, second);
+        }
+        let frame = |second: u64| {
+            let mut snapshot = Snapshot::default();
+            snapshot.at = Some(begun + Duration::from_secs(second));
+            Arc::new(Frame { ticks: second * 1_000_000_000, snapshot, left_out: 0 })
+        };
+        let frames = Frames::new(TableLimits::default());
+        let clock = Clock::at(begun, Duration::from_secs(1000));
+        let of_last = |last: Option<u64>| {
+            let mut read = LoopRecords::read(0, 1, "main", (&ring, &frames));
+            read.frames = [10, 30, 39, 45, 90].map(frame).to_vec();
+            let now = begun + Duration::from_secs(100);
+            let (header, records, _) = read.until(now, last.map(Duration::from_secs), clock);
+            assert_eq!((header.count, header.origin), (records.len(), 1000.0));
+            let events = records.iter().map(|record| record.value).collect::<Vec<_>>();
+            let frames = header.frames.iter().map(|frame| json!(frame)["time"].clone());
+            (events, frames.collect::<Vec<_>>())
+        };
+        // The last tables before the first event show the beginning.
+        type Case = (Option<u64>, &'static [u32], &'static [f64]);
+        const ALL: &[f64] = &[1010.0, 1030.0, 1039.0, 1045.0, 1090.0];
+        let cases: [Case; 5] = [
+            (None, &[1, 39, 40, 41, 99], ALL),
+            (Some(60), &[40, 41, 99], &ALL[2..]),
+            (Some(1), &[99], &ALL[4..]),
+            (Some(0), &[], &ALL[4..]),
+            (Some(1000), &[1, 39, 40, 41, 99], ALL),
+        ];
+        for (last, events, frames) in cases {
+            let frames = frames.iter().map(|time| json!(time)).collect();
+            assert_eq!(of_last(last), (events.to_vec(), frames), "{last:?}");
+        }
     }
 
     #[test]

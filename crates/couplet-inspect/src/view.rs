@@ -337,8 +337,8 @@ mod tests {
         assert_eq!(all, r#"{"rows":[2],"changed":[],"gone":[]}"#, "whole for earlier readers");
     }
 
-    #[test]
-    fn c183_a_connection_is_whole_again_when_a_field_changes_that_its_reader_keeps() {
+    /// A connection of a loop in memory.
+    fn connection() -> ConnectionSnapshot {
         struct Quiet;
         impl Protocol for Quiet {
             fn data_received(&mut self, _: &Transport, _: &[u8]) {}
@@ -348,7 +348,28 @@ mod tests {
         let _wire = memory.connect(1);
         let snapshot = memory.reactor().snapshot();
         memory.settle();
-        let first = success_of(snapshot).connections.remove(0);
+        success_of(snapshot).connections.remove(0)
+    }
+
+    #[test]
+    fn c183_each_direction_has_the_rate_of_its_last_second() {
+        let (it, mut view) = (connection(), View::default());
+        let Versions { of, version: Version { now, .. }, .. } = Versions::new();
+        let rates = (1..).zip([[0, 0], [100, 30], [300, 30], [300, 90]]).map(|(number, counts)| {
+            let object = Object { of, kind: Kind::Connection(Cow::Borrowed(&it)) };
+            let id = RowId(of.number, ObjectId::Connection(it.id));
+            let version = Version { number, now: now + Duration::from_secs(number) };
+            view.put(version, id, object, counts);
+            let rows = serde_json::to_value(&view).expect("JSON");
+            ["rate_in", "rate_out"].map(|field| rows[0][field].as_f64().expect("a number"))
+        });
+        let rates: Vec<_> = rates.collect();
+        assert_eq!(rates, [[0.0, 0.0], [100.0, 30.0], [200.0, 0.0], [0.0, 60.0]]);
+    }
+
+    #[test]
+    fn c183_a_connection_is_whole_again_when_a_field_changes_that_its_reader_keeps() {
+        let first = connection();
         let Versions { of, version: Version { now, .. }, .. } = Versions::new();
         let cases: [(_, _, fn(&mut ConnectionSnapshot)); 7] = [
             ("changed", "state", |it| it.state = "paused"),

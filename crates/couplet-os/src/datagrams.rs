@@ -883,6 +883,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_batch_keeps_nothing_of_what_it_held_before() {
+        let mut batch = Batch::new(2, 64);
+        let own = format!("\0couplet-os-{}-", std::process::id());
+        let bind = |name: &str| {
+            let name = net::SocketAddr::from_abstract_name(&name[1..]).expect("short enough");
+            UnixDatagram::bind_addr(&name).expect("a free name")
+        };
+        let place = format!("{own}batch");
+        let (there, unnamed) = (bind(&place), UnixDatagram::unbound().expect("a socket"));
+        let target = Some(Target::Unix(place.as_bytes()));
+        let (v4, v4_at) = bound(Ipv4Addr::LOCALHOST);
+        turn_on(v4.as_fd(), Flag::PacketInfoV4).expect("Linux knows it");
+        for round in 0..2 {
+            // Senders with a long name and without one, and an address of IPv4.
+            let name = format!("{own}{}", format!("long {round}").repeat(8));
+            let long = bind(&name);
+            for (sender, from) in [(&long, &*name), (&unnamed, "")] {
+                let sent = [plain(b"a long one", target), plain(b"short", target)];
+                assert_eq!(send(sender.as_fd(), &sent).expect("there is room"), 2);
+                assert_eq!(batch.receive(there.as_fd(), 64, 5).expect("they have arrived"), 2);
+                let data = [(&b"a lon"[..], true), (b"short", false)];
+                for (n, (data, cut)) in data.into_iter().enumerate() {
+                    let got = batch.get(n);
+                    assert_eq!((got.data, got.cut), (data, cut));
+                    assert_eq!(got.from, Name::Unix(from.as_bytes().to_vec()), "{round}");
+                    assert_eq!((got.to, got.credentials), (None, None));
+                }
+            }
+            assert_eq!(send(v4.as_fd(), &[plain(b"to itself", to(v4_at))]).expect("room"), 1);
+            assert_eq!(batch.receive(v4.as_fd(), 64, 64).expect("it has arrived"), 1);
+            let got = batch.get(0);
+            assert_eq!((got.data, got.cut), (&b"to itself"[..], false));
+            assert_eq!((got.from, got.to), (Name::Inet(v4_at), Some(v4_at.ip())));
+        }
+        assert!(batch.receive(there.as_fd(), 64, 64).is_err(), "all were taken");
+    }
+
     /// Sends a datagram with descriptors.
     fn pass(from: &UnixDatagram, to: &UnixDatagram, descriptors: [OwnedFd; 3]) {
         let name = to.local_addr().expect("bound");

@@ -193,6 +193,31 @@ mod tests {
         assert_eq!(ready(&ours), []);
     }
 
+    /// The system lists the registrations of one file by their numbers.
+    #[test]
+    fn every_open_descriptor_is_renewed_beside_closed_ones_and_again() {
+        let ours = epoll();
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let mut duplicates: Vec<Option<io::PipeReader>> =
+            (0..6).map(|_| Some(reader.try_clone().expect("a duplicate"))).collect();
+        for (data, duplicate) in (10..).zip(&duplicates) {
+            let number = duplicate.as_ref().expect("it is open").as_raw_fd();
+            assert_eq!(control(&ours, libc::EPOLL_CTL_ADD, number, data), 0);
+        }
+        writer.write_all(b"x").expect("room");
+        let all: Vec<u64> = (10..16).collect();
+        assert_eq!(ready(&ours), all);
+        assert_eq!(ready(&ours), [], "they are edges");
+        for (closed, left) in [(vec![0, 3], vec![11, 12, 14, 15]), (vec![1, 4, 5], vec![12])] {
+            closed.into_iter().for_each(|at: usize| duplicates[at] = None);
+            renew(ours.as_fd(), 0).expect("it is renewed");
+            assert_eq!(ready(&ours), left, "each raises an edge, and no other does");
+            assert_eq!(ready(&ours), []);
+            writer.write_all(b"x").expect("room");
+            assert_eq!(ready(&ours), left);
+        }
+    }
+
     #[test]
     fn a_number_that_was_reused_is_left_alone() {
         /// Above the numbers that other tests of this process use, and below the smallest limit.

@@ -243,6 +243,25 @@ mod tests {
     }
 
     #[test]
+    fn owners_dropped_in_nested_calls_close_after_the_outermost_one() {
+        let (asked, _reader) = pair();
+        for _ in 0..2 {
+            let [(one, first), (two, second), (three, third)] = [(); 3].map(|()| pair());
+            let handle = one.handle();
+            handle.ask(|descriptor| {
+                asked.handle().ask(|_| drop((one, two)));
+                drop(three);
+                asked.handle().ask(|_| ());
+                let open = descriptor.try_clone_to_owned().expect("it is open after these calls");
+                io::PipeWriter::from(open).write_all(b"x").expect("room");
+            });
+            let mut first = first;
+            first.read_exact(&mut [0]).expect("what was written");
+            assert!(ends(first) && ends(second) && ends(third), "each was closed");
+        }
+    }
+
+    #[test]
     fn an_owner_does_not_give_away_in_a_call() {
         let (owner, reader) = pair();
         let (other, _reader) = pair();

@@ -593,19 +593,78 @@ mod tests {
         assert_eq!(running.end().expect("said once"), None);
     }
 
-    #[test]
-    fn a_child_that_was_given_up_is_reaped_when_another_starts() {
-        let child = spawn(Command::new("/bin/sh").args(["-c", "exit 0"]), Setup::default());
-        let running = Running::new(child.expect("it starts"));
-        let pid = running.pid();
-        let ended = end_descriptor(pid).expect("it");
-        drop(running);
-        // The child has exited once the descriptor is readable.
+    /// A child that exits when the writer is closed, and the descriptor of its end.
+    fn waiting() -> (Running, OwnedFd, io::PipeWriter) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "read line; exit 0"]).stdin(Stdio::from(OwnedFd::from(reader)));
+        let running = Running::new(spawn(&mut command, Setup::default()).expect("it starts"));
+        let ended = end_descriptor(running.pid()).expect("it");
+        (running, ended, writer)
+    }
+
+    /// Blocks until a child has exited: its descriptor is readable.
+    fn wait_for(ended: &OwnedFd) {
         let mut poll = libc::pollfd { fd: ended.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the pointer is to one pollfd on this stack.
         unsafe { libc::poll(&raw mut poll, 1, -1) };
-        status_of(&mut Command::new("/bin/true"), Setup::default());
-        let error = send_signal(pid.cast_signed(), 0).expect_err("it is no zombie");
-        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    /// A zombie counts: its number is in use.
+    fn is_there(pid: u32) -> bool {
+        send_signal(pid.cast_signed(), 0).is_ok()
+    }
+
+    #[test]
+    fn children_that_were_given_up_are_reaped_when_another_starts_and_they_have_exited() {
+        let children: Vec<_> = (0..4).map(|_| waiting()).collect();
+        let pids: Vec<u32> = children.iter().map(|(running, ..)| running.pid()).collect();
+        let mut writers: Vec<_> = children
+            .into_iter()
+            .map(|(running, ended, writer)| {
+                drop(running);
+                (ended, Some(writer))
+            })
+            .collect();
+        // One that runs holds up none that was given up after it.
+        for (exiting, left) in [(&[0, 2, 3][..], &[1][..]), (&[1], &[])] {
+            for at in exiting {
+                writers[*at].1 = None;
+                wait_for(&writers[*at].0);
+            }
+            status_of(&mut Command::new("/bin/true"), Setup::default());
+            let there: Vec<usize> = (0..4).filter(|at| is_there(pids[*at])).collect();
+            assert_eq!(there, left);
+        }
+    }
+
+    #[test]
+    fn a_child_that_other_code_has_waited_for_ends_with_an_error_once() {
+        for is_given_up in [false, true] {
+            let (mut running, ended, writer) = waiting();
+            drop(writer);
+            wait_for(&ended);
+            let pid = running.pid().cast_signed();
+            // SAFETY: the pointer may be null.
+            assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
+            if !is_given_up {
+                let error = running.end().expect_err("it was reaped");
+                assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
+                assert_eq!(running.end().expect("said once"), None);
+            }
+            drop(running);
+            let left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+            assert!(left.iter().all(|child| child.id() != pid.cast_unsigned()));
+        }
+    }
+
+    #[test]
+    fn a_child_that_has_exited_is_reaped_when_it_is_given_up() {
+        let (running, ended, writer) = waiting();
+        let pid = running.pid();
+        drop(writer);
+        wait_for(&ended);
+        drop(running);
+        assert!(!is_there(pid));
     }
 }

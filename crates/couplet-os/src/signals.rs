@@ -243,3 +243,65 @@ mod unix {
         unsafe { libc::__errno() }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::Signals;
+
+    fn raise(signal: i32) {
+        // SAFETY: no pointers are passed.
+        assert_eq!(unsafe { libc::raise(signal) }, 0);
+    }
+
+    fn set(signal: i32, action: libc::sighandler_t) {
+        // SAFETY: the action is none of the program's functions.
+        assert_ne!(unsafe { libc::signal(signal, action) }, libc::SIG_ERR);
+    }
+
+    /// The present actions of both signals.
+    fn actions() -> [libc::sighandler_t; 2] {
+        [libc::SIGUSR2, libc::SIGWINCH].map(|signal| {
+            // SAFETY: an all-zero sigaction is a valid value, and the pointer is to one on this stack.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                assert_eq!(libc::sigaction(signal, std::ptr::null(), &raw mut action), 0);
+                action.sa_sigaction
+            }
+        })
+    }
+
+    /// One test, because a process has one `Signals` at a time.
+    #[test]
+    fn c105_signals_are_read_in_order_and_given_back_also_after_a_failure() {
+        let all = [libc::SIGUSR2, libc::SIGWINCH];
+        set(libc::SIGUSR2, libc::SIG_IGN);
+        let before = [libc::SIG_IGN, libc::SIG_DFL];
+        for _ in 0..2 {
+            // Nobody can handle the last one: the others are given back.
+            let failed = Signals::take(&[all[0], all[1], libc::SIGKILL]).map(drop);
+            assert_eq!(failed.map_err(|error| error.kind()), Err(ErrorKind::InvalidInput));
+            assert_eq!(actions(), before);
+
+            let mut signals = Signals::take(&all).expect("nobody has them");
+            assert_eq!(signals.read(), None);
+            let other = Signals::take(&all).map(drop);
+            assert_eq!(other.map_err(|error| error.kind()), Err(ErrorKind::AlreadyExists));
+            for signal in [libc::SIGUSR2, libc::SIGWINCH, libc::SIGUSR2] {
+                raise(signal);
+            }
+            let read = [(); 4].map(|()| signals.read());
+            let [second, first] = [libc::SIGWINCH, libc::SIGUSR2].map(Some);
+            assert_eq!(read, [first, second, first, None]);
+
+            // What was left unread is not for the next one.
+            raise(libc::SIGWINCH);
+            raise(libc::SIGUSR2);
+            drop(signals);
+            assert_eq!(actions(), before);
+        }
+        assert_eq!(Signals::take(&all).expect("nobody has them").read(), None);
+        set(libc::SIGUSR2, libc::SIG_DFL);
+    }
+}

@@ -200,6 +200,30 @@ mod tests {
         assert_eq!(all_of(reader, pid), format!("no 2\nno {kept}\nrose\n"));
     }
 
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[test]
+    fn a_child_has_each_of_several_descriptors_and_none_between_them() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let (input, mut lines) = io::pipe().expect("a pipe");
+        io::Write::write_all(&mut lines, b"rose\n").expect("room");
+        let above = [writer.as_raw_fd(), input.as_raw_fd()].map(|number| number + 1);
+        let above = above.into_iter().max().unwrap_or(0);
+        // Below the most gaps that are closed one by one, and no number that is duplicated.
+        let numbers: Vec<RawFd> = (3..above + 9)
+            .filter(|number| ![writer.as_raw_fd(), input.as_raw_fd()].contains(number))
+            .take(5)
+            .collect();
+        let [from, gap, to, other, last] = numbers[..] else { panic!("{numbers:?}") };
+        let script = format!(
+            "read line <&{from}; for fd in {gap} {last}; do test -e /proc/$$/fd/$fd || \
+             echo no $fd >&{to}; done; echo $line >&{other}"
+        );
+        let named = [(input.as_fd(), from), (writer.as_fd(), to), (writer.as_fd(), other)];
+        let pid = started(&script, &named).expect("it starts");
+        drop((writer, input));
+        assert_eq!(all_of(reader, pid), format!("no {gap}\nno {last}\nrose\n"));
+    }
+
     #[test]
     fn descriptors_that_are_overwritten_or_have_large_numbers_are_refused() {
         let (reader, writer) = io::pipe().expect("a pipe");

@@ -74,6 +74,8 @@ pub(crate) struct Joined<K> {
     pub(crate) options: Arc<RoomOptions>,
     pub(crate) position: Position,
     pub(crate) missed: Missed,
+    /// Older messages, which the loop reports as missed after the join.
+    pub(crate) refused: u64,
 }
 
 struct HubState<K, M> {
@@ -259,17 +261,28 @@ impl<K: Key, M: Meta> Hub<K, M> {
                 Start::After(position) => entry.history.since(position),
             };
             let (options, position) = (entry.options.clone(), entry.history.position());
+            let queue = state.loops.get(&number);
+            let refused =
+                queue.and_then(|queue| queue.refused.get(room)).map_or(0, |it| it.messages);
             let item = || Item::Joined { room: room.clone(), member: member.clone() };
             state.send(room, item, Some(number), &self.limits, effects);
-            Joined { room: room.clone(), id, options, position, missed }
+            Joined { room: room.clone(), id, options, position, missed, refused }
         })
     }
 
-    /// Removes a member.
-    pub(crate) fn leave(&self, number: u64, room: &Arc<K>, id: MemberId, why: Departure) {
+    /// Removes a member. Returns its metadata, for the caller to drop: that may run user code.
+    #[must_use]
+    pub(crate) fn leave(
+        &self,
+        number: u64,
+        room: &Arc<K>,
+        id: MemberId,
+        why: Departure,
+    ) -> Vec<Arc<M>> {
         self.change(|state, effects| {
             state.leave(number, room, id, why, &self.limits, effects);
-        });
+            std::mem::take(&mut effects.metas)
+        })
     }
 
     /// Changes the metadata of a member. Returns false if it has left.

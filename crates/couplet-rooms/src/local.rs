@@ -146,7 +146,7 @@ impl<K: Key, M: Meta> Local<K, M> {
             is_complete: joined.missed.is_complete,
         };
         let (id, room, link) = (joined.id, joined.room, self.link(transport));
-        let missed = joined.missed.messages;
+        let missed = (joined.missed.messages, joined.refused);
         let cell = Rc::new(MemberCell::new(id, room.clone(), link, joined.options, missed));
         self.rooms.borrow_mut().entry(room.clone()).or_default().insert(id, cell.clone());
         if let Some(connected) = self.connections.borrow_mut().get_mut(&connection) {
@@ -172,16 +172,21 @@ impl<K: Key, M: Meta> Local<K, M> {
 
     fn connection_lost(&self, connection: ConnectionId, reason: &Reason) {
         let connected = self.connections.borrow_mut().remove(&connection);
-        for cell in connected.into_iter().flat_map(|connected| connected.memberships.into_values())
-        {
-            self.leave(&cell, Departure::Lost(reason.clone()));
-        }
+        let cells = connected.into_iter().flat_map(|connected| connected.memberships.into_values());
+        let lost = |cell: Rc<MemberCell<K>>| self.end(&cell, Departure::Lost(reason.clone()));
+        // Dropped when all memberships have ended: a drop may panic.
+        let _metas: Vec<_> = cells.map(lost).collect();
     }
 
     /// Ends a membership. Returns false if it had ended before.
     pub(crate) fn leave(&self, cell: &MemberCell<K>, why: Departure) -> bool {
+        self.end(cell, why).is_some()
+    }
+
+    /// Ends a membership, and returns the metadata; `None` if it had ended before.
+    fn end(&self, cell: &MemberCell<K>, why: Departure) -> Option<Vec<Arc<M>>> {
         if !cell.leave() {
-            return false;
+            return None;
         }
         let mut connections = self.connections.borrow_mut();
         let connected = connections.get_mut(&cell.link.transport.id());
@@ -194,8 +199,7 @@ impl<K: Key, M: Meta> Local<K, M> {
         }
         drop(rooms);
         drop((membership, removed));
-        self.hub.leave(self.number.get(), &cell.room, cell.id, why);
-        true
+        Some(self.hub.leave(self.number.get(), &cell.room, cell.id, why))
     }
 
     pub(crate) fn set_meta(&self, cell: &MemberCell<K>, meta: M) -> bool {
@@ -352,7 +356,7 @@ impl<K: Key, M: Meta> Local<K, M> {
         let Refused { messages, events } = refused;
         if let Some(members) = self.rooms.borrow().get(&room) {
             let joined = members.values().filter(|cell| cell.standing() == Standing::Joined);
-            joined.for_each(|cell| cell.count_dropped(messages));
+            joined.for_each(|cell| cell.count_missed(messages));
         }
         self.count(|counts| counts.missed += messages);
         self.report(Event::Missed { room, messages, events });

@@ -127,6 +127,8 @@ pub(crate) struct MemberCell<K> {
     standing: Cell<Standing>,
     /// Messages of the history, until it has joined.
     missed: RefCell<Backlog>,
+    /// Messages older than the join that its loop reports as missed after it.
+    older: Cell<u64>,
     pub(crate) dropped: Cell<u64>,
 }
 
@@ -136,11 +138,11 @@ impl<K: Key> MemberCell<K> {
         room: Arc<K>,
         link: Rc<Link>,
         options: Arc<RoomOptions>,
-        missed: Backlog,
+        (missed, older): (Backlog, u64),
     ) -> MemberCell<K> {
         let (standing, dropped) = (Cell::new(Standing::Joining), Cell::new(0));
-        let missed = RefCell::new(missed);
-        MemberCell { id, room, link, options, standing, missed, dropped }
+        let (missed, older) = (RefCell::new(missed), Cell::new(older));
+        MemberCell { id, room, link, options, standing, missed, older, dropped }
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -166,6 +168,11 @@ impl<K: Key> MemberCell<K> {
 
     pub(crate) fn count_dropped(&self, messages: u64) {
         self.dropped.set(self.dropped.get().saturating_add(messages));
+    }
+
+    /// Counts messages of the room that its loop had no place for, without those before the join.
+    pub(crate) fn count_missed(&self, messages: u64) {
+        self.count_dropped(messages.saturating_sub(self.older.take()));
     }
 
     /// Sends a message, or queues it.

@@ -484,11 +484,18 @@ mod tests {
     fn buses_of_a_kind_are_added() {
         let mut l = Loop::new().unwrap();
         let metrics = measured(&mut l);
-        let row = |health: &str, lost: u64| {
-            let (bus, lost) = ("NATS".to_owned(), lost.to_string());
-            NoteRow::new("buses", [("bus", bus), ("health", health.to_owned()), ("lost", lost)])
+        let row = |bus: &str, health: &str, counts: [u64; 2]| {
+            let [lost, missed] = counts.map(|count| count.to_string());
+            let words = [("bus", bus.to_owned()), ("health", health.to_owned())];
+            let counts = [("lost", lost), ("missed", missed)];
+            NoteRow::new("buses", words.into_iter().chain(counts))
         };
-        let rows = vec![row("ready", 3), row("degraded: not connected", 4), row("ready", 0)];
+        let rows = vec![
+            row("NATS", "ready", [3, 10]),
+            row("Redis", "degraded: not connected", [100, 200]),
+            row("NATS", "degraded: not connected", [4, 20]),
+            row("NATS", "ready", [0, 0]),
+        ];
         let _note = hooks::note_rows(&l.reactor(), move || rows.clone());
         let asked = l.reactor().snapshot();
         let snapshot = l.run_until(asked).unwrap();
@@ -497,6 +504,11 @@ mod tests {
             ("couplet_buses{bus=\"NATS\",state=\"up\"}", 2.0),
             ("couplet_buses{bus=\"NATS\",state=\"down\"}", 1.0),
             ("couplet_bus_events_total{bus=\"NATS\",event=\"lost\"}", 7.0),
+            ("couplet_bus_events_total{bus=\"NATS\",event=\"missed\"}", 30.0),
+            ("couplet_buses{bus=\"Redis\",state=\"up\"}", 0.0),
+            ("couplet_buses{bus=\"Redis\",state=\"down\"}", 1.0),
+            ("couplet_bus_events_total{bus=\"Redis\",event=\"lost\"}", 100.0),
+            ("couplet_bus_events_total{bus=\"Redis\",event=\"missed\"}", 200.0),
         ] {
             assert_eq!(value(&text, metric), wanted, "{metric}: {text}");
         }

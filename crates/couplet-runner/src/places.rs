@@ -540,6 +540,19 @@ mod tests {
     }
 
     #[test]
+    fn sockets_of_one_place_are_taken_one_after_another() {
+        let common = Common::new(1);
+        let place = Place { service: "a".to_owned(), endpoint: "x".to_owned() };
+        let sockets =
+            [(); 3].map(|()| placed_socket("a", TcpListener::bind("127.0.0.1:0").unwrap()).1);
+        let addresses = sockets.each_ref().map(|socket| socket.address().unwrap());
+        common.waiting().extend(sockets.map(|socket| (place.clone(), socket)));
+        let taken = [(); 3].map(|()| common.take(&place, None).map(|it| it.address().unwrap()));
+        assert_eq!(taken, addresses.map(Some));
+        assert!(common.take(&place, None).is_none());
+    }
+
+    #[test]
     fn the_file_of_a_held_socket_is_the_port_s() {
         let folder = couplet_testkit::needed::Folder::new();
         let file = folder.join("a");

@@ -33,7 +33,9 @@ impl Repeats {
         let (Some(most), Some(place)) = (self.most, metadata.file().zip(metadata.line())) else {
             return true;
         };
-        if *metadata.level() > Level::WARN {
+        // The lines of `end_period` have one place, and each is about another.
+        let is_own = metadata.module_path() == Some(module_path!());
+        if *metadata.level() > Level::WARN || is_own {
             return true;
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,15 +91,7 @@ mod tests {
 
     /// Logs five errors from one place and one from another, twice with a period between.
     fn log(most: u32, level: Level) -> Vec<String> {
-        let (lines, repeats) = (Lines::default(), Repeats::new(most));
-        let writer = lines.clone();
-        let layer = tracing_subscriber::fmt::layer()
-            .with_writer(move || writer.clone())
-            .without_time()
-            .with_ansi(false)
-            .with_target(false)
-            .with_filter(repeats.clone());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        logged(most, |repeats| {
             for _ in 0..2 {
                 for number in 0..5 {
                     match level {
@@ -109,7 +103,21 @@ mod tests {
                 tracing::warn!("another");
                 repeats.end_period();
             }
-        });
+        })
+    }
+
+    /// The lines that are logged within this limit.
+    fn logged(most: u32, work: impl FnOnce(&Repeats)) -> Vec<String> {
+        let (lines, repeats) = (Lines::default(), Repeats::new(most));
+        let writer = lines.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .without_time()
+            .with_ansi(false)
+            .with_target(false)
+            .with_filter(repeats.clone());
+        let registry = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(registry, || work(&repeats));
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         text.lines().map(|line| line.trim().to_owned()).collect()
     }
@@ -137,6 +145,25 @@ mod tests {
             }
             assert_eq!(lines.len(), 2 * (most + 2), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn each_place_has_its_own_limit_and_count() {
+        let lines = logged(1, |repeats| {
+            for _ in 0..2 {
+                (0..3).for_each(|_| tracing::error!("one"));
+                (0..5).for_each(|_| tracing::warn!("other"));
+                repeats.end_period();
+            }
+        });
+        for half in lines.chunks(4) {
+            assert_eq!(half[..2], ["ERROR one", "WARN other"], "{lines:?}");
+            assert!(
+                half[2].ends_with("left_out=2") && half[3].ends_with("left_out=4"),
+                "{lines:?}"
+            );
+        }
+        assert_eq!(lines.len(), 8, "{lines:?}");
     }
 
     #[test]

@@ -58,13 +58,17 @@ mod tests {
         let (reactor, calls) = (l.reactor(), Rc::new(Cell::new(0)));
         let counted = calls.clone();
         caught.each(&reactor, move || counted.set(counted.get() + 1)).unwrap();
-        let turns = reactor.clone().spawn(async move {
-            for _ in 0..10 {
-                reactor.sleep(Duration::ZERO).await?;
-            }
-            Ok(())
-        });
-        l.run_until(turns).unwrap();
-        assert_eq!(calls.get(), 1);
+        for round in 1..=3 {
+            let reactor = reactor.clone();
+            let turns = reactor.clone().spawn(async move {
+                for _ in 0..10 {
+                    reactor.sleep(Duration::ZERO).await?;
+                }
+                Ok(())
+            });
+            l.run_until(turns).unwrap();
+            assert_eq!(calls.get(), round);
+            (0..200).for_each(|_| signal_hook::low_level::raise(SIGWINCH).unwrap());
+        }
     }
 }

@@ -260,9 +260,18 @@ mod tests {
             let mut held = hold(Silent);
             let id = held.with(|_, transport| transport.id()).expect("it is open");
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let mut store = Store::new(StoreRoom::of(2));
-            store.keep(id, SockRef::from(&socket), b"record");
-            return assert_eq!(read_record(&store.entries[&id].record).unwrap(), b"record");
+            let room = StoreRoom::of(4);
+            let mut store = Store::new(room.clone());
+            for _ in 0..2 {
+                for record in [&b"record"[..], b"a longer record", b"short"] {
+                    store.keep(id, SockRef::from(&socket), record);
+                    assert_eq!(read_record(&store.entries[&id].record).unwrap(), record);
+                }
+                assert_eq!(room.0.load(Ordering::Relaxed), 1, "one connection has room");
+                store.forget(id);
+                assert_eq!(room.0.load(Ordering::Relaxed), 2);
+            }
+            return;
         }
         // The variable that names a service manager belongs to a whole process.
         let folder = couplet_testkit::needed::Folder::new();
@@ -271,7 +280,15 @@ mod tests {
         let mut again = Command::new(env::current_exe().expect("a test has a path"));
         again.args(["--exact", TEST]).env("NOTIFY_SOCKET", &path).env(IS_CHILD, "1");
         let output = again.output().expect("it starts");
-        drop(manager);
+        manager.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 100];
+        let heard = std::iter::from_fn(|| {
+            let length = manager.recv(&mut bytes).ok()?;
+            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            Some(text.lines().next().unwrap_or_default().to_owned())
+        });
+        let heard: Vec<String> = heard.collect();
+        assert_eq!(heard, ["FDSTORE=1", "FDSTOREREMOVE=1"].repeat(2), "once for each connection");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }

@@ -423,11 +423,13 @@ impl SimDriver {
     }
 }
 
+/// The most bytes that the host's program reads from a connection in a second, if it reads slowly.
 fn slow_reader(kernel: &Kernel, host: u32) -> Option<u64> {
-    kernel.active_faults().find_map(|fault| match fault {
+    let rates = kernel.active_faults().filter_map(|fault| match fault {
         Fault::SlowReader(h, rate) if h.0 == host => Some((*rate).max(1)),
         _ => None,
-    })
+    });
+    rates.min()
 }
 
 impl Driver for SimDriver {

@@ -365,3 +365,52 @@ impl Weather {
         Planned { at: Duration::from_nanos(at), lasts: Duration::from_nanos(lasts), fault }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_its_description() {
+        let (a, b) = (Host(0), Host(1));
+        let (ms, names) = (Duration::from_millis(5), ["a".to_owned(), "b".to_owned()]);
+        let described = [
+            (Fault::Partition(a, b), "a and b are cut off from each other"),
+            (Fault::OneWay(a, b), "no packet passes from a to b"),
+            (Fault::BlackHole(a), "no packet passes to or from a"),
+            (Fault::Delay(a, ms), "packets to and from a take 5ms longer"),
+            (Fault::Throttle(a, 7), "a sends 7 bytes a second"),
+            (Fault::Reset(a, 3), "one in 3 connections of a is reset"),
+            (Fault::Refuse(a), "a refuses connects"),
+            (Fault::FullQueue(a), "the queues of a are full"),
+            (Fault::Crash(a), "a crashes"),
+            (Fault::Kill(a), "a is killed"),
+            (Fault::Restart(a), "a restarts"),
+            (Fault::Pause(a), "a is paused"),
+            (Fault::ClockForward(a, ms), "the clocks of a go forward by 5ms"),
+            (Fault::ClockBack(a, ms), "the time of day of a goes back by 5ms"),
+            (Fault::NoDescriptors(a), "a has no descriptors left"),
+            (Fault::SlowReader(a, 7), "a reads 7 bytes a second"),
+            (Fault::SlowNames(a, ms), "lookups of a take 5ms longer"),
+            (Fault::NoNames(a), "lookups of a fail"),
+            (Fault::Rename(a, b), "the name a resolves to b"),
+            (Fault::SlowJobs(a, ms), "jobs of a take 5ms longer"),
+            (Fault::Loss(b, 9), "b loses 9 in 1000 datagrams"),
+        ];
+        let at = Duration::from_secs(1);
+        for (fault, text) in described {
+            assert_eq!(fault.describe(&names), text);
+            let lasting = |lasts, for_how_long: &str| {
+                let is_moment = fault.is_instantaneous();
+                let end = if is_moment { "" } else { for_how_long };
+                let planned = Planned { at, lasts, fault: fault.clone() };
+                assert_eq!(planned.describe(&names), format!("at 1s {text}{end}"));
+                let ends = planned.ends();
+                let until = if is_moment { Some(at) } else { at.checked_add(lasts) };
+                assert_eq!(ends, until, "{text}");
+            };
+            lasting(ms, ", for 5ms");
+            lasting(Duration::MAX, ", permanently");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Sockets controlled directly by the test: streams, listeners and datagram sockets, for hosts
 //! without a program. On a host with one, the sockets close when the program ends.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -58,6 +58,12 @@ impl Sim {
     }
 }
 
+/// The kernel, unless this boot of the host has ended.
+fn kernel_since(kernel: &RefCell<Kernel>, host: u32, boot: u32) -> Option<RefMut<'_, Kernel>> {
+    let kernel = kernel.borrow_mut();
+    (kernel.hosts[host as usize].boot == boot).then_some(kernel)
+}
+
 /// A listening socket controlled by the test. Closed on drop.
 pub struct Listening {
     kernel: Rc<RefCell<Kernel>>,
@@ -75,7 +81,8 @@ impl Listening {
 
     /// Accepts the next connection, if one is queued.
     pub fn accept(&self) -> Option<Socket> {
-        let end = self.kernel.borrow_mut().accept(self.host, &self.address)?;
+        let mut kernel = kernel_since(&self.kernel, self.host, self.boot)?;
+        let end = kernel.accept(self.host, &self.address)?;
         Some(Socket { kernel: self.kernel.clone(), end })
     }
 }
@@ -190,13 +197,16 @@ impl Datagrams {
     ///
     /// `NotConnected` if the socket no longer exists: the host crashed, or its program was killed.
     pub fn send_to(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        let kernel = kernel_since(&self.kernel, self.host, self.boot);
+        let mut kernel = kernel.ok_or(io::ErrorKind::NotConnected)?;
         let to = (Some(&Address::udp(to)), None);
-        self.kernel.borrow_mut().send_datagram(self.host, &self.address, to, bytes)
+        kernel.send_datagram(self.host, &self.address, to, bytes)
     }
 
     /// Takes the next received datagram and its sender's address.
     pub fn take(&self) -> Option<(SocketAddr, Vec<u8>)> {
-        match self.kernel.borrow_mut().take_datagram(self.host, &self.address) {
+        let mut kernel = kernel_since(&self.kernel, self.host, self.boot)?;
+        match kernel.take_datagram(self.host, &self.address) {
             Taken::Datagram(datagram, _) => Some((datagram.from.socket_addr()?, datagram.bytes)),
             Taken::Error(_) | Taken::Nothing => None,
         }

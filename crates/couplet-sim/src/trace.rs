@@ -328,3 +328,25 @@ impl fmt::Display for Line<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_200_records_are_kept_and_all_from_then_on_if_asked_for() {
+        let mut trace = Trace::new();
+        let add = |trace: &mut Trace, to: u64| {
+            for at in trace.count..to {
+                trace.add(Record { at, host: None, event: TraceEvent::Job });
+            }
+            let (before, kept) = trace.records();
+            (before, kept.len(), kept.front().map(|record| record.at))
+        };
+        assert_eq!(add(&mut trace, 200), (0, 200, Some(0)));
+        assert_eq!(add(&mut trace, 201), (1, 200, Some(1)));
+        assert_eq!(add(&mut trace, 450), (250, 200, Some(250)));
+        trace.keep_all();
+        assert_eq!(add(&mut trace, 1000), (250, 750, Some(250)));
+    }
+}

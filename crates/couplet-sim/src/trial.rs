@@ -322,7 +322,30 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
-    use super::shortest;
+    use super::{Report, Trial, Weather, describe_needed_faults, shortest};
+
+    #[test]
+    fn a_report_says_how_many_faults_a_failure_needs() {
+        let report = Trial::new(1, Weather::Calm).run(&|_| Ok(()));
+        for (drawn, keep, text) in [
+            (0, None, "the weather drew no faults"),
+            (0, Some(0), "the weather drew no faults"),
+            (1, None, "with the fault of the weather"),
+            (3, None, "with all 3 faults of the weather"),
+            (1, Some(0), "it does not need the fault of the weather"),
+            (3, Some(0), "it needs none of the 3 faults of the weather"),
+            (1, Some(1), "it needs the fault of the weather"),
+            (3, Some(1), "1 of the 3 faults of the weather is enough"),
+            (3, Some(2), "2 of the 3 faults of the weather are enough"),
+        ] {
+            for (by_hand, more) in
+                [(0, ""), (1, "; 1 was added by hand"), (2, "; 2 were added by hand")]
+            {
+                let report = Report { drawn, by_hand, ..report.clone() };
+                assert_eq!(describe_needed_faults(keep, &report), format!("{text}{more}"));
+            }
+        }
+    }
 
     #[test]
     fn the_shortest_list_keeps_only_the_needed_faults() {

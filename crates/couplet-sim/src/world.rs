@@ -10,14 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use couplet_core::defer::{Reporter, Result, Unhandled, set_reporter};
 use couplet_core::driver::{Driver, Signal};
-use couplet_core::hooks::ascii_host;
 use couplet_core::hooks::simulator::{self, LayerReport};
 use couplet_core::reactor::{Loop, LoopOptions, Reactor, Snapshot};
 use couplet_defer::panics::capture_panics;
 
 use super::driver::SimDriver;
 use super::kernel::stream::Buffers;
-use super::kernel::{Extent, Kernel, WorldAction};
+use super::kernel::{Extent, Kernel, WorldAction, lookup_name};
 use super::limits::Limits;
 use super::random::nanos;
 use super::recording::Recorder;
@@ -227,8 +226,7 @@ impl Sim {
     /// order. Connects to an unassigned address get no answer. A name without addresses exists but
     /// resolves to nothing. [`Fault::SlowNames`] delays the answer.
     pub fn set_name(&mut self, name: &str, addresses: &[IpAddr]) {
-        let name = ascii_host(name).unwrap_or(name.into()).into_owned();
-        self.kernel.borrow_mut().names.insert(name, addresses.to_vec());
+        self.kernel.borrow_mut().names.insert(lookup_name(name), addresses.to_vec());
     }
 
     /// The host's time of day. The seed sets hosts' clocks up to a quarter of an hour apart, and

@@ -59,4 +59,14 @@ mod tests {
             now += PERIOD;
         }
     }
+
+    #[test]
+    fn c206a_a_period_begins_with_its_first_error_and_not_with_each() {
+        let mut errors = ServerErrors::default();
+        let begun = couplet_core::Loop::new().expect("a loop").reactor().now();
+        // Two a second.
+        let reported = (0..40)
+            .filter(|half| errors.add("no", begun + Duration::from_secs(half / 2)).is_some());
+        assert_eq!(reported.collect::<Vec<_>>(), (0..10).chain(20..30).collect::<Vec<_>>());
+    }
 }

@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use couplet_core::hooks;
+use couplet_core::services::Service;
 use couplet_core::testing::{MemoryReactor, failure_of, success_of};
 
 use super::*;
@@ -202,6 +203,9 @@ fn c222_an_append_is_tried_until_the_patience_ends() {
     for append in [first, second] {
         assert_eq!(failure_of(append).downcast_ref(), Some(&error));
     }
+    // After 0, 0.1, 0.3, 0.7, 1.5 and 3.1 s; then after 0, 0.1, 0.3, 0.7 and 1.5 s more.
+    let tried = scene.faulty.operations.take();
+    assert_eq!(tried, [vec!["append 1"; 6], vec!["append 2"; 5]].concat());
     scene.faulty.faults.take();
     scene.fail(&[Fault::Silent]);
     let silent = scene.log.append("c");
@@ -262,6 +266,26 @@ fn c209_a_drain_waits_for_appends_and_a_close_does_not() {
     assert_eq!(failure_of(drained).downcast_ref(), Some(&NotConfirmed));
     scene.memory.advance(10 * SECOND);
     assert_eq!(failure_of(appended).downcast_ref(), Some(&LogError::Closed));
+}
+
+#[test]
+fn c209_a_drain_waits_for_the_appends_from_before_a_restart() {
+    let mut scene = Scene::new(LogLimits::default());
+    for number in 1..=2 {
+        scene.fail(&[Fault::Lost; 2]);
+        let appended = scene.log.append("a");
+        scene.memory.advance(Duration::ZERO);
+        // It is between two attempts.
+        scene.bus.close();
+        success_of(scene.bus.clone().start(&scene.memory.reactor()));
+        let drained = scene.bus.drain();
+        scene.memory.advance(Duration::ZERO);
+        assert!(!drained.has_fired(), "{number}");
+        scene.memory.advance(SECOND);
+        assert_eq!(success_of(appended).number(), number);
+        success_of(drained);
+        success_of(scene.bus.clone().start(&scene.memory.reactor()));
+    }
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Everything that happens once happens twice here: losses, subscriptions, full queues, drains. And
 //! a loss in the middle of a message leaves everything else whole.
 
+use std::time::Duration;
+
+use couplet::Deferred;
 use couplet::bus::{Bus, NotConfirmed, redis};
+use couplet::services::Service;
 use couplet::testing::{Wire, failure_of, success_of};
 
 use crate::kit::Scene;
@@ -71,6 +75,20 @@ impl Kind {
                 let name = channel.len();
                 format!(">3\r\n+message\r\n${name}\r\n{channel}\r\n${length}\r\n{text}\r\n")
             }
+        }
+    }
+
+    fn ping(self) -> String {
+        match self {
+            Kind::Nats => "PING\r\n".to_owned(),
+            Kind::Redis => command(&["PING"]),
+        }
+    }
+
+    fn pong(self) -> &'static str {
+        match self {
+            Kind::Nats => "PONG",
+            Kind::Redis => "+PONG",
         }
     }
 
@@ -208,29 +226,81 @@ fn c209_a_server_that_reads_slowly_again_and_again_gets_all_in_order() {
 fn c209_all_who_wait_for_a_drain_or_a_flush_are_answered() {
     for kind in KINDS {
         let mut scene = kind.scene();
-        let (wire, _) = kind.accept(&mut scene);
-        scene.log();
-        let answer = |scene: &mut Scene, wire: &Wire, count: usize| {
-            let pong = match kind {
-                Kind::Nats => "PONG",
-                Kind::Redis => "+PONG",
-            };
-            (0..count).for_each(|_| scene.say(wire, pong));
-        };
+        // The second time after a restart.
         for _ in 0..2 {
-            let flushes = [scene.bus.flush(), scene.bus.flush()];
-            scene.settle();
+            let (wire, _) = kind.accept(&mut scene);
+            scene.log();
+            let answer = |scene: &mut Scene, wire: &Wire, count: usize| {
+                (0..count).for_each(|_| scene.say(wire, kind.pong()));
+            };
+            for _ in 0..2 {
+                let flushes = [scene.bus.flush(), scene.bus.flush()];
+                scene.settle();
+                let pings = scene.take(&wire).matches("PING").count();
+                answer(&mut scene, &wire, pings);
+                flushes.into_iter().for_each(success_of);
+            }
+            let drains: Vec<_> = [(); 3].map(|()| scene.bus.drain()).into();
             let pings = scene.take(&wire).matches("PING").count();
             answer(&mut scene, &wire, pings);
-            flushes.into_iter().for_each(success_of);
+            let more = scene.take(&wire).matches("PING").count();
+            answer(&mut scene, &wire, more - 1);
+            assert!(!drains.iter().any(Deferred::has_fired), "{kind:?}: the last one closes");
+            answer(&mut scene, &wire, 1);
+            drains.into_iter().for_each(success_of);
+            assert!(is_closed(&scene.bus) && wire.saw_fin());
+            wire.close();
+            scene.settle();
+            success_of(scene.bus.clone().start(&scene.memory.reactor()));
         }
-        let drains: Vec<_> = [(); 3].map(|()| scene.bus.drain()).into();
-        let pings = scene.take(&wire).matches("PING").count();
-        answer(&mut scene, &wire, pings);
-        let more = scene.take(&wire).matches("PING").count();
-        answer(&mut scene, &wire, more);
-        drains.into_iter().for_each(success_of);
-        assert!(is_closed(&scene.bus));
+    }
+}
+
+#[test]
+fn c209_a_flush_that_waits_for_a_slow_server_is_sent_on_the_next_connection() {
+    for kind in KINDS {
+        let mut scene = kind.scene();
+        scene.memory.network().set_capacity(1000);
+        let (wire, _) = kind.accept(&mut scene);
+        for _ in 0..200 {
+            scene.publish(&"x".repeat(1000));
+            scene.settle();
+        }
+        let flush = scene.bus.flush();
+        // The client's own check waits too, and is not sent later.
+        scene.memory.advance(Duration::from_secs(30));
+        scene.reset(&wire);
+        assert!(!flush.has_fired(), "{kind:?}");
+        scene.memory.network().set_capacity(64 * 1024);
+        let wire = kind.log_in(&mut scene);
+        let output = scene.take_all(&wire);
+        assert_eq!((output.matches("PING").count(), output.matches("HELLO").count()), (1, 0));
+        assert!(output.ends_with(&kind.ping()), "{kind:?}: behind the messages");
+        if let Kind::Redis = kind {
+            (0..output.matches("PUBLISH").count()).for_each(|_| scene.say(&wire, ":1"));
+        }
+        assert!(!flush.has_fired(), "{kind:?}");
+        scene.say(&wire, kind.pong());
+        success_of(flush);
+    }
+}
+
+#[test]
+fn c209_a_drain_without_a_connection_sends_all_and_restores_no_subscription() {
+    for kind in KINDS {
+        let mut scene = kind.scene();
+        let _held = ["a", "b"].map(|subject| scene.subscribe(subject));
+        scene.publish("queued");
+        let drained = scene.bus.drain();
+        let wire = kind.log_in(&mut scene);
+        assert_eq!(scene.take(&wire), kind.publish("queued") + &kind.ping());
+        if let Kind::Redis = kind {
+            scene.say(&wire, ":0");
+        }
+        scene.say(&wire, kind.pong());
+        assert_eq!(scene.take(&wire), kind.ping());
+        scene.say(&wire, kind.pong());
+        success_of(drained);
     }
 }
 

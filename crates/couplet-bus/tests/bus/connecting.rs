@@ -9,6 +9,8 @@ use couplet::bus::{Bus, PublishError};
 use couplet::defer::set_reporter;
 use couplet::services::{Health, Service};
 use couplet::testing::{MemoryReactor, Wire, failure_of, success_of};
+use couplet_testkit::logged::logged_at;
+use tracing::Level;
 
 use crate::kit::{LONG, Log, Scene};
 
@@ -34,6 +36,19 @@ fn c207_attempts_back_off_with_jitter_up_to_a_limit_and_start_over_after_good_se
     let log = scene.log();
     assert_eq!(log.len(), 8, "{log:?}");
     assert!(log[0].starts_with("a.example:4222 failed: connection refused"), "{log:?}");
+}
+
+#[test]
+fn c207_the_delay_doubles_once_all_servers_have_failed() {
+    let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
+    let mut scene = Scene::nats(|_| {
+        Options::new(["a.example", "b.example"]).expect("valid").back_off(first, longest)
+    });
+    for most in [100, 200, 200, 400, 400, 800, 800, 1000, 1000] {
+        refuse(&mut scene);
+        let delay = scene.delay();
+        assert!((most / 2..=most + 1).contains(&delay), "{delay} of {most}");
+    }
 }
 
 #[test]
@@ -70,6 +85,10 @@ fn c207b_a_client_leaves_a_server_that_is_about_to_stop_for_another_one() {
     scene.settle();
     scene.say(&wire, r#"INFO {"ldm":true}"#);
     assert_eq!(scene.take(&wire), "SUB a 1\r\nPUB a 1\r\n1\r\nPING\r\nPING\r\n");
+    // A server may say so again.
+    scene.say(&wire, r#"INFO {"ldm":true}"#);
+    assert_eq!((scene.take(&wire), scene.bus.health()), (String::new(), Health::Ready));
+    let _late = scene.subscribe("b");
     scene.publish("2");
     scene.say(&wire, "MSG a 1 1\r\nx\r\nPONG");
     assert_eq!(scene.take(&wire), "", "the next message waits for the next connection");
@@ -82,7 +101,7 @@ fn c207b_a_client_leaves_a_server_that_is_about_to_stop_for_another_one() {
     let (second, wire) = next(&mut scene, "good");
     assert_ne!(first, second);
     let wire = wire.expect("it accepts");
-    assert_eq!(scene.take(&wire), "SUB a 1\r\nPUB a 1\r\n2\r\n");
+    assert_eq!(scene.take(&wire), "SUB a 1\r\nSUB b 2\r\nPUB a 1\r\n2\r\n");
     let log = scene.log();
     assert_eq!(log[1], "a x");
     assert_eq!(log[2], "disconnected with 0 unconfirmed: the server is about to stop");
@@ -107,7 +126,8 @@ fn c207b_a_client_without_another_server_stays_and_one_that_gets_no_answer_leave
 fn c207c_a_client_follows_its_name_to_another_address() {
     let minute = Duration::from_secs(60);
     let (old, new) = ([IpAddr::from([10, 0, 0, 1])], [IpAddr::from([10, 0, 0, 2])]);
-    let mut scene = Scene::nats(|options| options.ping_interval(10 * minute));
+    let mapped = [IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1])];
+    let mut scene = Scene::nats(|options| options.ping_interval(60 * minute));
     let name = |scene: &Scene, addresses: Result<&[IpAddr], io::ErrorKind>| {
         let addresses = addresses.map(<[IpAddr]>::to_vec);
         scene.memory.network().set_name("a.example", Duration::ZERO, addresses);
@@ -125,6 +145,8 @@ fn c207c_a_client_follows_its_name_to_another_address() {
         Err(io::ErrorKind::NotFound),
         Ok(&[]),
         Ok(&[new[0], old[0]]),
+        Ok(&new),
+        Ok(&mapped),
     ] {
         name(&scene, found);
         scene.memory.advance(minute);
@@ -301,6 +323,59 @@ fn c206_a_service_without_a_connection_stops_when_its_time_is_over() {
     success_of(service.start(&scene.memory.reactor()));
     let wire = scene.accept();
     assert_eq!(scene.take(&wire), "");
+    // The drain that was cancelled does not count for this one.
+    let stopped = service.stop();
+    for _ in 0..2 {
+        assert_eq!(scene.take(&wire), "PING\r\n");
+        scene.say(&wire, "PONG");
+    }
+    success_of(stopped);
+    assert!(wire.saw_fin());
+}
+
+#[test]
+fn c207_each_loss_and_each_return_is_logged_with_its_counts() {
+    let mut scene = Scene::nats(|options| options);
+    let (_, lines) = logged_at(Level::INFO, || refuse(&mut scene));
+    let [first] = &lines[..] else { panic!("{lines:?}") };
+    assert!(first.contains("the bus is out of reach: a.example:4222: connection"), "{first}");
+    let mut wire = scene.accept();
+    for round in 1..=2 {
+        scene.publish("sent");
+        scene.settle();
+        let lost = scene.memory.elapsed();
+        let (next, lines) = logged_at(Level::INFO, || {
+            scene.reset(&wire);
+            scene.publish("queued");
+            for _ in 0..2 {
+                scene.delay();
+                refuse(&mut scene);
+            }
+            scene.delay();
+            scene.accept()
+        });
+        let after = scene.memory.elapsed() - lost;
+        let [away, still, again, back] = &lines[..] else { panic!("{lines:?}") };
+        assert!(away.contains("message=the bus is out of reach: a.example:4222: "), "{away}");
+        assert!(away.contains("unconfirmed=1 ") && away.contains("queued=0 "), "{away}");
+        for line in [still, again] {
+            assert!(line.contains("message=the bus is still out of reach: "), "{line}");
+        }
+        assert!(back.contains("message=connected to the bus again "), "{back}");
+        for field in [format!("after={after:?}"), "queued=1".into(), format!("unconfirmed={round}")]
+        {
+            assert!(back.contains(&format!("{field} ")), "{field}: {back}");
+        }
+        scene.take(&next);
+        scene.say(&next, "PONG");
+        wire = next;
+        // The queued message is confirmed.
+        let flushed = scene.bus.flush();
+        scene.settle();
+        scene.say(&wire, "PONG");
+        success_of(flushed);
+        scene.take(&wire);
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::bus::{Bus, Memory, Message, Pattern, PublishError, RequestError, Subscription};
+use couplet::bus::{
+    Bus, Limit, Memory, Message, Pattern, PublishError, RequestError, Subscription,
+};
 use couplet::defer::TimedOut;
 use couplet::services::{Health, Service};
 use couplet::testing::{failure_of, success_of};
@@ -86,6 +88,10 @@ fn c202_one_member_of_a_group_gets_each_message() {
     let heard = scenes.each_mut().map(|scene| scene.log().len());
     assert_eq!(heard[0] + heard[1], 200, "100 for each group");
     assert!(heard[1] > 10 && heard[0] > 110, "members share the messages: {heard:?}");
+    // Another pattern joins the group.
+    let _more = scenes[1].subscribe(Pattern::new("*").group("workers"));
+    (0..100).for_each(|_| scenes[0].publish(""));
+    assert_eq!(scenes.each_mut().map(|scene| scene.log().len()).iter().sum::<usize>(), 200);
 }
 
 #[test]
@@ -195,20 +201,58 @@ fn c206_a_panic_of_a_subscriber_ends_only_its_call() {
 #[test]
 fn c206_a_closed_bus_refuses_and_a_restarted_one_works() {
     let mut scene = Scene::hub(&Memory::new());
-    assert_eq!(scene.bus.health(), Health::Ready);
-    let _before = scene.subscribe("a");
-    scene.publish("1");
     let mut service = scene.bus.clone();
-    let stopped = service.stop();
-    assert_eq!(scene.log(), ["a 1"], "a drain delivers first");
-    success_of(stopped);
-    assert!(matches!(scene.bus.health(), Health::Failed(_)));
-    assert_eq!(scene.bus.publish("a", "").unwrap_err(), PublishError::Closed);
-    success_of(service.start(&scene.memory.reactor()));
-    let _after = scene.subscribe("a");
-    scene.publish("2");
-    assert_eq!(scene.log(), ["a 2"]);
-    assert_eq!(scene.bus.health(), Health::Ready);
+    let mut held = None;
+    for _ in 0..3 {
+        assert_eq!(scene.bus.health(), Health::Ready);
+        let before = held.replace(scene.subscribe("a"));
+        // The one of the run before has ended, and this one stays.
+        drop(before);
+        scene.publish("1");
+        // Each run has its own subscription to replies.
+        let nothing = scene.bus.request("nobody", "", SECOND);
+        let stopped = service.stop();
+        assert_eq!(scene.log(), ["a 1"], "a drain delivers first");
+        assert_eq!(failure_of(nothing).downcast_ref(), Some(&RequestError::NoResponders));
+        success_of(stopped);
+        assert!(matches!(scene.bus.health(), Health::Failed(_)));
+        assert_eq!(scene.bus.publish("a", "").unwrap_err(), PublishError::Closed);
+        success_of(service.start(&scene.memory.reactor()));
+    }
+}
+
+#[test]
+fn c201_what_a_call_adds_is_delivered_in_a_later_call() {
+    let mut scene = Scene::hub(&Memory::new());
+    let (log, reactor, bus) = (Log::default(), scene.memory.reactor(), scene.bus.clone());
+    let noted = log.clone();
+    let first = scene.bus.flush().map(move |()| {
+        let other = noted.clone();
+        reactor.call_soon(move || other.borrow_mut().push("a call".to_owned()));
+        bus.flush().map(move |()| noted.borrow_mut().push("a flush".to_owned())).detach();
+    });
+    first.detach();
+    scene.settle();
+    assert_eq!(log.take(), ["a call", "a flush"]);
+}
+
+#[test]
+fn c201_all_loops_that_ended_without_a_close_are_forgotten_at_the_next_message() {
+    let hub = Memory::new();
+    let mut live = Scene::hub(&hub);
+    let _live = live.subscribe("a");
+    let ended = [(); 2].map(|()| {
+        let scene = Scene::hub(&hub);
+        let held = scene.subscribe("a");
+        let Scene { memory, bus, .. } = scene;
+        drop(memory);
+        (bus, held)
+    });
+    assert_eq!(format!("{hub:?}"), "Memory { buses: 3, .. }");
+    live.publish("1");
+    assert_eq!(format!("{hub:?}"), "Memory { buses: 1, .. }");
+    assert_eq!(live.log(), ["a 1"]);
+    drop(ended);
 }
 
 #[test]
@@ -244,4 +288,35 @@ fn c232_a_bus_is_a_row_in_the_snapshots_of_its_loop() {
     let snapshot = reactor.snapshot();
     scene.memory.advance(Duration::ZERO);
     assert!(success_of(snapshot).rows.is_empty());
+}
+
+#[test]
+fn c232_each_count_of_a_bus_has_its_own_place_in_its_row() {
+    let (mut scene, wire) = Scene::open(|options| options.queue(60).max_payload(100));
+    let one = Limit { messages: 1, bytes: 1000 };
+    let _slow = scene.bus.messages("a", one).expect("it is valid");
+    let numbered = |number: u32| {
+        let block = format!("NATS/1.0\r\nCouplet-Number: ada {number}\r\n\r\n");
+        format!("HMSG a 1 {0} {0}\r\n{block}", block.len())
+    };
+    for message in [numbered(1), numbered(7), "MSG a 1 0\r\n".into(), "MSG a 1 0\r\n".into()] {
+        scene.say(&wire, &message);
+    }
+    let large = format!("MSG a 1 101\r\n{}", "x".repeat(101));
+    (0..8).for_each(|_| scene.say(&wire, &large));
+    for _ in 0..6 {
+        scene.publish("");
+        scene.settle();
+    }
+    scene.reset(&wire);
+    // Each has 11 bytes.
+    let refused = (0..12).filter(|_| scene.bus.publish("a", "").is_err()).count();
+    assert_eq!(refused, 7);
+    scene.accept();
+    let snapshot = scene.memory.reactor().snapshot();
+    scene.settle();
+    let rows = success_of(snapshot).rows;
+    let row = "buses       NATS health ready published 11 delivered 4 lost 7 missed 5 dropped 3 oversized 8 \
+               unconfirmed 6 connects 2";
+    assert_eq!(rows.iter().map(ToString::to_string).collect::<Vec<_>>(), [row]);
 }

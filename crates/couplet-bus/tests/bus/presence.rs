@@ -80,16 +80,25 @@ fn c210_the_number_of_peers_and_their_metadata_are_bounded() {
     let mut scenes = [Scene::hub(&hub), Scene::hub(&hub), Scene::hub(&hub)];
     let (few, log) =
         join(&scenes[0], "few", PresenceOptions { peers: 1, ..PresenceOptions::default() });
-    let _others = [1, 2].map(|n| join(&scenes[n], &format!("{n}"), PresenceOptions::default()));
+    let [(one, _), (two, _)] =
+        [1, 2].map(|n| join(&scenes[n], &format!("{n}"), PresenceOptions::default()));
     pass(&mut scenes, INTERVAL / 5);
     assert_eq!(few.peers().len(), 1);
-    let log = log.take();
+    let seen = log.take();
     assert!(
-        log.contains(&"1 joined".to_owned()) && log.contains(&"2 ignored".to_owned()),
-        "{log:?}"
+        seen.contains(&"1 joined".to_owned()) && seen.contains(&"2 ignored".to_owned()),
+        "{seen:?}"
     );
     let error = few.set_meta("large").unwrap_err();
     assert_eq!(error, PublishError::TooLarge { size: 6, most: 5 });
+    pass(&mut scenes, INTERVAL * 5);
+    assert_eq!(metas(&two), ["1", "few"], "the heartbeats go on");
+    // The place of one that leaves is free.
+    log.take();
+    drop(one);
+    pass(&mut scenes, INTERVAL * 2);
+    assert_eq!(log.take(), ["1 left", "2 joined"]);
+    assert_eq!(metas(&few), ["2"]);
     let closed = scenes[0].bus.presence("a.*", "", PresenceOptions::default());
     assert!(matches!(closed, Err(PublishError::Subject(_))));
 }
@@ -120,8 +129,32 @@ fn c210_peers_stay_while_the_bus_has_no_connection() {
     scene.memory.advance(INTERVAL);
     assert_eq!(metas(&presence), [""; 0]);
     assert_eq!(log.take(), ["other joined", "other left"]);
+    // The second time, with two peers, and after heartbeats with a connection.
+    scene.say(&wire, "MSG nodes.other 1 6\r\n=other");
+    scene.say(&wire, "MSG nodes.third 1 6\r\n=third");
+    scene.memory.advance(INTERVAL);
+    scene.reset(&wire);
+    for _ in 0..5 {
+        scene.memory.advance(INTERVAL);
+        scene.delay();
+    }
+    let wire = scene.accept();
+    assert_eq!(scene.take(&wire), "SUB nodes.* 1\r\n");
+    scene.memory.advance(INTERVAL);
+    assert_eq!(scene.take(&wire), hello);
+    scene.memory.advance(INTERVAL * 2);
+    assert_eq!(metas(&presence), ["other", "third"]);
+    scene.memory.advance(INTERVAL);
+    assert_eq!(metas(&presence), [""; 0]);
+    assert_eq!(log.take(), ["other joined", "third joined", "other left", "third left"]);
     scene.take(&wire);
     let id = presence.id().to_owned();
     drop(presence);
     assert_eq!(scene.take(&wire), format!("PUB nodes.{id} 3\r\n-me\r\nUNSUB 1\r\n"));
+    // Without a connection a farewell would come too late.
+    let (away, _log) = join(&scene, "me", PresenceOptions::default());
+    scene.reset(&wire);
+    drop(away);
+    let wire = scene.accept();
+    assert_eq!(scene.take(&wire), "");
 }

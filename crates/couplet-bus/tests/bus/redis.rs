@@ -1,5 +1,7 @@
 //! A connection to a Redis server, which the test plays.
 
+use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use couplet::bus::redis::{CommandError, Options, Redis, Reply};
@@ -294,4 +296,98 @@ fn c206a_a_flood_of_errors_is_counted_and_reported_in_part() {
         scene.memory.advance(Duration::from_secs(10));
     }
     assert_eq!(scene.bus.counts().errors, 200);
+}
+
+#[test]
+fn c216_commands_and_flushes_fail_with_a_close_whether_they_were_sent_or_not() {
+    let (mut scene, wire) = open(options("redis://a.example"));
+    scene.memory.network().set_capacity(10_000);
+    let (redis, large) = (Redis::new(&scene.bus), "x".repeat(1_000_000));
+    let first = scene.bus.flush();
+    let calls = ["a", "b", "c"].map(|key| redis.command(&["SET", key, &large]));
+    let last = scene.bus.flush();
+    scene.settle();
+    scene.take(&wire);
+    scene.bus.close();
+    scene.settle();
+    for call in calls {
+        assert_eq!(failure_of(call).downcast_ref(), Some(&CommandError::Lost));
+    }
+    for flush in [first, last] {
+        assert_eq!(failure_of(flush).downcast_ref(), Some(&NotConfirmed));
+    }
+}
+
+#[test]
+fn c204_a_message_that_is_too_large_is_one_event_and_the_next_arrives() {
+    let (mut scene, wire) = open(options("redis://a.example").max_payload(100));
+    let _held = ["a", "a", "b.*"].map(|pattern| scene.subscribe(pattern));
+    scene.settle();
+    scene.say(&wire, ">3\r\n+subscribe\r\n+a\r\n:1\r\n>3\r\n+psubscribe\r\n+b.*\r\n:2");
+    // Larger than a payload, and than an envelope may be.
+    for size in [101, 5000] {
+        let text = format!("${size}\r\n{}", "x".repeat(size));
+        scene.say(&wire, &format!(">3\r\n+message\r\n+a\r\n{text}"));
+        scene.say(&wire, &format!(">4\r\n+pmessage\r\n+b.*\r\n+b.c\r\n{text}"));
+        assert_eq!(scene.log(), [format!("a: {size} bytes"), format!("b.*: {size} bytes")]);
+    }
+    scene.say(&wire, ">3\r\n+message\r\n+a\r\n$2\r\nhi");
+    assert_eq!(scene.log(), ["a hi", "a hi"]);
+    assert_eq!(scene.bus.counts().oversized, 4);
+}
+
+#[test]
+fn c213_a_login_ends_with_the_last_of_its_answers_each_time() {
+    let mut scene = Scene::redis(options("redis://a.example/2"));
+    for _ in 0..2 {
+        let wire = scene.complete();
+        scene.log();
+        for answer in ["%0", "+OK"] {
+            scene.say(&wire, answer);
+            assert_eq!(scene.log(), [""; 0], "{answer}");
+        }
+        scene.say(&wire, "+PONG");
+        assert_eq!(scene.log(), ["connected to a.example:6379"]);
+        scene.reset(&wire);
+    }
+}
+
+#[test]
+fn c207c_a_client_of_redis_leaves_for_a_new_address_once_all_is_answered() {
+    let minute = Duration::from_secs(60);
+    let mut scene = Scene::redis(options("redis://a.example").ping_interval(10 * minute));
+    let name = |scene: &Scene, last: u8| {
+        let addresses = Ok(vec![IpAddr::from([10, 0, 0, last])]);
+        scene.memory.network().set_name("a.example", Duration::ZERO, addresses);
+    };
+    name(&scene, 1);
+    scene.memory.connecting().remove(0).fail(ErrorKind::ConnectionRefused.into());
+    scene.settle();
+    let wire = scene.complete();
+    scene.say(&wire, "%1\r\n+server\r\n+redis\r\n+PONG");
+    let _subscription = scene.subscribe("a");
+    scene.publish("1");
+    let redis = Redis::new(&scene.bus);
+    let (call, flush) = (redis.command(&["GET", "a"]), scene.bus.flush());
+    scene.take(&wire);
+    name(&scene, 2);
+    scene.memory.advance(2 * minute);
+    assert_eq!(scene.take(&wire), command(&["HELLO", "3"]));
+    let refused = redis.command(&["GET", "a"]);
+    assert_eq!(failure_of(refused).downcast_ref(), Some(&CommandError::NotSent));
+    scene.publish("2");
+    scene.say(&wire, ">3\r\n+subscribe\r\n+a\r\n:1\r\n:1\r\n+v\r\n+PONG");
+    assert_eq!(success_of(call), Reply::Bytes("v".into()));
+    success_of(flush);
+    assert_eq!((scene.take(&wire), wire.saw_fin()), (String::new(), false));
+    assert_eq!(scene.bus.health(), Health::Ready);
+    scene.say(&wire, "%2\r\n+server\r\n+redis\r\n+role\r\n+master");
+    assert!(wire.saw_fin());
+    wire.close();
+    let wire = scene.complete();
+    scene.take(&wire);
+    scene.say(&wire, "%1\r\n+server\r\n+redis\r\n+PONG");
+    let expected = [command(&["SUBSCRIBE", "a"]), command(&["PUBLISH", "a", "2"])];
+    assert_eq!(scene.take(&wire), expected.concat());
+    assert_eq!(scene.bus.counts().unconfirmed, 0);
 }

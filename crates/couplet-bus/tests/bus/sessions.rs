@@ -147,6 +147,38 @@ fn c206_errors_of_the_server_are_reported_and_explain_the_end() {
     wire.close();
     let log = scene.log();
     assert!(!log[0].contains("Permissions"), "it did not end the connection: {log:?}");
+    let wire = scene.accept();
+    scene.say(&wire, "-ERR 'Permissions Violation'\r\n-ERR 'Stale Connection'");
+    scene.log();
+    wire.close();
+    let last =
+        "disconnected with 0 unconfirmed: the server closed the connection: Stale Connection";
+    assert_eq!(scene.log(), [last]);
+}
+
+#[test]
+fn c233_each_subscription_reports_what_it_has_missed_itself_also_across_a_loss() {
+    let (mut scene, wire) = Scene::open(|options| options);
+    let _both = [scene.subscribe("a"), scene.subscribe("*")];
+    scene.settle();
+    let numbered = |id: u32, number: u32| {
+        let block = format!("NATS/1.0\r\nCouplet-Number: ada {number}\r\n\r\n");
+        format!("HMSG a {id} {0} {0}\r\n{block}", block.len())
+    };
+    for (id, number, missed) in [(1, 1, 0), (2, 1, 0), (1, 3, 1), (2, 5, 3), (1, 4, 0)] {
+        scene.say(&wire, &numbered(id, number));
+        let report = (missed > 0).then(|| format!("missed {missed} to a"));
+        let wanted: Vec<String> = report.into_iter().chain(["a ".to_owned()]).collect();
+        assert_eq!(scene.log(), wanted, "{number} for {id}");
+    }
+    scene.reset(&wire);
+    let wire = scene.accept();
+    scene.log();
+    for (id, missed) in [(2, 4), (1, 5)] {
+        scene.say(&wire, &numbered(id, 10));
+        assert_eq!(scene.log(), [format!("missed {missed} to a"), "a ".to_owned()]);
+    }
+    assert_eq!(scene.bus.counts().missed, 1 + 3 + 4 + 5);
 }
 
 #[test]
@@ -194,9 +226,15 @@ fn c209_a_connection_without_answers_to_two_pings_is_dropped() {
         assert_eq!(scene.take(&wire), "PING\r\n");
         scene.say(&wire, "PONG");
     }
-    for _ in 0..2 {
-        scene.memory.advance(interval);
-        assert_eq!(scene.take(&wire), "PING\r\n");
+    // An answer counts for both of them, the second time too.
+    for is_answered in [true, true, false] {
+        for _ in 0..2 {
+            scene.memory.advance(interval);
+            assert_eq!(scene.take(&wire), "PING\r\n");
+        }
+        if is_answered {
+            scene.say(&wire, "PONG");
+        }
     }
     scene.memory.advance(interval);
     assert_eq!(scene.log(), ["disconnected with 0 unconfirmed: the server does not answer PING"]);

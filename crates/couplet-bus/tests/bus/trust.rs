@@ -27,7 +27,7 @@ fn server(authority: &Authority, name: &str) -> ServerTls {
 #[derive(Clone)]
 struct Nats {
     tls: Option<ServerTls>,
-    /// The INFO before TLS, and the INFO behind the login.
+    /// The INFO before TLS, and the INFO behind the login, if there is one.
     says: [String; 2],
     /// Ends the connection right after the login.
     breaks: bool,
@@ -56,7 +56,10 @@ impl Protocol for Nats {
             self.note("got the password");
         }
         if text.ends_with("PING\r\n") {
-            transport.write(format!("PONG\r\nINFO {}\r\n", self.says[1]));
+            transport.write("PONG\r\n");
+            if !self.says[1].is_empty() {
+                transport.write(format!("INFO {}\r\n", self.says[1]));
+            }
             if self.breaks {
                 transport.lose_connection();
             }
@@ -180,4 +183,25 @@ fn c207a_a_limit_counts_if_it_comes_inside_tls() {
         assert_eq!(published.err(), expected);
         bus.close();
     }
+}
+
+#[test]
+fn c207a_the_limit_of_a_lost_connection_does_not_hold_for_the_next() {
+    let mut scene = Scene::new();
+    let named = |name, says: &str, breaks| Nats {
+        tls: Some(server(&scene.authority, "localhost")),
+        says: [tls(&[]), says.to_owned()],
+        breaks,
+        log: scene.log.clone(),
+        name,
+    };
+    let small = r#"{"tls_required":true,"max_payload":5}"#;
+    let (mut first, second) = (Some(named("first", small, true)), named("second", "", false));
+    let factory = move || first.take().unwrap_or_else(|| second.clone());
+    let port = scene.l.reactor().listen(LOOPBACK, factory).expect("a port is free");
+    let bus = scene.bus(port.host().socket_addr().expect("a TCP port").port());
+    scene.wait("second connected", 1);
+    scene.l.run_until(bus.flush()).expect("it logs in");
+    assert_eq!(bus.publish("a", "123456"), Ok(()));
+    bus.close();
 }

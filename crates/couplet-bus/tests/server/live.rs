@@ -12,10 +12,13 @@ use crate::server::{Client, Server, Serves};
 fn c202_the_server_shares_messages_among_the_members_of_a_group() {
     let Some(server) = Server::start(&[]) else { return };
     let mut client = Client::new();
-    let buses = [0; 3].map(|_| client.bus(server.options()));
-    let workers = buses.each_ref().map(|bus| {
-        bus.messages(Pattern::new("jobs").group("workers"), Limit::default()).expect("it is valid")
+    // A group may have several patterns.
+    let members = ["jobs", "*", "jobs"].map(|pattern| {
+        let (bus, pattern) = (client.bus(server.options()), Pattern::new(pattern).group("workers"));
+        let worker = bus.messages(pattern, Limit::default()).expect("it is valid");
+        (bus, worker)
     });
+    let buses = members.each_ref().map(|(bus, _)| bus.clone());
     for bus in &buses {
         client.finish(bus.flush()).expect("it is connected");
     }
@@ -23,7 +26,7 @@ fn c202_the_server_shares_messages_among_the_members_of_a_group() {
     for bus in buses.iter().chain(&buses) {
         client.finish(bus.flush()).expect("it is connected");
     }
-    let shares = workers.map(|worker| worker.len());
+    let shares = members.map(|(_, worker)| worker.len());
     assert_eq!(shares.iter().sum::<usize>(), 300);
     assert!(shares.iter().all(|share| *share > 10), "{shares:?}");
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::reactor::Loop;
-use crate::testing::{Manner, Memory};
+use crate::testing::{Manner, Memory, failure_of, success_of};
 
 #[test]
 fn c160b_timed_calls_that_were_made_or_cancelled_leave_nothing_at_their_port() {
@@ -51,6 +51,46 @@ fn c157_a_queue_has_a_limit_of_datagrams_too() {
             assert_eq!(port.dropped(), 2 * round, "{manner:?}");
         }
     }
+}
+
+/// A port that stops before it was served: each of its requests has an answer, and each datagram
+/// of its queue is counted.
+#[test]
+fn c158_a_port_that_stops_answers_each_of_its_requests() {
+    let (driver, network) = Memory::new(Manner::Readiness, 1);
+    let mut l = Loop::with_driver(driver, crate::LoopOptions::default());
+    let ignores = |_: &DatagramTransport, _: &Datagram<'_>| {};
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let second = Duration::from_secs(1);
+    for count in 1..=3 {
+        let port = l.reactor().listen_datagrams(any, ignores).expect("a free port");
+        let joins: Vec<_> = (0..count).map(|n| port.join([239, 1, 1, n])).collect();
+        let duplicates: Vec<_> = (0..count).map(|_| port.duplicate()).collect();
+        let held = Rc::new(());
+        let calls: Vec<_> = (0..count)
+            .map(|_| {
+                let held = held.clone();
+                port.call_later(second, move |_, _| drop(held))
+            })
+            .collect();
+        for _ in 0..count {
+            port.send_to("x", port.host()).expect("there is room");
+        }
+        let stopped = port.stop_listening().expect("it is open");
+        l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
+        for join in joins {
+            assert!(failure_of(join).is::<PortStopped>(), "{count}");
+        }
+        for duplicate in duplicates {
+            assert!(failure_of(duplicate).is::<PortStopped>(), "{count}");
+        }
+        success_of(stopped);
+        assert!(calls.iter().all(|call| !call.active()), "{count}");
+        assert_eq!(Rc::strong_count(&held), 1, "{count}");
+        assert_eq!((port.dropped(), port.buffered()), (u64::from(count), 0));
+        network.advance(second);
+    }
+    assert_eq!(l.snapshot().pending_calls, 0);
 }
 
 #[test]

@@ -159,4 +159,31 @@ mod tests {
         one.made(key(1, 1), peer(1), None, 1);
         assert_eq!(since(&one, 0), [(1, 1, None)]);
     }
+
+    /// More attempts, one after the other, than the log keeps at a time.
+    #[test]
+    fn c184b_attempts_that_have_ended_leave_their_places_to_others() {
+        let mut log = ConnectionLog::new(2);
+        for n in 1..=6_u32 {
+            let now = u64::from(n);
+            log.connecting(key(n, n), &peer(n as u16));
+            log.connecting(key(100 + n, n), &peer(9));
+            // One fails; the other succeeds, and is closed later.
+            log.closed(100 + n, now);
+            log.connected(key(n, n), &peer(7), now);
+            assert_eq!(log.targets.len(), 0);
+            let made = log.since(now);
+            let made = made.last().expect("it was made");
+            assert_eq!((made.generation, &made.peer), (n, &peer(n as u16)));
+            assert_eq!((&made.host, made.ended), (&Some(peer(7)), None));
+            log.closed(n, now);
+        }
+        assert_eq!(since(&log, 0), [(5, 5, Some(5)), (6, 6, Some(6))]);
+        assert_eq!((since(&log, 6).len(), since(&log, 7).len(), log.open.len()), (1, 0, 0));
+        // An attempt that was closed is not made by another one in its slot.
+        log.connecting(key(1, 8), &peer(8));
+        log.closed(1, 10);
+        log.connected(key(1, 9), &peer(7), 11);
+        assert!(since(&log, 7).is_empty());
+    }
 }

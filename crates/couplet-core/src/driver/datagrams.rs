@@ -671,6 +671,64 @@ mod tests {
         }
     }
 
+    /// One call of the system sends several.
+    #[test]
+    fn c157a_each_receiver_that_takes_datagrams_in_one_call_begins_anew() {
+        let mut now = start();
+        let mut queue = DatagramQueue::default();
+        for to in [1, 2, 3] {
+            queue.push(b"x", Some(place(to)), None);
+        }
+        for _ in 0..4 {
+            assert!(send(&mut queue, now, |_| true).is_empty());
+            now += RETRY.1;
+        }
+        queue.release(now);
+        assert!(queue.has_ready());
+        queue.pop(3);
+        assert_eq!((queue.len(), queue.full.len()), (0, 0), "nothing is known of them");
+        for to in [1, 2, 3] {
+            queue.push(b"y", Some(place(to)), None);
+            assert!(send(&mut queue, now, |_| true).is_empty());
+            let at = queue.next_retry().expect("it is full");
+            assert_eq!(at - now, RETRY.0, "{to}");
+            now = at;
+            assert_eq!(send(&mut queue, now, |_| false).len(), 1);
+        }
+    }
+
+    #[test]
+    fn held_datagrams_stay_and_count_as_the_first_when_the_others_are_split_off() {
+        for n in 0..=6 {
+            let mut queue = DatagramQueue::default();
+            for (to, data) in [(1, "a"), (1, "bb"), (2, "ccc"), (3, "dddd"), (2, "eeeee")] {
+                queue.push(data.as_bytes(), Some(place(to)), None);
+            }
+            let now = start();
+            queue.hold_first(now);
+            assert!(queue.has_ready(), "the other receivers take theirs");
+            let mut rest = queue.split_off(n);
+            let others = [&b"ccc"[..], b"dddd", b"eeeee"];
+            let kept = n.saturating_sub(2).min(3);
+            assert_eq!((data_of(&queue), data_of(&rest)), {
+                let (kept, split) = others.split_at(kept);
+                let owned = |data: &[&[u8]]| data.iter().map(|data| data.to_vec()).collect();
+                (owned(kept), owned(split))
+            });
+            assert_eq!((queue.len(), rest.len()), (2 + kept, 3 - kept));
+            assert_eq!(queue.bytes() + rest.bytes(), 15);
+            rest.push(b"f", Some(place(1)), None);
+            queue.append(rest);
+            // A datagram for a full receiver waits behind its others.
+            let sent = send(&mut queue, now, |_| false);
+            assert_eq!(sent.len(), 3);
+            let late = send(&mut queue, now + RETRY.1, |_| false);
+            let late: Vec<_> = late.into_iter().map(|(_, data)| data).collect();
+            assert_eq!(late, [&b"a"[..], b"bb", b"f"]);
+            assert_eq!((queue.len(), queue.bytes()), (0, 0));
+        }
+    }
+
     #[test]
     fn c157a_the_fullest_receiver_gives_way_first_and_only_to_those_with_less() {
         let now = start();
@@ -709,6 +767,31 @@ mod tests {
             assert!(send(&mut queue, now, |_| true).is_empty());
             assert_eq!((queue.len(), queue.full.len()), (1, 1));
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn runs_end_before_a_datagram_for_a_full_receiver() {
+        let now = start();
+        let mut queue = DatagramQueue::default();
+        let order = [1, 2, 2, 1, 3, 1, 4];
+        for to in order {
+            queue.push(&[to], Some(place(to)), None);
+        }
+        queue.hold_first(now);
+        for expected in [&[2, 2][..], &[3], &[4]] {
+            assert!(queue.has_ready());
+            let mut seen = Vec::new();
+            for run in queue.runs(false) {
+                seen.extend_from_slice(run.data);
+            }
+            assert_eq!(seen, expected);
+            queue.pop(seen.len());
+        }
+        assert!(!queue.has_ready());
+        queue.release(now + RETRY.1);
+        let all: Vec<u8> = queue.runs(true).flat_map(|run| run.data.to_vec()).collect();
+        assert_eq!(all, [1, 1, 1]);
     }
 
     #[cfg(target_os = "linux")]

@@ -449,6 +449,23 @@ mod tests {
             let options = ListenOptions::default().max_connections(most);
             let wanted = ListenOptions::default().max_connections(share);
             assert_eq!(options.divided(loops), wanted, "{most} in {loops}");
+            // The two limits of the output are divided alike, each by itself.
+            let (most, share) = (most as usize, share as usize);
+            let options = ListenOptions::default().max_buffered(most);
+            let wanted = ListenOptions::default().max_buffered(share);
+            assert_eq!(options.divided(loops), wanted, "{most} in {loops}");
+            let options = ListenOptions::default().max_buffered_by_peer(most);
+            let wanted = ListenOptions::default().max_buffered_by_peer(share);
+            assert_eq!(options.divided(loops), wanted, "{most} in {loops}");
+        }
+        assert_eq!(
+            ListenOptions::default().max_connections(7).max_connections(0).connections,
+            None
+        );
+        for options in
+            [ListenOptions::default().max_buffered(0), ListenOptions::default().max_buffered(1)]
+        {
+            assert_eq!(options.divided(9), options, "a limit stays one");
         }
         let unlimited = ListenOptions::default();
         assert_eq!(unlimited.divided(3), unlimited);

@@ -294,3 +294,232 @@ impl<D: Driver, const WORLD: bool, const CONTENTS: bool> Around for Recorded<D, 
         if WORLD { self.ring.ticks() } else { ticks() }
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::super::memory::{Manner, Memory, Network};
+    use super::super::{Commands, ConnectOptions, ListenOptions};
+    use super::*;
+
+    fn loopback(port: u16) -> Address {
+        Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// A driver whose events are recorded at the times of a clock that the test sets.
+    struct Rig {
+        driver: Recorded<Memory, true, false>,
+        network: Network,
+        writer: RingWriter,
+        clock: Rc<Cell<u64>>,
+        read: u64,
+    }
+
+    impl Rig {
+        fn new(manner: Manner) -> Rig {
+            let (driver, network) = Memory::new(manner, 1);
+            let clock = Rc::new(Cell::new(0));
+            let time = clock.clone();
+            let writer = RingWriter::with_clock((16 * 1024, 10), None, move || time.get());
+            let driver = Recorded::new(driver, writer.clone());
+            Rig { driver, network, writer, clock, read: 0 }
+        }
+
+        fn wait(&mut self) {
+            self.driver.wait(Some(self.network.now())).expect("memory does not fail");
+        }
+
+        /// The next event, however many turns it takes.
+        fn event(&mut self) -> Event {
+            loop {
+                if let Some(event) = self.driver.next() {
+                    return event;
+                }
+                self.wait();
+            }
+        }
+
+        /// The records since the last call, except waits: kind and numbers.
+        fn records(&mut self) -> Vec<(Kind, u32, u32)> {
+            let mut records = Vec::new();
+            self.read = self.writer.ring().read(self.read, |record| {
+                if record.kind != Kind::Waited {
+                    records.push((record.kind, record.key, record.value));
+                }
+            });
+            records
+        }
+
+        fn listen(&mut self) -> (Key, Address) {
+            let world = self.driver.world();
+            let bound = world.bind(&loopback(0), &ListenOptions::default()).expect("a free port");
+            let host = bound.host.clone();
+            (self.driver.listen(bound).expect("a port"), host)
+        }
+    }
+
+    fn outbox(bytes: usize) -> Outbox {
+        let mut out = Outbox::new(Rc::default());
+        out.extend(&vec![b'x'; bytes]);
+        out
+    }
+
+    #[test]
+    fn c184_each_write_is_recorded_with_the_bytes_that_the_system_took() {
+        let mut rig = Rig::new(Manner::Readiness);
+        rig.network.set_capacity(10);
+        let (port, host) = rig.listen();
+        let wires = [(); 2].map(|()| rig.network.connect(host.clone()).expect("room"));
+        let keys = [(); 2].map(|()| match rig.event() {
+            Event::Accepted { key, .. } => key,
+            other => panic!("{other:?}"),
+        });
+        let [first, second] = keys.map(|key| key.slot);
+        let accepted = keys.map(|key| (Kind::Accepted, key.slot, port.slot));
+        assert_eq!(rig.records(), accepted);
+        for _ in 0..2 {
+            let mut out = outbox(25);
+            for taken in [10, 10, 5] {
+                let outcome = rig.driver.write(keys[0], &mut out);
+                let kind = if taken == 5 { Kind::Wrote } else { Kind::Blocked };
+                assert_eq!(outcome == WriteOutcome::All, taken == 5);
+                // Another connection writes in between.
+                assert_eq!(rig.driver.write(keys[1], &mut outbox(3)), WriteOutcome::All);
+                let expected = [(kind, first, taken), (Kind::Wrote, second, 3)];
+                assert_eq!(rig.records(), expected);
+                wires.iter().for_each(|wire| drop(wire.take()));
+                if taken != 5 {
+                    assert!(matches!(rig.event(), Event::Room(key) if key == keys[0]));
+                    assert_eq!(rig.records(), [(Kind::Room, first, 0)]);
+                    assert!(rig.driver.next().is_none());
+                }
+            }
+        }
+        // A connection that takes nothing.
+        let mut out = outbox(11);
+        for taken in [10, 0] {
+            assert_eq!(rig.driver.write(keys[1], &mut out), WriteOutcome::Blocked);
+            assert_eq!(rig.records(), [(Kind::Blocked, second, taken)]);
+        }
+        rig.driver.receive(keys[0], false);
+        rig.driver.receive(keys[0], true);
+        rig.driver.shut_write(keys[0]);
+        rig.driver.close(keys[0], CloseMode::Normal);
+        rig.driver.close(keys[1], CloseMode::Reset);
+        rig.driver.close(port, CloseMode::Normal);
+        let expected = [
+            (Kind::Reading, first, 0),
+            (Kind::Reading, first, 1),
+            (Kind::Shut, first, 0),
+            (Kind::Closed, first, 0),
+            (Kind::Closed, second, 1),
+            (Kind::Closed, port.slot, 0),
+        ];
+        assert_eq!(rig.records(), expected);
+        let mut rig = Rig::new(Manner::Completion);
+        let (_port, host) = rig.listen();
+        let _wire = rig.network.connect(host).expect("room");
+        let Event::Accepted { key, .. } = rig.event() else { panic!("not accepted") };
+        rig.records();
+        assert_eq!(rig.driver.write(key, &mut outbox(7)), WriteOutcome::Taken(7));
+        assert_eq!(rig.records(), [(Kind::Wrote, key.slot, 7)]);
+    }
+
+    #[test]
+    fn c184_the_time_away_from_the_loop_counts_as_one_wait() {
+        let mut rig = Rig::new(Manner::Readiness);
+        let slept = |rig: &mut Rig, at: u64| {
+            rig.clock.set(at * SLEEP_UNIT);
+            rig.wait();
+            let mut waits = Vec::new();
+            rig.read = rig.writer.ring().read(rig.read, |it| waits.push((it.time, it.slept())));
+            assert_eq!(waits.len(), 1);
+            assert_eq!(waits[0].0, at * SLEEP_UNIT);
+            waits[0].1 / SLEEP_UNIT
+        };
+        assert_eq!(slept(&mut rig, 10), 0);
+        for begin in [20, 120, 1 << 40] {
+            rig.clock.set(begin * SLEEP_UNIT);
+            rig.writer.leave();
+            assert_eq!(slept(&mut rig, begin + 30), 30);
+            assert_eq!(slept(&mut rig, begin + 50), 0, "it was not left again");
+        }
+    }
+
+    #[test]
+    fn a_watch_is_called_after_the_first_wait_at_or_after_each_of_its_times() {
+        let mut rig = Rig::new(Manner::Readiness);
+        let calls: Rc<std::cell::RefCell<Vec<u64>>> = Rc::default();
+        let called = calls.clone();
+        rig.writer.set_watch(move |now| {
+            called.borrow_mut().push(now);
+            now + 100
+        });
+        for now in [5, 50, 104, 105, 106, 204, 400, 401, 500, 501] {
+            rig.clock.set(now);
+            rig.wait();
+        }
+        assert_eq!(*calls.borrow(), [5, 105, 400, 500]);
+    }
+
+    #[test]
+    fn only_timed_calls_that_are_late_by_a_millisecond_are_recorded() {
+        let mut rig = Rig::new(Manner::Readiness);
+        let millis = Duration::from_millis(1);
+        for by in [millis - Duration::from_nanos(1), millis, 7 * millis, Duration::MAX] {
+            rig.writer.late(by);
+        }
+        let late = [1000, 7000, u32::MAX].map(|by| (Kind::Late, 0, by));
+        assert_eq!(rig.records(), late);
+    }
+
+    #[test]
+    fn c184b_each_connection_is_logged_with_its_ends_and_its_times() {
+        let mut rig = Rig::new(Manner::Readiness);
+        let far = rig.network.listen(loopback(0), 9).expect("a free port");
+        let (_port, near) = rig.listen();
+        let mut expected = Vec::new();
+        for round in 1..=3 {
+            rig.clock.set(100 * round);
+            // An attempt that fails is none.
+            let options = ConnectOptions::default();
+            let failed = rig.driver.connect(&loopback(1), &options).expect("a route");
+            let key = rig.driver.connect(&far, &options).expect("a route");
+            let wire = rig.network.connect(near.clone()).expect("room");
+            rig.clock.set(100 * round + 10);
+            let (mut made, mut ends) = (Vec::new(), Vec::new());
+            for _ in 0..3 {
+                match rig.event() {
+                    Event::Accepted { key, peer, host, .. } => {
+                        made.push(key);
+                        ends.push((peer, host.address()));
+                    }
+                    Event::Connected { key: connected, host } => {
+                        assert_eq!(connected, key);
+                        made.push(key);
+                        ends.push((far.clone(), Some(host)));
+                    }
+                    Event::Failed(of, _) => assert_eq!(of, failed),
+                    other => panic!("{other:?}"),
+                }
+            }
+            for key in [failed].iter().chain(&made) {
+                rig.clock.set(rig.clock.get() + 10);
+                rig.driver.close(*key, CloseMode::Normal);
+            }
+            let times = (100 * round + 10, [100 * round + 30, 100 * round + 40]);
+            for ((key, (peer, host)), ended) in made.iter().zip(ends).zip(times.1) {
+                let generation = key.generation.get();
+                expected.push((key.slot, generation, peer, host, times.0, Some(ended)));
+            }
+            drop(wire);
+            rig.wait();
+        }
+        let logged = rig.writer.ring().connections_since(0).into_iter();
+        let logged: Vec<_> = logged
+            .map(|it| (it.slot, it.generation, it.peer, it.host, it.made, it.ended))
+            .collect();
+        assert_eq!(logged, expected);
+    }
+}

@@ -520,6 +520,23 @@ mod tests {
     }
 
     #[test]
+    fn all_whose_turns_have_come_are_woken_when_one_looks() {
+        let now = start();
+        let bandwidth = Bandwidth::new(50_000);
+        let gone: Vec<_> = (0..1000).map(|_| Waiting::new(&bandwidth, 400, now)).collect();
+        let mut waits = [0; 4].map(|_| Waiting::new(&bandwidth, 400, now));
+        drop(gone);
+        let wakes = |waits: &[Waiting; 4]| waits.each_ref().map(|it| it.wakes.get());
+        assert_eq!(wakes(&waits), [1, 0, 0, 0]);
+        // The time of three turns, and not yet of the fourth.
+        let late = now + Duration::from_millis(24);
+        assert_eq!(waits[0].feed(b"", late), 400);
+        assert_eq!(wakes(&waits), [1; 4], "the fourth has to look earlier than it would");
+        assert_eq!([1, 2].map(|at: usize| waits[at].feed(b"", late)), [400; 2]);
+        assert_eq!(waits[3].feed(b"", now + Duration::from_millis(32)), 400);
+    }
+
+    #[test]
     fn a_turn_that_came_and_was_not_used_is_returned_too() {
         let now = start();
         let bandwidth = Bandwidth::new(1000);

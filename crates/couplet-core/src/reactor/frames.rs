@@ -179,8 +179,12 @@ impl fmt::Debug for Frames {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::Location;
+
     use super::*;
     use crate::reactor::notes::NoteRow;
+    use crate::reactor::snapshot::ConnectorSnapshot;
+    use crate::why::Why;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -229,5 +233,16 @@ mod tests {
         let Frame { mut snapshot, .. } = frame(1, 30);
         assert_eq!(snapshot.truncate(25), 5);
         assert_eq!((snapshot.rows.len(), snapshot.truncate(25)), (25, 0));
+    }
+
+    #[test]
+    fn each_kind_of_rows_has_the_limit() {
+        let Frame { mut snapshot, .. } = frame(1, 30);
+        let (place, why) = (Location::caller(), Why::default());
+        let connector = ConnectorSnapshot { target: String::new(), state: "", place, why };
+        snapshot.connectors = vec![connector; 27];
+        assert_eq!(snapshot.truncate(25), 5 + 2);
+        assert_eq!((snapshot.rows.len(), snapshot.connectors.len()), (25, 25));
+        assert_eq!((snapshot.count(), snapshot.truncate(20)), (50, 10));
     }
 }

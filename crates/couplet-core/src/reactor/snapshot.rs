@@ -368,3 +368,85 @@ impl fmt::Display for Snapshot {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A snapshot whose numbers are multiples of this one.
+    fn loop_number(number: u64, begin: Instant) -> Snapshot {
+        let at = begin + Duration::from_secs(10 - number);
+        let count = number as usize;
+        let (mut ended, mut calls) = (Totals::default(), CallTimes::default());
+        (0..number).for_each(|_| ended.add(count, 10, 100));
+        calls.add(Duration::from_micros(number));
+        let (text, place, why) = (number.to_string(), Location::caller(), Why::default());
+        let connector = ConnectorSnapshot {
+            target: text.clone(),
+            state: "connecting",
+            place,
+            why: why.clone(),
+        };
+        let pending = PendingSnapshot {
+            kind: "task",
+            id: number,
+            name: None,
+            place,
+            since: at,
+            due: None,
+            why: why.clone(),
+            waits_for: Vec::new(),
+            is_cyclic: false,
+        };
+        let lock = LockSnapshot {
+            id: number,
+            kind: "lock",
+            place,
+            tokens: 1,
+            held: 1,
+            waiting: 0,
+            since: None,
+            untaken: None,
+            why,
+            waits_for: Vec::new(),
+        };
+        Snapshot {
+            at: Some(at),
+            connectors: vec![connector],
+            pending: vec![pending],
+            locks: vec![lock],
+            notes: vec![text.clone()],
+            rows: vec![NoteRow::new("numbers", [("number", text)])],
+            pending_calls: count,
+            tasks: 10 * count,
+            jobs: 100 * count,
+            watches: 1000 * count,
+            ended,
+            calls,
+            counters: LoopCounters { shed: number, unhandled_failures: 10 * number },
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn c103f_the_snapshots_of_several_loops_are_added() {
+        let (mut all, begin) = (Snapshot::default(), Instant::now());
+        (1..=3).for_each(|number| all.extend(loop_number(number, begin)));
+        assert_eq!(all.at, Some(begin + Duration::from_secs(9)), "the latest");
+        let counts = [all.pending_calls, all.tasks, all.jobs, all.watches];
+        assert_eq!(counts, [6, 60, 600, 6000]);
+        let LoopCounters { shed, unhandled_failures } = all.counters;
+        assert_eq!((shed, unhandled_failures), (6, 60));
+        let reasons: Vec<u64> = all.ended.reasons().map(|(_, count)| count).collect();
+        assert_eq!(reasons[..4], [0, 1, 2, 3]);
+        assert_eq!((all.ended.bytes_in, all.ended.bytes_out), (60, 600));
+        assert_eq!((all.calls.count(), all.calls.total()), (3, Duration::from_micros(6)));
+        assert_eq!(all.notes, ["1", "2", "3"]);
+        let lengths = [all.connectors.len(), all.pending.len(), all.locks.len(), all.rows.len()];
+        assert_eq!(lengths, [3; 4]);
+    }
+}

@@ -358,6 +358,11 @@ impl SharedStream {
         self.state.borrow().has_ended()
     }
 
+    /// Whether the connection was lost, and not closed cleanly.
+    pub(super) fn is_broken(&self) -> bool {
+        self.state.borrow().lost.as_ref().is_some_and(|reason| !reason.is_clean())
+    }
+
     /// Like [`poll_write`](Self::poll_write), with several slices.
     pub(super) fn poll_write_vectored(
         &self,

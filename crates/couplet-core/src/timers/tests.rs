@@ -132,6 +132,37 @@ fn a_jump_of_ten_years_brings_all_in_order() {
     assert_eq!(timers.next_deadline(), Some(start + YEAR * 11));
 }
 
+// The order of calls in a world that explores it
+
+#[test]
+fn any_of_the_calls_with_the_first_deadline_may_come_and_no_other() {
+    let (mut timers, start) = store();
+    let (due, nanosecond) = (start + MS * 10, Duration::from_nanos(1));
+    let keys = ['a', 'b', 'c', 'd'].map(|name| timers.insert(due, name));
+    timers.insert(due + nanosecond, 'z');
+    // All are in the heap now, and one of them moves later there.
+    assert!(!timers.has_due(due - nanosecond, timers.seq()));
+    assert!(timers.reset(keys[1], due + SECOND));
+    let seq = timers.seq();
+    timers.insert(due, 'x');
+    let mut take_all = |now, seq| {
+        let (mut taken, mut counts) = (Vec::new(), Vec::new());
+        while let Some(name) = timers.pop_any_due(now, seq, |count| {
+            counts.push(count);
+            count - 1
+        }) {
+            taken.push(name);
+        }
+        taken.sort_unstable();
+        (taken, counts)
+    };
+    assert_eq!(take_all(due, seq), (vec!['a', 'c', 'd'], vec![3, 2, 1]));
+    let later = Seq(seq.0 + 1);
+    assert_eq!(take_all(due + nanosecond, later), (vec!['x', 'z'], vec![1, 1]));
+    assert_eq!(take_all(due + SECOND, later), (vec!['b'], vec![1]));
+    assert_bare(&timers);
+}
+
 // Leaks and costs
 
 /// Asserts that nothing refers to an entry.

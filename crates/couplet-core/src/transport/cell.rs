@@ -626,6 +626,27 @@ impl ConnectionCell {
         LayerWaker::new(move || reactor.wake_layers(key))
     }
 
+    /// Runs `f`, in which a framer parses bytes that arrived before the connection was lost, as if
+    /// it were not lost yet. Requests of `f` are dropped.
+    #[cold]
+    pub(crate) fn parse_before_loss(&self, f: impl FnOnce()) {
+        struct Restored<'a>(&'a ConnectionCell, ConnectionPhase, u8, u16, bool);
+        impl Drop for Restored<'_> {
+            fn drop(&mut self) {
+                let Restored(cell, phase, paused, requests, dirty) = *self;
+                cell.phase.set(phase);
+                cell.paused.set(paused);
+                cell.requests.set(requests);
+                cell.dirty.set(dirty);
+            }
+        }
+        let phase = self.phase.replace(ConnectionPhase::Finishing);
+        let (paused, requests) = (self.paused.replace(0), self.requests.get());
+        // A dirty cell is not put on the list of the loop, which has no such connection any more.
+        let _restored = Restored(self, phase, paused, requests, self.dirty.replace(true));
+        f();
+    }
+
     /// Advances to a later phase, never back.
     #[inline]
     pub(super) fn advance_phase(&self, phase: ConnectionPhase) {
@@ -1345,6 +1366,12 @@ impl ConnectionCell {
 
     pub(super) fn add_in_flight(&self, taken: usize) {
         self.in_flight.set(self.in_flight.get() + taken);
+    }
+
+    /// Discards bytes that were to pass below a layer, which is not started.
+    pub(super) fn discard_in_flight(&self, count: usize) {
+        self.sub_in_flight(count);
+        self.bytes_accepted.set(self.bytes_accepted.get() - count as u64);
     }
 
     /// The number of bytes sent; with layers, the number of bytes that they accepted.

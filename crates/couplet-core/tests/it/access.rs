@@ -7,8 +7,9 @@ use couplet::Address;
 use couplet::testing::Manner;
 
 use crate::logged::access_lines;
-use crate::suite::kit::{Kit, Rig};
+use crate::suite::kit::{Kit, Rig, Role};
 use crate::suite::recorder::Script;
+use crate::tcp::adopting::sockets;
 use couplet_testkit_loops::doubles::Quiet;
 
 const KITS: [Kit; 3] =
@@ -101,4 +102,22 @@ fn a_rejected_connection_is_logged_without_a_reason_of_an_end() {
         let rejected = rejected.unwrap_or_else(|| panic!("{lines:?}"));
         assert!(rejected.contains(" reason=\"no protocol\""), "{lines:?}");
     }
+}
+
+#[test]
+fn the_origin_of_each_connection_is_logged() {
+    let lines = access(Kit::mio(), |rig| {
+        let (accepted, peer) = rig.accept(Script::new());
+        let (connected, server) = rig.pair(Role::Client, Script::new());
+        let (adopted, (ours, theirs)) = (rig.end(), sockets());
+        rig.reactor.adopt(ours, adopted.maker(Script::new())).expect("a socket").detach();
+        rig.until("connection_made", || adopted.is_made());
+        for a in [&accepted, &connected, &adopted] {
+            a.transport().abort_connection();
+            rig.lost(a);
+        }
+        drop((peer, server, theirs));
+    });
+    let origins: Vec<_> = lines.iter().map(|line| field(line, "origin")).collect();
+    assert_eq!(origins, ["accepted", "connected", "adopted"].map(Some));
 }

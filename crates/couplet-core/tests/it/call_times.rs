@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use couplet::{Loop, LoopOptions, Protocol, Transport};
+use couplet::{Address, Loop, LoopOptions, Protocol, Transport};
 
 use couplet_testkit_loops::doubles::Quiet;
+
+use crate::suite::kit::{READINESS, s};
+use crate::suite::recorder::{On, Script};
 
 /// Keeps the loop busy for each byte that it receives.
 struct Busy;
@@ -68,4 +71,27 @@ fn a_call_inside_a_call_is_a_part_of_it() {
     l.turn(Some(Duration::ZERO)).expect("a turn");
     // The start of the port calls `do_start`.
     assert_eq!(l.snapshot().calls.count(), before + 1);
+}
+
+fn timed() -> LoopOptions {
+    LoopOptions::default().tune(|it| it.time_calls(true))
+}
+
+#[test]
+fn the_time_of_a_call_includes_all_calls_inside_it() {
+    let mut rig = READINESS.options(timed).rig();
+    for round in 1..=2 {
+        let (a, peer, clock) = (rig.end(), rig.peer_port(), rig.tapped.clone());
+        let made = clock.clone();
+        let script = Script::new().once(On::Made, move |_| made.pass(s(2)));
+        let mut protocol = Some(a.plays(script));
+        // Both are calls inside that of the connect.
+        let build = move |_: &Address| {
+            clock.pass(s(1));
+            protocol.take()
+        };
+        rig.connect_with(peer.address(), build);
+        rig.until("connection_made", || a.is_made());
+        assert_eq!(rig.l.snapshot().calls.total(), 3 * round * s(1));
+    }
 }

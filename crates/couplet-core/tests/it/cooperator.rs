@@ -87,6 +87,21 @@ fn c133_tasks_take_their_steps_in_turn() {
 }
 
 #[test]
+fn c133_a_task_that_is_resumed_while_it_is_queued_takes_no_more_steps_than_the_others() {
+    let mut clock = TestLoop::new(0);
+    let cooperator = Cooperator::new(&clock.reactor).steps(6);
+    let [resumed, _] = ["a", "b"].map(|name| {
+        let log = clock.log.clone();
+        cooperator.cooperate(iter::repeat_with(move || log.say(name)))
+    });
+    for _ in 0..3 {
+        assert!(resumed.pause() && resumed.resume());
+        clock.jump(ms(0));
+        assert_eq!(clock.log.take().join(""), "ababab");
+    }
+}
+
+#[test]
 fn c133_a_task_that_waits_for_a_deferred_is_idle() {
     let mut clock = TestLoop::new(0);
     let (wait, resolver) = Deferred::<()>::new();
@@ -397,6 +412,12 @@ fn c133_the_end_of_the_loop_ends_the_work() {
         });
         ended.expect("a run");
         assert!(end.expect("the work began").take().unwrap_err().is_cancelled() && dropped.get());
+        // The slice that was scheduled has ended with the run, and new work gets another.
+        let next = given(cooperator.coiterate([(); 3]));
+        for _ in 0..3 {
+            l.turn(Some(ms(0))).expect("memory does not fail");
+        }
+        next.take().expect("it has ended");
     });
     assert_eq!(reports, [""; 0]);
 }

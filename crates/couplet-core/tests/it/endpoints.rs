@@ -12,7 +12,7 @@ use couplet::endpoints::{
 use couplet::testing::{Manner, Memory, MemoryReactor, failure_of, no_result_yet, success_of};
 use couplet::transport::SockRef;
 use couplet::{
-    ConnectOptions, Connection, ListenError, ListenOptions, Loop, LoopOptions, UnixAddress,
+    Address, ConnectOptions, Connection, ListenError, ListenOptions, Loop, LoopOptions, UnixAddress,
 };
 use proptest::prelude::*;
 
@@ -661,4 +661,22 @@ proptest! {
     ) {
         print_the_same(&text);
     }
+}
+
+#[test]
+fn the_url_of_an_address_names_localhost_for_all_interfaces_of_either_family() {
+    for (address, host) in [
+        ("0.0.0.0:8000", "localhost:8000"),
+        ("[::]:8000", "localhost:8000"),
+        ("10.0.0.1:8000", "10.0.0.1:8000"),
+        ("[::1]:8000", "[::1]:8000"),
+        ("[::ffff:10.0.0.1]:8000", "10.0.0.1:8000"),
+    ] {
+        let socket: SocketAddr = address.parse().expect("an address");
+        for address in [Address::from(socket), Address::udp(socket)] {
+            assert_eq!(address.url("http"), Some(format!("http://{host}")), "{address}");
+            assert_eq!(address.is_wildcard(), host.starts_with("localhost"), "{address}");
+        }
+    }
+    assert_eq!(Address::from(UnixAddress::from("/run/app.sock")).url("http"), None);
 }

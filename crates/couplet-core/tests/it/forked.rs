@@ -3,23 +3,24 @@
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::event::epoll;
+
 use couplet::{Interest, Loop, Protocol, Transport, hooks};
 use socket2::Socket;
 
-/// Echoes, and in its first call reports a fork whose child is this process.
-struct Forking(Rc<Cell<bool>>);
+/// Echoes, and in each call reports a fork: this process is the child, then the parent, and so on.
+struct Forking(Rc<Cell<u32>>);
 
 impl Protocol for Forking {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        if self.0.replace(true) {
-            hooks::forked(transport.reactor(), false).expect("nothing to do for a parent");
-        } else {
-            hooks::forked(transport.reactor(), true).expect("a new epoll");
-        }
+        let forks = self.0.replace(self.0.get() + 1);
+        hooks::forked(transport.reactor(), forks.is_multiple_of(2))
+            .expect("a new epoll, or nothing to do");
         transport.write(data);
     }
 }
@@ -32,6 +33,19 @@ fn read(stream: &mut impl Read) -> Option<u8> {
         Err(error) if error.kind() == ErrorKind::WouldBlock => None,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// Whether both are the same epoll: what one has registered, the other has too.
+fn is_same_epoll(before: &OwnedFd, l: &Loop) -> bool {
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    let data = epoll::EventData::new_u64(u64::MAX - 9);
+    epoll::add(before, &writer, data, epoll::EventFlags::empty()).expect("an epoll");
+    let now = l.descriptor().expect("an epoll");
+    let is_same = epoll::delete(now, &writer).is_ok();
+    if !is_same {
+        epoll::delete(before, &writer).expect("it was added");
+    }
+    is_same
 }
 
 fn turns(l: &mut Loop) {
@@ -48,20 +62,27 @@ fn c106a_in_the_child_of_a_fork_connections_watches_and_calls_from_threads_conti
     let mut peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
     let (ours, _) = listener.accept().expect("a connection");
     peer.set_nonblocking(true).expect("a socket");
-    let has_forked = Rc::<Cell<bool>>::default();
-    let protocol = has_forked.clone();
+    let forks = Rc::<Cell<u32>>::default();
+    let protocol = forks.clone();
     reactor.adopt(ours, move || Forking(protocol.clone())).expect("a socket").detach();
     let (watched, mut writes) = UnixStream::pair().expect("a pair");
     let seen: Rc<RefCell<Vec<u8>>> = Rc::default();
     let sees = seen.clone();
     let ready = move |socket: &mut UnixStream, _| sees.borrow_mut().extend(read(socket));
     reactor.watch(watched, Interest::Readable, ready).expect("a socket");
-    for round in 0..4 {
+    let mut sees = |l: &mut Loop, round: u8| {
         peer.write_all(&[round]).expect("room");
         writes.write_all(&[round]).expect("room");
-        turns(&mut l);
-        assert!(has_forked.get());
+        turns(l);
+        assert_eq!(forks.get(), 1 + u32::from(round));
         assert_eq!((read(&mut peer), seen.borrow().len()), (Some(round), 1 + usize::from(round)));
+    };
+    // The parent, and the parent's parent, keep the epolls before it.
+    for round in 0..4 {
+        let before = l.descriptor().expect("an epoll").try_clone_to_owned().expect("a duplicate");
+        sees(&mut l, round);
+        let is_own = round % 2 == 0;
+        assert_eq!(is_same_epoll(&before, &l), !is_own, "round {round}");
     }
     let remote = reactor.remote();
     let calling = std::thread::spawn(move || remote.call(|reactor| reactor.stop()));

@@ -10,7 +10,7 @@ use couplet::testing::{Manner, Wire, hold, hold_on};
 use couplet::transport::WrongProtocol;
 use couplet::{
     Address, Connection, ConnectionLost, Connector, Factory, ProducerKind, Protocol,
-    ProtocolExtension, Reactor, Reason, Shared, Transport,
+    ProtocolExtension, Reactor, Reason, Seat, Shared, Transport,
 };
 
 use crate::defer_witness::given;
@@ -131,6 +131,22 @@ fn an_ask_fails_with_the_reason_of_a_connection_lost_before_it_runs() {
     }
 }
 
+/// While the connection still waits for its peer.
+#[test]
+fn an_ask_after_a_panic_fails_with_the_panic() {
+    let mut held = hold(Inner::default());
+    held.take_panics();
+    held.with(|_, _| panic!("no poem"));
+    for _ in 0..2 {
+        let answer = given(held.connection.ask(|inner, _| inner.calls));
+        held.settle();
+        assert!(!held.connection.is_lost());
+        let failure = answer.take().expect_err("the protocol is not called any more");
+        let lost = failure.downcast_ref::<ConnectionLost>();
+        assert!(matches!(lost, Some(ConnectionLost(Reason::Panicked(_)))), "{failure:?}");
+    }
+}
+
 #[test]
 fn delayed_calls_are_dropped_with_their_connection() {
     let mut held = hold(Inner::default());
@@ -180,6 +196,7 @@ fn a_shared_factory_stays_usable_after_a_panic_and_runs_queued_calls() {
     let mut stage = TestLoop::new(7);
     let shared = Shared::new(Counting::default());
     shared.tell(|counting| counting.log.push("tell before its first use"));
+    shared.tell(|counting| counting.log.push("another"));
     let [one, two] = [(); 2].map(|()| stage.listen(shared.clone()));
     let wires = [&one, &two, &one].map(|port| stage.client(port.host()));
     assert_eq!(wires.each_ref().map(Wire::is_closed), [false, true, false]);
@@ -193,7 +210,49 @@ fn a_shared_factory_stays_usable_after_a_panic_and_runs_queued_calls() {
     stage.settle();
     let (built, log) = seen.take();
     assert_eq!(built, 3);
-    assert_eq!(log, ["start", "tell before its first use", "stop"]);
+    assert_eq!(log, ["start", "tell before its first use", "another", "stop"]);
+}
+
+/// Notes each reactor that it is attached to.
+struct Moving(Rc<Cell<u32>>);
+
+impl Factory for Moving {
+    type Protocol = Inner;
+
+    fn attach(&mut self, _: &Reactor) {
+        self.0.set(self.0.get() + 1);
+    }
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Inner> {
+        Some(Inner::default())
+    }
+}
+
+#[test]
+fn a_shared_factory_moves_to_the_next_loop() {
+    let attached = Rc::new(Cell::new(0));
+    let shared = Shared::new(Moving(attached.clone()));
+    for number in 1..=3 {
+        let mut stage = TestLoop::new(7);
+        let _ports = [(); 2].map(|()| stage.listen(shared.clone()));
+        assert_eq!(attached.get(), number, "once for each loop");
+        let told = Rc::new(Cell::new(false));
+        let slot = told.clone();
+        shared.tell(move |_| slot.set(true));
+        stage.settle();
+        assert!(told.get(), "loop {number}");
+    }
+}
+
+#[test]
+fn a_seat_holds_all_its_places_until_it_is_dropped() {
+    let places = [Rc::new(()), Rc::new(()), Rc::new(())];
+    let held = || places.each_ref().map(Rc::strong_count);
+    let [one, two, three] = places.each_ref().map(|place| Seat::new(place.clone()));
+    let seat = one.and(two.and(three)).and(Seat::default());
+    assert_eq!(held(), [2; 3]);
+    drop(seat);
+    assert_eq!(held(), [1; 3]);
 }
 
 /// Tries a second port when the first one has failed.

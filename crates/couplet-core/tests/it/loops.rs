@@ -648,3 +648,20 @@ fn turns_until_a_time_leave_no_timed_call() {
     l.turn_until(Some(reactor.now() + s(60))).expect("the driver does not fail");
     assert_eq!(l.snapshot().pending_calls, 0);
 }
+
+#[test]
+fn c102_a_trigger_that_comes_too_late_does_not_wait_for_another_run() {
+    use Shutdown::{After, Before, During};
+    let (mut l, _network, reactor, log) = memory_with_log();
+    for (in_trigger, late) in [(Before, Before), (During, During), (After, During), (After, After)]
+    {
+        let (own, log) = (reactor.clone(), log.clone());
+        reactor.on(in_trigger, move || {
+            own.on(late, at_once(&log, "late"));
+            log.note("in time");
+        });
+    }
+    run_for(&mut l, s(1));
+    run_for(&mut l, s(1));
+    assert_eq!(log.entries(), ["in time"; 4]);
+}

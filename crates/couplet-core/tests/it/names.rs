@@ -252,6 +252,8 @@ fn c32_c141_a_name_without_addresses_is_a_lookup_error() {
             "{error:?}"
         );
         assert!(names.attempts().is_empty());
+        // Nothing is left of the attempt, whose time would be over.
+        names.pass(ms(60_000));
         assert_eq!(names.log.count("client_connection_failed"), 1);
         assert_eq!(names.log.count("do_stop"), 1);
     }
@@ -499,4 +501,35 @@ fn c142a_the_system_is_asked_for_names() {
     assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
     let failure = l.run_until(reactor.resolve(nowhere)).expect_err("RFC 6761");
     assert_eq!(unknown(&failure), nowhere);
+}
+
+#[test]
+fn c142a_each_of_several_lookups_has_its_own_end() {
+    let mut names = Names::looked_up_in(ms(5000), &["10.0.0.1"]);
+    let reactor = names.rig.reactor.clone();
+    // Two are cancelled before the turn that would begin them, and after it.
+    for (turns, forgotten) in [(0, 0), (2, 2)] {
+        let lookups = [(); 4].map(|()| reactor.resolve("example"));
+        names.rig.turns(turns);
+        lookups[0].cancel();
+        lookups[2].cancel();
+        names.rig.turns(2);
+        assert_eq!(names.rig.tapped.forgotten.get(), forgotten);
+        names.pass(ms(5000));
+        for (number, lookup) in lookups.into_iter().enumerate() {
+            assert!(lookup.has_fired());
+            assert_eq!(names.rig.l.run_until(lookup).is_ok(), number % 2 == 1, "{number}");
+        }
+    }
+    // The end of the run.
+    let mut lookups: Vec<_> = (0..2).map(|_| reactor.resolve("example")).collect();
+    names.rig.turns(2);
+    lookups.extend((0..2).map(|_| reactor.resolve("example")));
+    names.rig.stop(Duration::ZERO);
+    for lookup in lookups {
+        assert!(lookup.has_fired(), "the run has ended");
+        let failure = names.rig.l.run_until(lookup).expect_err("it was cut off");
+        assert!(failure.is::<Cancelled>(), "{failure:?}");
+    }
+    assert_eq!(names.rig.tapped.forgotten.get(), 2 + 4);
 }

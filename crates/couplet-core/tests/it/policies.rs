@@ -316,6 +316,41 @@ fn an_upgrade_does_not_lengthen_a_lifetime() {
     assert!(wire.saw_fin());
 }
 
+/// Is upgraded to itself by all that it receives.
+struct Changes;
+
+impl Protocol for Changes {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        transport.upgrade(Changes);
+    }
+}
+
+#[test]
+fn any_number_of_upgrades_keeps_the_place_and_the_lifetime_of_a_connection() {
+    let mut rig = TestLoop::new(0);
+    let (total, by_peer) = (LimitConnections::new(2), LimitConnectionsByPeer::new(2));
+    let inner = LimitLifetime::new(S * 10).wrap(|| Changes);
+    let port = rig.listen(total.clone().wrap(by_peer.clone().wrap(inner)));
+    let wires = [rig.client(port.host()), rig.client(port.host())];
+    let ip = wires[0].address().ip().expect("a TCP address");
+    let timers = rig.l.snapshot().pending_calls;
+    for _ in 0..3 {
+        for wire in &wires {
+            rig.after(|| wire.push(b"x"));
+        }
+        assert_eq!((total.connections(), by_peer.connections(ip)), (2, 2));
+        assert_eq!((rig.admitted(&port, 1), rig.l.snapshot().pending_calls), (0, timers));
+        rig.pass(S);
+    }
+    rig.after(|| wires[0].reset());
+    assert_eq!((total.connections(), by_peer.connections(ip)), (1, 1));
+    rig.pass(S * 7);
+    assert!(wires[1].saw_fin(), "ten seconds are over");
+    rig.after(|| wires[1].fin());
+    assert_eq!((total.connections(), by_peer.peers(), rig.l.snapshot().pending_calls), (0, 0, 0));
+    assert_eq!((total.turned_away(), by_peer.turned_away()), (3, 0));
+}
+
 #[test]
 fn policies_nest_forward_every_callback_and_find_the_inner_protocol() {
     let mut rig = TestLoop::new(0);

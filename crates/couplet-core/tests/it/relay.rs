@@ -330,6 +330,23 @@ fn our_close_flushes_and_closes_both() {
 }
 
 #[test]
+fn the_end_of_a_drain_breaks_the_other_connection() {
+    for mut rig in rigs() {
+        let sides = [rig.pair(), (rig.client(), rig.accept())];
+        let drained = rig.port.drain(Duration::from_secs(1));
+        rig.stage.pass(Duration::from_secs(1));
+        for (client, server) in &sides {
+            assert!(client.saw_fin() && !server.saw_fin() && !server.saw_reset());
+            client.fin();
+            rig.settle();
+            assert!(server.saw_reset(), "its stream may be cut");
+        }
+        assert_eq!(success_of(drained).closed, 2);
+        assert_eq!(rig.stage.network.slots_in_use(), 0);
+    }
+}
+
+#[test]
 fn a_stop_of_the_reactor_flushes_both_sides() {
     for mut rig in rigs() {
         let (client, server) = rig.pair();

@@ -2,6 +2,7 @@
 //! that starts something new, a connect cancelled while it succeeds.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -173,6 +174,24 @@ fn waiters_fail_when_their_loop_is_dropped() {
     assert!(drained.take().is_err());
     assert!(!connection.tell(|_, _| {}));
     assert!(given(connection.ask(|_, _| ())).take().is_err());
+}
+
+#[test]
+fn every_connect_fails_when_its_loop_is_dropped() {
+    let mut stage = TestLoop::new(11);
+    let silent = SocketAddr::from(([10, 0, 0, 1], 80));
+    stage.network.set_silent(silent);
+    stage.network.set_name("slow.test", Duration::MAX, Ok(vec![silent.ip()]));
+    let connect = |to: &str| given(stage.reactor.connect(to, || Quiet).map(drop));
+    let mut connects = ["10.0.0.1:80", "slow.test:80", "10.0.0.1:80", "slow.test:80"].map(connect);
+    stage.settle();
+    // The last has not begun.
+    connects[3] = given(stage.reactor.connect("10.0.0.1:80", || Quiet).map(drop));
+    assert!(connects.iter().all(|connecting| connecting.is_none()));
+    drop(stage);
+    for connecting in &connects {
+        assert!(connecting.take().unwrap_err().is_cancelled());
+    }
 }
 
 #[test]

@@ -165,6 +165,40 @@ fn c74_a_file_is_sent_in_pieces_of_16_kib_and_its_last_byte_is_reported() {
     }
 }
 
+/// Yields its bytes one by one, each after an interruption.
+struct Interrupted {
+    bytes: &'static [u8],
+    is_interrupted: bool,
+}
+
+impl Read for Interrupted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.is_interrupted = !self.is_interrupted;
+        if self.is_interrupted {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        self.bytes.read(&mut into[..1])
+    }
+}
+
+#[test]
+fn c74_interrupted_reads_are_repeated_and_a_second_file_follows_the_first() {
+    let (outcome, received) = serve(usize::MAX, |transport| {
+        let file = |bytes| Interrupted { bytes, is_interrupted: false };
+        let (again, closing) = (transport.clone(), transport.clone());
+        let first = send_file(transport, file(b"rose"));
+        first.then(move |first| {
+            let second = send_file(&again, file(b"red"));
+            second.map(move |second| {
+                closing.lose_connection();
+                format!("{}, {}", said(first), said(second))
+            })
+        })
+    });
+    assert_eq!(outcome.expect("both are sent"), "4 Some(101), 3 Some(100)");
+    assert_eq!(received, b"rosered");
+}
+
 #[test]
 fn c74_a_close_waits_for_the_file() {
     let log = Log::default();

@@ -254,6 +254,25 @@ fn c137a_the_maximum_age_applies_to_each_connection_and_is_unlimited_by_default(
 }
 
 #[test]
+fn c137a_the_age_of_a_connection_counts_from_the_end_of_its_preparation() {
+    let mut rig = Rig::new(0);
+    rig.serve();
+    let reactor = rig.reactor.clone();
+    let service = rig.punctual().max_age(S * 10).prepare(move |_| reactor.sleep(S * 5));
+    service.start();
+    for round in 1..=3 {
+        rig.settle();
+        let wire = rig.accept();
+        rig.pass(S * 15 - S / 1000);
+        assert!(!wire.saw_fin(), "{round}");
+        rig.pass(S / 1000);
+        assert!(wire.saw_fin(), "{round}");
+        rig.after(|| wire.close());
+        assert_eq!(rig.attempts(), round + 1);
+    }
+}
+
+#[test]
 fn c138_a_waiter_gets_the_current_connection_immediately_or_the_next_one() {
     let mut rig = Rig::new(0);
     let service = rig.punctual();
@@ -351,16 +370,18 @@ fn c138_a_stop_completes_once_the_connection_has_really_closed() {
     let mut rig = Rig::new(0);
     let (service, wire) = rig.connected();
     let stops = [given(service.stop()), given(service.stop())];
-    let waiting = given(service.when_connected(None));
+    let waiting = [None, Some(1), None].map(|most| given(service.when_connected(most)));
     rig.pass(S);
     assert!(wire.saw_fin());
-    assert!(stops.iter().all(|stop| stop.is_none()) && waiting.is_none());
+    assert!(stops.iter().all(|stop| stop.is_none()) && waiting.iter().all(|it| it.is_none()));
     rig.after(|| wire.close());
     assert_eq!(rig.ends.lines(), ["lost"]);
     for stop in stops {
         stop.take().unwrap();
     }
-    assert!(waiting.take().unwrap_err().is_cancelled());
+    for waiting in waiting {
+        assert!(waiting.take().unwrap_err().is_cancelled());
+    }
     assert!(given(service.when_connected(None)).take().unwrap_err().is_cancelled());
     rig.pass(S * 100);
     assert_eq!(rig.attempts(), 1);
@@ -458,6 +479,45 @@ fn c138_a_start_while_it_stops_counts_failures_from_one() {
     stop.take().unwrap();
     rig.pass(S);
     assert_eq!(rig.waits(), [1000, 2000, 0, 1000]);
+}
+
+#[test]
+fn c138_a_start_after_a_stop_counts_failures_from_one() {
+    let mut rig = Rig::new(0);
+    let service = rig.started();
+    for _ in 0..3 {
+        rig.attempts.borrow_mut().clear();
+        rig.pass(S * 4);
+        assert_eq!(rig.waits(), [1000, 2000]);
+        given(service.stop()).take().unwrap();
+        service.start();
+    }
+}
+
+#[test]
+fn c138_a_stop_waits_for_the_end_of_a_connection_that_was_not_prepared() {
+    let mut rig = Rig::new(0);
+    rig.serve();
+    let preparing = Rc::<RefCell<Option<Resolver<()>>>>::default();
+    let slot = preparing.clone();
+    let service = rig.punctual().prepare(move |_| {
+        let (prepared, resolver) = Deferred::new();
+        *slot.borrow_mut() = Some(resolver);
+        prepared
+    });
+    service.start();
+    rig.settle();
+    let waiting = given(service.when_connected(Some(1)));
+    // The connection is aborted by the next turn.
+    preparing.take().unwrap().errback(Failure::msg("who are you?"));
+    let stop = given(service.stop());
+    assert!(stop.is_none() && waiting.is_none());
+    rig.settle();
+    stop.take().unwrap();
+    assert!(waiting.take().unwrap_err().is_cancelled());
+    assert_eq!(rig.ends.lines(), ["lost"]);
+    rig.pass(S * 100);
+    assert_eq!((rig.attempts(), service.is_running()), (1, false));
 }
 
 #[test]

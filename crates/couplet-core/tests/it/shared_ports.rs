@@ -9,6 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Mutex;
+#[cfg(target_os = "linux")]
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 use std::time::Duration;
 
 use couplet::endpoints::{Sharing, server_from_string};
@@ -17,7 +22,7 @@ use couplet::{
     Protocol, ProtocolExtension, Reason, Transport,
 };
 use couplet_core::driver::Mio;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::logged::logged;
 use crate::needed::Folder;
@@ -287,6 +292,30 @@ fn c103k_a_chosen_socket_is_shared_and_any_loop_duplicates_it() {
     }
 }
 
+/// On an address that no other test uses.
+#[cfg(target_os = "linux")]
+#[test]
+fn c103k_a_socket_is_chosen_again_each_time_a_loop_listens_after_all_have_stopped() {
+    let chosen = Arc::new(AtomicUsize::new(0));
+    let counted = chosen.clone();
+    let sharing = Sharing::new(2).on_one_socket(move |address: Option<&Address>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let at = address.and_then(Address::socket_addr).expect("a TCP address");
+        // Shared, because a child that another test is starting may briefly hold the one before.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let bound = socket.set_reuse_port(true).and_then(|()| socket.bind(&at.into()));
+        bound.and_then(|()| socket.listen(5)).expect("the port is free");
+        Some(ListeningSocket::from(std::net::TcpListener::from(socket)))
+    });
+    let shared = server_from_string("127.83.7.2:0").unwrap().share(&sharing).expect("a port");
+    let mut l = Loop::new().expect("a loop");
+    for round in 1..=3 {
+        let port = shared.listen(&l.reactor(), || who(b'a')).expect("its part of the port");
+        assert_eq!((chosen.load(Ordering::Relaxed), &port.host()), (round, shared.host()));
+        l.run_until(port.stop_listening().expect("it listens")).expect("it stops");
+    }
+}
+
 #[test]
 fn c103k_the_file_of_a_shared_unix_socket_stays_if_it_belongs_to_another_process() {
     for is_kept in [false, true] {
@@ -377,4 +406,31 @@ fn c103k_a_connection_that_was_taken_over_belongs_to_the_shared_port() {
     turn_all(&mut loops, || counts[1].get() == 0);
     assert_eq!(counts[0].get(), 1);
     drop((client, second));
+}
+
+#[test]
+fn c103l_a_connection_that_ends_on_its_way_to_another_loop_takes_no_place() {
+    let options = LoopOptions::default().load_limits(LoadLimits::default().connections(3));
+    let (mut loops, ports, counts) = sharing("127.0.0.1:0", |_| None, &options);
+    let at = ports[0].host().socket_addr().expect("a TCP port");
+    let connect = || TcpStream::connect(at).expect("it listens");
+    let first = connect();
+    turn_all(&mut loops, || counts[0].get() == 1);
+    let turns = |l: &mut Loop| {
+        (0..10).for_each(|_| assert!(l.turn(Some(Duration::from_millis(1))).expect("a turn")));
+    };
+    for _ in 0..3 {
+        // It is due to the second loop, and reset before that gets it.
+        let gone = connect();
+        turns(&mut loops[0]);
+        SockRef::from(&gone).set_linger(Some(Duration::ZERO)).expect("an option");
+        drop(gone);
+        let ((), lines) = logged(|| turns(&mut loops[1]));
+        let failed = lines.iter().filter(|line| line.contains("cannot serve a connection"));
+        assert_eq!(failed.count(), 1, "{lines:?}");
+    }
+    let second = connect();
+    turn_all(&mut loops, || counts[1].get() == 1);
+    assert_eq!(counts[0].get(), 1);
+    drop((first, second));
 }

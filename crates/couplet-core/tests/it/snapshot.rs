@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use couplet::hooks::NoteRow;
 use couplet::reactor::{ConnectionSnapshot, Snapshot};
-use couplet::testing::Manner;
+use couplet::testing::{Manner, success_of};
 use couplet::transport::Timeout;
 use couplet::{Address, Deferred, Failure, hooks};
 
@@ -376,4 +376,56 @@ fn rows_of_the_program_are_printed_and_one_that_panics_is_left_out() {
     drop(lounge);
     assert!(rig.l.snapshot().rows.is_empty());
     rig.turns(1);
+}
+
+#[test]
+fn each_of_several_requests_of_a_turn_gets_its_snapshot() {
+    let mut rig = Kit::memory(Manner::Readiness).rig();
+    for round in 1..=2 {
+        let asked = [(); 3].map(|()| rig.reactor.snapshot());
+        rig.turns(2);
+        for snapshot in asked {
+            assert!(success_of(snapshot).is_empty(), "{round}");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_listens_again_continues_its_count() {
+    for kit in KITS {
+        let mut rig = kit.rig();
+        let a = rig.end();
+        let port = rig.listen_with(a.makes_many());
+        for round in 1..=3 {
+            let peer = rig.peer(&port);
+            rig.until("a connection", || a.log.count("made") == round);
+            assert_eq!(rig.l.snapshot().ports[0].counters.accepted, round as u64);
+            drop((peer, port.stop_listening()));
+            rig.turns(2);
+            assert!(rig.l.snapshot().ports.is_empty());
+            port.start_listening().expect("a free port");
+        }
+    }
+}
+
+#[test]
+fn lines_of_the_program_stay_until_their_notes_are_dropped() {
+    let mut rig = Kit::memory(Manner::Readiness).rig();
+    let [first, second] = [(); 2].map(|()| hooks::note(&rig.reactor));
+    assert!(rig.l.snapshot().notes.is_empty(), "no line is set");
+    first.set("one");
+    second.set("two\nthree");
+    assert_eq!(rig.l.snapshot().notes, ["one", "two three"]);
+    first.set("");
+    assert_eq!(rig.l.snapshot().notes, ["two three"]);
+    first.set("again");
+    assert_eq!(rig.l.snapshot().notes, ["again", "two three"]);
+    drop(second);
+    let third = hooks::note(&rig.reactor);
+    third.set("third");
+    let snapshot = rig.l.snapshot();
+    assert_eq!(snapshot.notes, ["again", "third"]);
+    assert_eq!(snapshot.to_string().lines().skip(1).collect::<Vec<_>>(), ["again", "third"]);
+    drop(first);
+    assert_eq!(rig.l.snapshot().notes, ["third"]);
 }

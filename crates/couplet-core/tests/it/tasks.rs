@@ -528,3 +528,20 @@ fn c71_a_task_that_waits_for_a_drain_continues_when_its_connection_is_lost() {
         assert_eq!(rig.l.snapshot().tasks, 0);
     }
 }
+
+#[test]
+fn c125a_all_tasks_that_are_cancelled_together_are_dropped_in_that_turn() {
+    let mut rig = memory();
+    let log = Log::default();
+    let tasks = ["a", "b", "c", "d"].map(|name| rig.reactor.spawn(sleeps::<()>(log.clone(), name)));
+    rig.turn();
+    for (together, dropped) in [([0, 2], &["a", "c"][..]), ([1, 3], &["a", "c", "b", "d"])] {
+        together.iter().for_each(|n: &usize| tasks[*n].cancel());
+        rig.turn();
+        assert_eq!(log.entries(), dropped);
+        assert_eq!(rig.l.snapshot().tasks, 4 - dropped.len());
+    }
+    for task in tasks {
+        assert!(given(task).take().unwrap_err().is_cancelled());
+    }
+}

@@ -215,7 +215,9 @@ fn c125c_a_scope_waits_for_its_tasks_and_theirs() {
             Ok(3)
         });
         assert_eq!(scope.running(), 1);
-        Ok(child.await? + 1)
+        let sum = child.await? + 1;
+        assert_eq!(scope.running(), 1, "the child has ended, and the grandchild has not");
+        Ok(sum)
     });
     clock.jump(s(1));
     no_result_yet(&task);

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -452,4 +452,97 @@ fn c98_the_loops_own_thread_is_refused_and_does_not_wait_for_itself() {
     assert!(refused().is::<WouldWaitForItself>());
     drop(l);
     assert!(refused().is::<LoopGone>());
+}
+
+#[test]
+fn c97_of_several_jobs_only_the_cancelled_ones_never_begin() {
+    for kit in [Kit::mio(), Kit::memory(Manner::Readiness)] {
+        let mut rig = kit.rig();
+        rig.tapped.nap.set(Duration::from_millis(1));
+        for _ in 0..2 {
+            let began = Arc::new([const { AtomicBool::new(false) }; 4]);
+            let jobs = [0, 1, 2, 3].map(|n| {
+                let begins = began.clone();
+                rig.reactor.defer_to_thread(move || {
+                    begins[n].store(true, Ordering::Relaxed);
+                    Ok(n)
+                })
+            });
+            jobs[0].cancel();
+            jobs[2].cancel();
+            let outcomes = jobs.map(|job| rig.l.run_until(job).ok());
+            assert_eq!(outcomes, [None, Some(1), None, Some(3)]);
+            let began = began.each_ref().map(|began| began.load(Ordering::Relaxed));
+            assert_eq!(began, [false, true, false, true]);
+            assert_eq!(rig.l.snapshot().jobs, 0);
+        }
+    }
+}
+
+#[test]
+fn c97_each_unfinished_job_fails_at_the_end_and_is_counted_in_the_log() {
+    for grace in [Duration::from_millis(20), Duration::ZERO] {
+        let options = LoopOptions::default().tune(|it| it.job_grace(grace));
+        let mut l = Loop::with_options(options).expect("a loop");
+        for _ in 0..2 {
+            let (never, blocked) = mpsc::channel::<()>();
+            let blocked = Arc::new(Mutex::new(blocked));
+            let mut ends = Vec::new();
+            let (run, log) = logged(|| {
+                l.run(|reactor| {
+                    for _ in 0..3 {
+                        let blocked = blocked.clone();
+                        ends.push(given(reactor.defer_to_thread(move || {
+                            Ok(blocked.lock().expect("no panic").recv().is_ok())
+                        })));
+                    }
+                    let stopping = reactor.clone();
+                    reactor.call_soon(move || stopping.stop());
+                    Ok(())
+                })
+            });
+            run.expect("it stops");
+            for end in ends {
+                assert!(end.take().unwrap_err().is::<Cancelled>());
+            }
+            let counted = log.iter().filter(|line| line.contains("jobs=3")).count();
+            assert_eq!(counted, usize::from(!grace.is_zero()), "{log:?}");
+            assert_eq!(l.snapshot().jobs, 0);
+            drop(never);
+        }
+    }
+}
+
+thread_local! {
+    static KEPT: RefCell<Vec<couplet::Resolver<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[test]
+fn c98_each_of_several_blocked_threads_gets_an_error_when_the_loop_is_dropped() {
+    let mut l = real_loop();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let wait = |_| {
+        let (remote, asked) = (l.reactor().remote(), asked.clone());
+        thread::spawn(move || {
+            remote.block_on_reactor(move |_| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                let (deferred, resolver) = couplet::Deferred::new();
+                KEPT.with_borrow_mut(|kept| kept.push(resolver));
+                deferred
+            })
+        })
+    };
+    let waiting: Vec<_> = (0..3).map(wait).collect();
+    while asked.load(Ordering::Relaxed) < 3 {
+        l.turn(None).expect("a turn");
+    }
+    drop(l);
+    // The resolvers have outlived the loop.
+    for resolver in KEPT.take() {
+        resolver.callback(1);
+    }
+    for thread in waiting {
+        let failure = thread.join().expect("no panic").expect_err("the loop is dropped");
+        assert!(failure.is::<LoopGone>());
+    }
 }

@@ -422,3 +422,17 @@ fn a_result_in_time_leaves_no_timed_call_in_its_loop() {
     assert_eq!(stage.l.snapshot().pending_calls, 0);
     assert_eq!(given.take().unwrap(), 1);
 }
+
+#[test]
+fn a_cancelled_sleep_leaves_no_timed_call_and_cancels_no_other() {
+    let mut stage = TestLoop::new(1);
+    for _ in 0..2 {
+        let sleeps = [1, 1, 2].map(|seconds| stage.reactor.sleep(s(seconds)));
+        sleeps[0].cancel();
+        sleeps[2].cancel();
+        assert_eq!(stage.l.snapshot().pending_calls, 1);
+        stage.jump(s(2));
+        let slept = sleeps.map(|sleep| given(sleep).take().is_ok());
+        assert_eq!(slept, [false, true, false]);
+    }
+}

@@ -227,3 +227,30 @@ fn c86b_a_suspended_turn_continues_with_the_reply_and_the_next_event() {
     l.turn(Some(Duration::ZERO)).expect("a turn");
     assert!(!l.is_suspended());
 }
+
+#[test]
+fn c86b_a_run_that_ends_in_a_suspended_turn_leaves_nothing_of_it() {
+    let (memory, network) = Memory::new(Manner::Readiness, 0);
+    let mut l = Loop::with_driver(memory, LoopOptions::default());
+    for _ in 0..2 {
+        let received = Rc::<RefCell<Vec<Transport>>>::default();
+        let (kept, mut host) = (received.clone(), None);
+        l.begin(|reactor| {
+            let port = reactor.listen(LOOPBACK, move || Suspending(kept.clone()))?;
+            host = Some(port.host());
+            Ok(())
+        })
+        .expect("it begins");
+        let wires = [(); 2].map(|()| network.connect(host.clone().expect("a port")));
+        let wires = wires.map(|wire| wire.expect("it listens"));
+        settle(&mut l);
+        wires.iter().for_each(|wire| assert_eq!(wire.push(b"x"), 1));
+        while !l.is_suspended() {
+            l.turn(Some(Duration::ZERO)).expect("a turn");
+        }
+        assert_eq!(received.borrow().len(), 1);
+        l.end().expect("it ends");
+        assert!(!l.is_suspended() && wires.iter().all(|wire| wire.is_closed()));
+        l.turn(Some(Duration::ZERO)).expect("a turn outside of a run");
+    }
+}

@@ -163,7 +163,7 @@ fn a_paused_connection_holds_no_buffer_of_the_ring() {
 
 /// The system lists the operations in flight; 27 is a receive operation.
 #[test]
-fn c106b_a_connection_enters_the_ring_after_some_small_messages_and_not_before() {
+fn c106b_a_connection_enters_the_ring_each_time_after_some_small_messages_and_not_before() {
     let Some(uring) = uring(READ_BUFFER) else { return };
     let ring = std::os::fd::AsRawFd::as_raw_fd(&uring.descriptor().expect("it has one"));
     let operations = || {
@@ -186,6 +186,20 @@ fn c106b_a_connection_enters_the_ring_after_some_small_messages_and_not_before()
         end.received == 20_004
     });
     crowd.until("it leaves", |_| operations() == 0);
+    // Then it needs as many small messages in a row again.
+    const LARGE: usize = 20_003;
+    let mut received = 20_004;
+    for (len, in_ring) in [(LARGE, 0), (1, 0), (2, 0), (LARGE, 0), (1, 0), (2, 0), (3, 1)] {
+        crowd.pairs[0].send(len);
+        received += len;
+        crowd.until("the message arrives", |crowd| {
+            let end = crowd.pairs[0].end.borrow();
+            end.transport.as_ref().expect("it was made").resume_producing();
+            end.received == received
+        });
+        crowd.turn();
+        assert_eq!(operations(), in_ring, "after {len} bytes");
+    }
     crowd.end();
 }
 
@@ -226,5 +240,36 @@ fn held_output_that_leaves_in_parts_arrives_whole_and_once() {
             }
             received == written.get()
         });
+    }
+}
+
+/// Output that is held for the ring at the end is sent, of each connection.
+#[test]
+fn output_that_a_dropped_loop_still_holds_is_sent() {
+    let Some(uring) = uring(READ_BUFFER) else { return };
+    let mut l = Loop::with_driver(uring.calm(0), LoopOptions::default());
+    let made: Rc<RefCell<Vec<Transport>>> = Rc::default();
+    let keep = made.clone();
+    let factory = move || {
+        let keep = keep.clone();
+        on_data(move |transport: &Transport, _: &[u8]| keep.borrow_mut().push(transport.clone()))
+    };
+    let port = l.reactor().listen("tcp:0:interface=127.0.0.1", factory).expect("a free port");
+    let address = port.host().socket_addr().expect("a TCP port");
+    let connect = |_| TcpStream::connect(address).expect("it listens");
+    let mut peers: Vec<TcpStream> = (0..3).map(connect).collect();
+    for round in 1..=2 {
+        peers.iter_mut().for_each(|peer| peer.write_all(b"?").expect("room"));
+        until(&mut l, "the questions", |_| made.borrow().len() == 3 * round);
+    }
+    for transport in &made.borrow()[3..] {
+        transport.write("held");
+    }
+    l.turn(Some(std::time::Duration::ZERO)).expect("a turn");
+    drop((l, made));
+    for mut peer in peers {
+        let mut said = String::new();
+        peer.read_to_string(&mut said).expect("all of it, and the end");
+        assert_eq!(said, "held");
     }
 }

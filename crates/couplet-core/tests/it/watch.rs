@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::reactor::NotWatching;
+use couplet::testing::failure_of;
 use couplet::{Failure, Interest, Loop, Ready, Watch};
 
 use crate::logged::logged;
@@ -142,7 +143,8 @@ fn c106_a_callback_that_stops_its_own_watch_gets_the_source_when_it_has_returned
     let (own, slot, seen) = (watch.clone(), back.clone(), while_lent.clone());
     let stop = move |_: &mut UnixStream, _| {
         let keep = slot.clone();
-        let stopping = own.borrow().as_ref().expect("it is set").stop();
+        let [stopping, again] = [(); 2].map(|()| own.borrow().as_ref().expect("it is set").stop());
+        assert!(failure_of(again).is::<NotWatching>(), "it is stopping");
         stopping.map(move |source| *keep.borrow_mut() = Some(source)).detach();
         seen.set(Some(slot.borrow().is_some()));
     };
@@ -305,5 +307,27 @@ fn readiness_of_both_kinds_is_readable_and_writable() {
         (Ready::Both, (true, true)),
     ] {
         assert_eq!((ready.is_readable(), ready.is_writable()), is, "{ready:?}");
+    }
+}
+
+#[test]
+fn the_end_of_each_run_drops_all_watched_sources() {
+    let mut l = real_loop();
+    for _ in 0..2 {
+        let (pairs, dropped) = ([(); 3].map(|()| pair()), [(); 3].map(|()| Rc::default()));
+        let mut watches = Vec::new();
+        l.run(|reactor| {
+            for ((socket, _), dropped) in pairs.iter().zip(&dropped) {
+                let socket = socket.try_clone()?;
+                let source = Source { socket, dropped: Rc::<Cell<bool>>::clone(dropped) };
+                watches.push(reactor.watch(source, Interest::Readable, |_, _| ())?);
+            }
+            reactor.stop();
+            Ok(())
+        })
+        .expect("it stops");
+        assert!(dropped.iter().all(|dropped| dropped.get()));
+        assert!(!watches.iter().any(Watch::is_watching));
+        assert_eq!(l.snapshot().watches, 0);
     }
 }

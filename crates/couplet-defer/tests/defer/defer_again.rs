@@ -121,3 +121,49 @@ fn c129_an_item_weighs_the_same_each_time_that_it_returns() {
         assert_eq!(queue.try_get(), Some(10));
     }
 }
+
+/// A fired get that moves up to another item frees the weight of the item that is left.
+#[test]
+fn c129_a_dropped_get_frees_the_item_that_no_other_get_has() {
+    let queue = DeferredQueue::new().weight(10, |item: &u8| usize::from(*item));
+    for _ in 0..3 {
+        queue.put(4).expect("it fits");
+        queue.put(3).expect("it fits");
+        let (first, second) = (queue.get(), queue.get());
+        queue.put(10).expect("both items belong to gets");
+        assert_eq!(queue.try_get(), Some(10));
+        // The second get has the 4 now, and the 3 is free.
+        drop(first);
+        assert_eq!((queue.len(), queue.put(8).is_err()), (1, true));
+        queue.put(7).expect("3 and 7 are 10");
+        let got = Rc::new(Cell::new(0));
+        let slot = got.clone();
+        second.map(move |item| slot.set(item)).detach();
+        assert_eq!((got.get(), queue.try_get(), queue.try_get()), (4, Some(3), Some(7)));
+        assert!(queue.is_empty());
+    }
+}
+
+/// The bounds of a queue hold together, in whatever order they were set.
+#[test]
+fn c129_every_bound_of_a_queue_holds_in_any_order_of_the_calls() {
+    type Queue = DeferredQueue<u8>;
+    let size: fn(Queue) -> Queue = |queue| queue.size(2);
+    let weight: fn(Queue) -> Queue = |queue| queue.weight(5, |item| usize::from(*item));
+    let backlog: fn(Queue) -> Queue = |queue| queue.backlog(1);
+    for order in [[size, weight, backlog], [backlog, weight, size], [weight, backlog, size]] {
+        let queue = order.into_iter().fold(DeferredQueue::new(), |queue, bound| bound(queue));
+        for cycle in 0..2 {
+            queue.put(3).expect("it is empty");
+            assert!(queue.put(3).is_err(), "{cycle}: 6 is more than 5");
+            queue.put(1).expect("4 is less than 5");
+            assert!(queue.put(1).is_err(), "{cycle}: two are queued");
+            assert_eq!((queue.try_get(), queue.try_get()), (Some(3), Some(1)));
+            let (waiting, refused) = (queue.get(), queue.get());
+            assert!(!waiting.has_fired() && refused.has_fired(), "{cycle}: one may wait");
+            waiting.cancel();
+            drop(waiting.add_errback(|_| Ok(0)));
+            drop(refused.add_errback(|_| Ok(0)));
+        }
+    }
+}

@@ -205,6 +205,27 @@ fn c119a_a_failed_inner_deferred_stays_in_the_history() {
     whole.add_errback(zero).detach();
 }
 
+#[test]
+fn c119a_each_of_several_waits_of_a_chain_has_its_own_outcome() {
+    let _kept = Kept::of(8);
+    let (first, fire_first) = Deferred::<u16>::new();
+    let (second, fire_second) = Deferred::<u16>::new();
+    let whole = Deferred::succeed(()).then(|()| first).then(|_| second).map(double);
+    let outcomes = || -> Vec<String> {
+        let outcome = |line: &String| line.split_once(" at here: ").expect("a place").1.to_owned();
+        lines(&whole).iter().map(outcome).collect()
+    };
+    let waits = "waits for a Deferred created at here: has not fired";
+    assert_eq!(outcomes(), ["got a value", waits, "is next", "follows"]);
+    fire_first.callback(1);
+    let waited = "waited for a Deferred created at here, which returned a value";
+    assert_eq!(outcomes(), ["got a value", waited, waits, "is next"]);
+    fire_second.errback(Failure::msg("no"));
+    let failed = "waited for a Deferred created at here: failed: no";
+    assert_eq!(outcomes(), ["got a value", waited, failed, "was skipped"]);
+    whole.add_errback(zero).detach();
+}
+
 /// The histories of the failures that `run` leaves unhandled.
 fn reported(run: impl FnOnce()) -> Vec<Vec<String>> {
     let seen: Rc<RefCell<Vec<Vec<String>>>> = Rc::default();

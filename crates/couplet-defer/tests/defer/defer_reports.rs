@@ -7,6 +7,7 @@ use std::time::Duration;
 use couplet_defer::defer::{
     Cancelled, Deferred, Failure, Reporter, gather, list, race, set_reporter,
 };
+use couplet_defer::internals::unhandled_failures;
 
 use couplet_testkit::defer_witness::{Clock, given, unhandled_in};
 
@@ -112,7 +113,9 @@ const ROWS: &[Row] = &[
 #[test]
 fn c119_each_unhandled_failure_is_reported_once_and_nothing_else_is() {
     for (case, reports, run) in ROWS {
+        let before = unhandled_failures();
         assert_eq!(unhandled_in(run), *reports, "{case}");
+        assert_eq!(unhandled_failures() - before, reports.len() as u64, "{case}");
     }
 }
 

@@ -94,11 +94,30 @@ fn c119b_c180a_a_deferred_has_a_consumer() {
     assert_eq!(only().fired_by, FiredBy { kind: "job", id: Some(7) });
     assert!(observed.poll(5, &mut deferred).is_pending());
     assert_eq!(only().waiter, Waiter::Polled(Some(5)));
+    assert!(observed.poll(6, &mut deferred).is_pending());
+    assert_eq!(only().waiter, Waiter::Polled(Some(6)), "another task has it now");
     resolver.callback(1);
     observed.pass(2);
     assert_eq!(observed.ago(only().fired), 2, "its result has not been taken");
     assert!(observed.poll(5, &mut deferred).is_ready());
     assert_eq!(waiting(usize::MAX).len(), 0);
+}
+
+#[test]
+fn c119b_c180a_the_oldest_waits_come_first() {
+    let observed = Observed::new();
+    let waits: Vec<_> = (0..4)
+        .map(|_| {
+            observed.pass(1);
+            Deferred::<u8>::new()
+        })
+        .collect();
+    let ages =
+        |most| waiting(most).into_iter().map(|it| observed.ago(it.since)).collect::<Vec<_>>();
+    assert_eq!([ages(0), ages(1), ages(3)], [vec![], vec![3], vec![3, 2, 1]]);
+    assert_eq!(ages(9), [3, 2, 1, 0]);
+    drop(waits);
+    assert_eq!(ages(9), []);
 }
 
 #[test]
@@ -130,11 +149,14 @@ fn c119b_c180a_a_lock_has_holders() {
     assert_eq!(held_locks().len(), 0, "it is free");
     let mut first = lock.acquire();
     let mut second = lock.acquire();
+    let line = line!() - 1;
     let Poll::Ready(Ok(permit)) = observed.poll(1, &mut first) else { panic!("it is free") };
     assert!(observed.poll(2, &mut second).is_pending());
     observed.pass(4);
     let [held] = &held_locks()[..] else { panic!("one lock") };
+    let id = held.id;
     assert_eq!((held.tokens, held.waiting, held.place.file()), (1, 1, file!()));
+    assert_eq!(held.holders[0].place.line(), line - 1);
     let [holder] = &held.holders[..] else { panic!("one holder") };
     assert_eq!((holder.waiter, holder.untaken), (Waiter::Polled(Some(1)), None));
     assert_eq!(observed.ago(holder.since), 4);
@@ -145,10 +167,20 @@ fn c119b_c180a_a_lock_has_holders() {
     let [held] = &held_locks()[..] else { panic!("one lock") };
     assert_eq!((held.holders[0].waiter, held.waiting), (Waiter::Polled(Some(2)), 0));
     assert_eq!(observed.ago(held.holders[0].untaken), 9);
+    assert_eq!(observed.ago(held.holders[0].since), 9, "since it was granted");
+    assert_eq!(held.holders[0].place.line(), line);
     let Poll::Ready(Ok(permit)) = observed.poll(2, &mut second) else { panic!("it was granted") };
     assert_eq!(held_locks()[0].holders[0].untaken, None);
     drop(permit);
     assert_eq!(held_locks().len(), 0);
+    // Held again, it is the same lock.
+    for _ in 0..2 {
+        let permit = lock.try_acquire();
+        observed.pass(1);
+        let [held] = &held_locks()[..] else { panic!("one lock") };
+        assert_eq!((held.id, held.waiting, held.holders.len()), (id, 0, 1));
+        assert_eq!((observed.ago(held.holders[0].since), permit.is_some()), (1, true));
+    }
 }
 
 #[test]

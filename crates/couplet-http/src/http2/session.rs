@@ -228,7 +228,6 @@ where
         if let Err(error) = &processed {
             // The service sees the events that were complete before the error.
             self.run_woken();
-            self.monitor.log_debug("an HTTP/2 connection failed", error);
             self.machine.fail(error);
             self.flush();
         }

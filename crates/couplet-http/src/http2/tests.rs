@@ -343,6 +343,31 @@ fn an_idle_connection_remembers_the_streams_that_it_has_reset() {
 }
 
 #[test]
+fn an_idle_connection_keeps_its_table_its_windows_and_its_numbers() {
+    let mut machine = machine();
+    let window = frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 10]);
+    let ask = |id, field: &[u8]| {
+        let fields = [GET, field].concat();
+        frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, &fields)
+    };
+    // A field that enters the table: RFC 7541, 6.2.1.
+    let first = ask(5, b"\x40\x01a\x01b");
+    assert_eq!(events(&mut machine, &[hello(), window, first].concat()).len(), 1);
+    respond(&mut machine, 0, Then::End);
+    for id in [7, 9] {
+        // The beginning of a request has arrived.
+        let next = ask(id, b"\xbe");
+        assert_eq!(events(&mut machine, &next[..11]), [""; 0]);
+        machine.free_memory();
+        assert_eq!(events(&mut machine, &next[11..]), ["0 GET / true"]);
+        assert_eq!(machine.data_room(0), 10);
+        respond(&mut machine, 0, Then::End);
+    }
+    machine.free_memory();
+    assert_eq!(events(&mut machine, &get(5)), [Reason::PROTOCOL_ERROR.to_string()]);
+}
+
+#[test]
 fn a_long_head_is_sent_in_continuations() {
     let mut machine = machine();
     events(&mut machine, &[hello(), get(1)].concat());

@@ -252,6 +252,21 @@ mod tests {
     }
 
     #[test]
+    fn each_message_may_be_as_long_as_the_limit() {
+        let mut utf8_checker = Utf8Checker::new(Role::Server);
+        utf8_checker.limit(10);
+        let message = [frame(TEXT, false, b"12345"), frame(CONTINUE, true, b"67890")].concat();
+        for _ in 0..3 {
+            for byte in message.chunks(1) {
+                assert!(utf8_checker.check_bytes(byte).is_ok());
+            }
+            assert!(utf8_checker.is_between_messages());
+        }
+        // The mask and the first byte of the payload.
+        assert!(utf8_checker.check_bytes(&frame(TEXT, true, b"\xff...")[..7]).is_err());
+    }
+
+    #[test]
     fn other_faults_are_left_to_the_state_machine() {
         let masked = |kind, is_final| frame(kind, is_final, b"\xff...");
         let mut unmasked = Vec::new();

@@ -9,6 +9,7 @@ use tracing::Level;
 
 use crate::cases::bytes_of;
 use crate::counting::{live, peak, reset_peak};
+use crate::http2;
 use crate::kit::{Got, TO, beside, get, heard, opened, said};
 use crate::logged::logged_at;
 
@@ -200,5 +201,25 @@ fn each_broken_request_is_logged_once() {
     for broken in BROKEN {
         let lines = told(async move |reactor| said(&reactor, bytes_of(broken)).await.map(drop));
         assert_eq!(lines.len(), 1, "{broken}: {lines:?}");
+    }
+}
+
+#[test]
+fn each_fault_of_a_client_of_http2_is_logged_once_with_its_cause() {
+    let slow = [1, 3].map(|id| http2::get(id, "/slow")).concat();
+    for (sent, ends, why) in [
+        (http2::frame(http2::PING, 0, 1, &[0; 8]), false, "a ping on a stream"),
+        ([http2::window(0), http2::get(1, "/a")].concat(), false, "took no response bytes in time"),
+        (slow, true, "its client has left"),
+    ] {
+        let lines = told(async move |reactor| {
+            let mut stream = opened(&reactor, [http2::hello(), sent].concat()).await?;
+            if ends {
+                stream.shutdown().await?;
+            }
+            heard(&mut stream, &reactor, SECOND * 100).await.map(drop)
+        });
+        let count = lines.iter().filter(|line| line.contains(why)).count();
+        assert_eq!(count, 1, "{why}: {lines:?}");
     }
 }

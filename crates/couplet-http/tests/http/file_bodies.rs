@@ -17,6 +17,7 @@ use hyper::rt::{Read, ReadBuf, Write};
 use crate::http2::{DATA, END_HEADERS, Frame, HEADERS, frame, frames, more, post, update};
 use crate::http2::{get as get_h2, hello};
 use crate::kit::{beside_files, beside_service, get, heard, opened, said};
+use crate::logged::logged;
 use crate::needed::Folder;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -103,10 +104,16 @@ fn a_file_that_has_changed_ends_the_connection_and_never_completes() {
     let file = shared(&folder);
     File::options().write(true).open(folder.path("file")).unwrap().set_len(299_999).unwrap();
     for request in [get("/").into_bytes(), [hello(), get_h2(1, "/")].concat()] {
-        let got = beside_files(HttpOptions::default(), service(&file), async move |reactor| {
-            heard(&mut opened(&reactor, request).await?, &reactor, SECOND).await
+        let (got, lines) = logged(|| {
+            beside_files(HttpOptions::default(), service(&file), async move |reactor| {
+                heard(&mut opened(&reactor, request).await?, &reactor, SECOND).await
+            })
         });
         assert!(got.is_closed && got.bytes.len() < 1000, "{} bytes", got.bytes.len());
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert!(line.contains("message=a response was cut off"), "{line}");
+        assert!(line.contains("error=the file changed while it was sent"), "{line}");
+        assert!(line.contains("connection=") && line.contains("peer=tcp:127."), "{line}");
     }
 }
 

@@ -238,6 +238,62 @@ fn a_body_that_is_awaited_is_asked_for_by_100() {
     });
 }
 
+/// Between the rounds, the connection frees its memory.
+#[test]
+fn an_idle_connection_serves_as_many_requests_again() {
+    beside(HttpOptions::default(), async |reactor| {
+        let mut stream = opened(&reactor, hello()).await?;
+        let mut next = 1;
+        for count in [3, 10, 3, 10, 10] {
+            let ids: Vec<u32> = (0..count).map(|n| next + 2 * n).collect();
+            next += 2 * count;
+            let asked: Vec<u8> = ids.iter().flat_map(|id| get(*id, "/slow")).collect();
+            let got = more(&mut stream, &reactor, asked).await?;
+            assert!(ids.iter().all(|id| body(&got, *id) == "GET /slow "), "{count}: {got:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn each_body_that_is_awaited_is_asked_for_once() {
+    beside(HttpOptions::default(), async |reactor| {
+        let asked = [1, 3].map(|id| post(id, "/a", &expects_100())).concat();
+        let (mut stream, got) = begun(&reactor, asked).await?;
+        let heads = |got: &[Frame]| {
+            let heads = got.iter().filter(|it| it.kind == HEADERS);
+            heads.map(|it| it.stream).collect::<Vec<_>>()
+        };
+        assert_eq!(heads(&got), [1, 3]);
+        for part in [&b"one "[..], b"two "] {
+            let parts = [1, 3].map(|id| frame(DATA, 0, id, part)).concat();
+            assert_eq!(heads(&more(&mut stream, &reactor, parts).await?), [0; 0]);
+        }
+        let ends = [1, 3].map(|id| frame(DATA, END_STREAM, id, b"end")).concat();
+        let got = more(&mut stream, &reactor, ends).await?;
+        assert_eq!([1, 3].map(|id| body(&got, id)), ["POST /a one two end"; 2]);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_setting_of_the_windows_holds_for_each_response() {
+    let service = async |_: Reactor, _: Request<Body>| {
+        Ok(Response::new(Full::<Bytes>::from(vec![b'x'; 100_000])))
+    };
+    beside_service(HttpOptions::default(), service, async |reactor| {
+        const STREAMS: [u32; 3] = [1, 3, 5];
+        let asked = [window(30), STREAMS.map(|id| get(id, "/")).concat()].concat();
+        let (mut stream, got) = begun(&reactor, asked).await?;
+        assert_eq!(STREAMS.map(|id| body(&got, id).len()), [30; 3]);
+        for (size, count) in [(10, 0), (40, 10), (60, 20)] {
+            let got = more(&mut stream, &reactor, window(size)).await?;
+            assert_eq!(STREAMS.map(|id| body(&got, id).len()), [count; 3], "{size}");
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn no_100_follows_the_head_of_the_answer() {
     let echo = async |_: Reactor, request: Request<Body>| Ok(Response::new(request.into_body()));
@@ -323,6 +379,45 @@ fn the_writer_of_a_tunnel_fails_when_its_connection_is_lost() {
         stream.abort();
         reactor.sleep(SECOND).await?;
         assert!(has_failed.get(), "it waits for ever");
+        Ok(())
+    });
+}
+
+#[test]
+fn all_tasks_of_a_connection_see_its_loss() {
+    let (seen, noting) = twice(Rc::<Cell<[usize; 2]>>::default());
+    let service = async move |reactor: Reactor, mut request: Request<Body>| {
+        let (noting, is_tunnel) = (noting.clone(), request.method() == hyper::Method::CONNECT);
+        let upgrading = hyper::upgrade::on(&mut request);
+        let task = async move {
+            if is_tunnel {
+                let mut io = upgrading.await?;
+                let mut write = async || {
+                    std::future::poll_fn(|cx| Pin::new(&mut io).poll_write(cx, &[0; 1000])).await
+                };
+                while write().await.is_ok() {}
+            } else {
+                assert!(request.into_body().bytes(1000).await.is_err(), "it is cut");
+            }
+            let [bodies, tunnels] = noting.get();
+            let [more_bodies, more_tunnels] = if is_tunnel { [0, 1] } else { [1, 0] };
+            noting.set([bodies + more_bodies, tunnels + more_tunnels]);
+            Ok(())
+        };
+        reactor.spawn(task).detach();
+        if !is_tunnel {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(Full::<Bytes>::default()))
+    };
+    beside_service(HttpOptions::default(), service, async move |reactor| {
+        let tunnels = [1, 3, 5].map(|id| connect(id, "a:1")).concat();
+        let bodies = [7, 9, 11].map(|id| [post(id, "/", b""), frame(DATA, 0, id, b"a")].concat());
+        let (stream, _) = begun(&reactor, [tunnels, bodies.concat()].concat()).await?;
+        assert_eq!(seen.get(), [0, 0]);
+        stream.abort();
+        reactor.sleep(SECOND).await?;
+        assert_eq!(seen.get(), [3, 3]);
         Ok(())
     });
 }

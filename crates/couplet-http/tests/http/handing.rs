@@ -331,3 +331,17 @@ fn c51d_the_time_of_an_idle_connection_starts_again() {
     assert_eq!(new.read(&mut client, true), "");
     assert!(new.now() - moved >= time, "{:?}", new.now() - moved);
 }
+
+#[test]
+fn c105f_a_connection_that_has_moved_is_not_new_to_a_drain() {
+    let [mut old, mut new] = Side::pair_with(HttpOptions::default().keep_alive(2 * PATIENCE));
+    let mut client = old.connect();
+    old.ask(&mut client, "/first");
+    old.give_to(&mut new);
+    new.turn();
+    let draining = new.l.reactor().drain(PATIENCE / 5);
+    assert_eq!(new.read(&mut client, true), "", "it ends at once");
+    drop(client);
+    let drained = new.l.run_until(draining).expect("it drains");
+    assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
+}

@@ -11,10 +11,10 @@ use crate::client::{cancelled_after, connections, secs, text, to_the_end};
 use crate::kit::{counter, scripted, twice};
 
 const URL: &str = "http://127.0.0.1:8000/";
-const WHOLE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+pub(crate) const WHOLE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
 
 /// Reads the head and the body of a request; false if the client has closed.
-async fn request(stream: &mut Stream) -> Result<bool> {
+pub(crate) async fn request(stream: &mut Stream) -> Result<bool> {
     let (mut began, mut length) = (false, 0);
     while let Some(line) = stream.read_line().await? {
         began = true;
@@ -144,12 +144,15 @@ fn c176_a_repeat_goes_over_a_new_connection() {
     let (requests, server) = ends_with_the_second("");
     scripted(server, async move |reactor| {
         let client = Client::new(&reactor);
+        let other = client.get("http://127.0.0.2:8000/").await?;
+        assert_eq!(text(other.into_body()).await?, "done");
         let together = join_all((0..3).map(|_| sent(&client, &Method::GET))).await;
         assert!(together.into_iter().all(|answer| answer.is_ok()));
-        assert_eq!(connections(&reactor).await?, 3);
+        assert_eq!(connections(&reactor).await?, 4);
         assert_eq!(sent(&client, &Method::GET).await?, "done");
-        assert_eq!(requests.get(), 5);
-        assert_eq!(connections(&reactor).await?, 1, "the idle ones beside it were as old");
+        assert_eq!(requests.get(), 6);
+        let left = connections(&reactor).await?;
+        assert_eq!(left, 2, "the idle ones beside it were as old, but for another server's");
         Ok(())
     });
 }
@@ -345,9 +348,13 @@ fn a_server_that_does_not_shake_hands_costs_the_connect_timeout() {
         let begun = reactor.now();
         // The requests wait for one attempt, and share its error.
         let together = (0..3).map(|_| client.get("https://127.0.0.1:8000/"));
+        let mut errors = Vec::new();
         for late in join_all(together).await {
             assert!(matches!(late, Err(HttpError::Connect { .. })), "{late:?}");
+            errors.push(late.map_err(|error| error.to_string()).expect_err("it is late"));
         }
+        assert!(errors[0].starts_with("cannot connect to 127.0.0.1:8000: "), "{errors:?}");
+        assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
         assert_eq!(reactor.now() - begun, secs(5));
         assert_eq!(connections(&reactor).await?, 0);
         Ok(())
@@ -378,5 +385,32 @@ fn a_proxy_that_does_not_come_to_an_end_or_to_a_success_is_an_error() {
             assert_eq!(accepted.get(), n, "one attempt for all of them");
         }
         Ok(())
+    });
+}
+
+#[test]
+fn the_limit_of_a_body_holds_for_all_its_pieces() {
+    let server = async |mut stream: Stream| {
+        let reactor = stream.transport().reactor().clone();
+        while let Ok(true) = request(&mut stream).await {
+            stream.write_all("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+            for piece in ["4\r\nfour\r\n", "4\r\nmore\r\n", "0\r\n\r\n"] {
+                reactor.sleep(secs(1)).await?;
+                // The client may have closed.
+                let _ = stream.write_all(piece).await;
+            }
+        }
+        Ok(())
+    };
+    scripted(server, async |reactor| {
+        let client = Client::new(&reactor);
+        for limit in [9, 8, 7, 4, 3, 0, 8] {
+            match client.get(URL).await?.into_body().bytes(limit).await {
+                Ok(whole) => assert!(limit >= 8 && whole == "fourmore", "{limit}: {whole:?}"),
+                Err(BodyError::TooLong(told)) => assert!(limit < 8 && told == limit, "{limit}"),
+                Err(error) => panic!("{limit}: {error}"),
+            }
+        }
+        reactor.sleep(secs(10)).await
     });
 }

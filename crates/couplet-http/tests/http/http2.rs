@@ -239,6 +239,26 @@ fn a_client_that_opens_its_window_slowly_gets_all() {
 }
 
 #[test]
+fn a_response_that_has_ended_waits_for_no_client() {
+    let options = HttpOptions::default().write_timeout(20 * SECOND).keep_alive(100 * SECOND);
+    beside_service(options, large, async |reactor| {
+        let begun = [hello(), window(10), update(0, 1_000_000)].concat();
+        let mut stream = opened(&reactor, begun).await?;
+        for n in 0..3 {
+            // One is cut by its client, the other is whole.
+            let (cut, whole) = (4 * n + 1, 4 * n + 3);
+            let asked = [get(cut, "/a"), get(whole, "/a"), update(whole, 100_000)].concat();
+            let got = more(&mut stream, &reactor, asked).await?;
+            assert_eq!([cut, whole].map(|id| body(&got, id).len()), [10, 100_000], "{n}");
+            stream.write_all(reset(cut, CANCEL)).await?;
+            // Longer than a client may take no bytes, shorter than a connection may be idle.
+            reactor.sleep(60 * SECOND).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_service_that_pauses_is_not_taken_for_a_client_that_does() {
     let options = HttpOptions::default().write_timeout(20 * SECOND).keep_alive(30 * SECOND);
     let ticking = async |reactor: Reactor, _: Request<Body>| {

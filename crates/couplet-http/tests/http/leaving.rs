@@ -416,21 +416,26 @@ fn c58b_the_clock_of_the_service_stops_while_the_client_takes_no_output() {
             (0..SIZE / 10_000).map(|_| Ok::<_, Infallible>(Bytes::from(vec![b'x'; 10_000])));
         Ok(Response::new(StreamBody::new(stream::iter(pieces.map(|it| it.map(Part::data))))))
     };
-    let options = HttpOptions::default().half_close_timeout(5 * SECOND);
-    beside_service(options, big, async |reactor| {
-        let mut client = opened(&reactor, kit::get("/")).await?;
-        client.shutdown().await?;
-        let (mut count, mut buffer) = (0, vec![0; 100_000]);
-        loop {
-            reactor.sleep(2 * SECOND).await?;
-            match client.read(&mut buffer).await? {
-                0 => break,
-                n => count += n,
+    // The client ends its side at once, or while it takes no output.
+    for pause in [0, 10] {
+        let options = HttpOptions::default().half_close_timeout(5 * SECOND);
+        beside_service(options, big, async move |reactor| {
+            let mut client = opened(&reactor, kit::get("/")).await?;
+            reactor.sleep(pause * SECOND).await?;
+            client.shutdown().await?;
+            reactor.sleep(2 * pause * SECOND).await?;
+            let (mut count, mut buffer) = (0, vec![0; 100_000]);
+            loop {
+                reactor.sleep(2 * SECOND).await?;
+                match client.read(&mut buffer).await? {
+                    0 => break,
+                    n => count += n,
+                }
             }
-        }
-        assert!(count > SIZE, "{count} bytes of {SIZE}");
-        Ok(())
-    });
+            assert!(count > SIZE, "{count} bytes of {SIZE}");
+            Ok(())
+        });
+    }
 }
 
 #[test]
@@ -470,8 +475,10 @@ fn c58b_pipelined_requests_share_the_time_after_the_clients_end() {
         let all = ["/1", "/2", "/3"].map(kit::get).concat();
         let mut client = opened(&reactor, all).await?;
         client.shutdown().await?;
-        let got = heard(&mut client, &reactor, LONG).await?;
-        assert!(got.is_closed && got.text().ends_with("/1"), "{}", got.text());
+        let mut got = Vec::new();
+        client.read_to_end(&mut got, 10_000).await.expect("no response is cut");
+        let got = String::from_utf8(got)?;
+        assert!(got.ends_with("/1"), "{got}");
         assert_eq!(reactor.now() - begun, 5 * SECOND);
         Ok(())
     });
@@ -522,6 +529,29 @@ fn c58b_c175_a_handler_can_wait_for_its_client_to_leave() {
                 }
                 assert_eq!(heard_of.get(), round);
             }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn c58b_c175_requests_of_a_client_that_has_left_are_told() {
+    let service = async |_: Reactor, request: Request<Body>| {
+        let left = request.extensions().get::<ClientLeft>().expect("the option is set").clone();
+        left.wait().await;
+        assert!(left.has_left());
+        Ok(Response::new(Full::<Bytes>::from("left")))
+    };
+    let http1 = kit::get("/").repeat(3).into_bytes();
+    let http2 = [hello(), [1, 3, 5].map(|id| http2::get(id, "/")).concat()].concat();
+    for asked in [http1, http2] {
+        let options = HttpOptions::default().client_left(true).http2_half_close_timeout(LONG);
+        beside_service(options, service, async move |reactor| {
+            let mut client = opened(&reactor, asked).await?;
+            client.shutdown().await?;
+            let got = heard(&mut client, &reactor, SECOND).await?;
+            assert!(got.is_closed, "{}", got.text());
+            assert_eq!(got.text().matches("left").count(), 3, "{}", got.text());
             Ok(())
         });
     }

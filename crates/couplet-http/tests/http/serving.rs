@@ -11,7 +11,9 @@ use couplet::http::{Body, HttpOptions, Peer, Request, Response};
 use couplet::{Bytes, Failure, Loop, Reactor, Remote, Result};
 use http_body_util::Full;
 
-use crate::kit::{any, beside, beside_service, get, heard, opened, said};
+use crate::http2;
+use crate::kit::{AT, any, beside, beside_service, ended, get, heard, opened, run, said};
+use crate::logged::logged;
 
 #[test]
 fn requests_of_a_connection_are_answered_in_turn() {
@@ -115,4 +117,64 @@ fn one_router_is_served_on_one_port_by_the_loops_of_several_threads() {
     let served = served.lock().expect("no panic");
     let by_first = served.iter().filter(|thread| **thread == served[0]).count();
     assert!(served.len() == 64 && by_first < 64, "{served:?}");
+}
+
+#[test]
+fn each_fault_of_a_service_is_logged_once_with_its_cause() {
+    let service = tower::service_fn(async |request: Request<Body>| match request.uri().path() {
+        "/panic" => panic!("as it was asked to"),
+        "/failure" => Err(Failure::msg("no database")),
+        _ => {
+            let mut answer = Response::new(Full::<Bytes>::from("hello"));
+            answer.headers_mut().insert("content-length", 9.into());
+            Ok(answer)
+        }
+    });
+    for (path, message, cause) in [
+        ("/panic", "an HTTP service panicked", "panic=as it was asked to"),
+        ("/failure", "an HTTP service failed", "error=no database"),
+        ("/length", "an HTTP service set a wrong Content-Length", "length=\"9\""),
+    ] {
+        for asked in [get(path).into_bytes(), [http2::hello(), http2::get(1, path)].concat()] {
+            let service = any(service);
+            let ((), lines) = logged(|| {
+                run(async move |reactor| {
+                    let port = reactor.serve_http(AT, service)?;
+                    let got = said(&reactor, asked).await?;
+                    assert!(!got.text().contains("hello"), "{}", got.text());
+                    ended(port, ()).await
+                });
+            });
+            let [line] = &lines[..] else { panic!("{path}: {lines:?}") };
+            assert!(line.contains(&format!("message={message}")) && line.contains(cause), "{line}");
+        }
+    }
+}
+
+/// A service may read a part of a body, and then the rest.
+#[test]
+fn the_size_of_a_body_is_that_of_its_rest() {
+    let reads = async |_: Reactor, request: Request<Body>| {
+        let mut body = request.into_body();
+        let first = body.next().await.expect("it is whole").expect("a piece");
+        let left = hyper::body::Body::size_hint(&body).exact();
+        let rest = body.bytes(6).await.expect("it is not longer");
+        let said = format!("{first:?}, then {left:?}: {rest:?}");
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(said)))
+    };
+    let length = [&[0x0f, 28 - 15, 2], &b"10"[..]].concat();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfour".to_vec();
+    let data = |flags, bytes: &[u8]| http2::frame(http2::DATA, flags, 1, bytes);
+    let begun = [http2::hello(), http2::post(1, "/", &length), data(0, b"four")].concat();
+    for (first, rest) in [(head, b"others".to_vec()), (begun, data(http2::END_STREAM, b"others"))] {
+        beside_service(HttpOptions::default(), reads, async move |reactor| {
+            let mut stream = opened(&reactor, first).await?;
+            reactor.sleep(Duration::from_secs(1)).await?;
+            stream.write_all(rest).await?;
+            let got = heard(&mut stream, &reactor, Duration::from_secs(1)).await?;
+            let wanted = "b\"four\", then Some(6): b\"others\"";
+            assert!(got.text().contains(wanted), "{}", got.text());
+            Ok(())
+        });
+    }
 }

@@ -7,7 +7,7 @@ use couplet::http::{Body, HttpOptions, Request, Response};
 use couplet::{Reactor, hooks};
 use http_body_util::Full;
 
-use crate::http2::{body, frames, hello, post};
+use crate::http2::{DATA, END_STREAM, body, frame, frames, hello, post};
 use crate::kit::{TO, beside, beside_service, get, heard, opened};
 
 const HEAD: &str = "GET /a HTTP/1.1\r\nHost: a\r\n";
@@ -31,6 +31,27 @@ fn c172_a_slow_head_is_answered_with_408() {
             assert!(got.is_closed && (head != HEAD || got.status() == Some(408)), "{head}");
             assert_eq!(reactor.now() - begun, secs(20), "{head}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn c172_each_head_of_a_connection_has_its_own_time() {
+    beside(HttpOptions::default().head_timeout(secs(20)), async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        for _ in 0..3 {
+            reactor.sleep(secs(15)).await?;
+            stream.write_all(HEAD).await?;
+            reactor.sleep(secs(15)).await?;
+            stream.write_all("\r\n").await?;
+            let got = heard(&mut stream, &reactor, secs(15)).await?;
+            assert_eq!((got.status(), got.is_closed), (Some(200), false));
+        }
+        let begun = reactor.now();
+        stream.write_all(HEAD).await?;
+        let got = heard(&mut stream, &reactor, secs(60)).await?;
+        assert_eq!((got.status(), got.is_closed), (Some(408), true));
+        assert_eq!(reactor.now() - begun, secs(20));
         Ok(())
     });
 }
@@ -135,11 +156,23 @@ fn a_drain_closes_idle_connections_at_once_and_waits_a_second_for_silent_ones() 
 #[test]
 fn bodies_of_one_connection_that_stop_together_all_fail() {
     beside(HttpOptions::default().body_timeout(secs(20)), async |reactor| {
-        let posts = [1, 3, 5].map(|stream| post(stream, "/a", b"")).concat();
-        let mut stream = opened(&reactor, [hello(), posts].concat()).await?;
-        let got = frames(&heard(&mut stream, &reactor, secs(60)).await?.bytes);
-        for stream in [1, 3, 5] {
-            assert_eq!(body(&got, stream), "reading the body timed out", "stream {stream}");
+        let mut stream = opened(&reactor, hello()).await?;
+        // Twice, beside an upload that goes on.
+        for first in [1, 9] {
+            let uploads = [0, 2, 4, 6].map(|n| post(first + n, "/a", b"")).concat();
+            stream.write_all(uploads).await?;
+            let mut got = Vec::new();
+            for _ in 0..30 {
+                stream.write_all(frame(DATA, 0, first, b"x")).await?;
+                got.extend(heard(&mut stream, &reactor, secs(2)).await?.bytes);
+            }
+            let got = frames(&got);
+            for stopped in [2, 4, 6].map(|n| first + n) {
+                assert_eq!(body(&got, stopped), "reading the body timed out", "{stopped}");
+            }
+            stream.write_all(frame(DATA, END_STREAM, first, b".")).await?;
+            let got = frames(&heard(&mut stream, &reactor, secs(2)).await?.bytes);
+            assert_eq!(body(&got, first), format!("POST /a {}.", "x".repeat(30)));
         }
         Ok(())
     });

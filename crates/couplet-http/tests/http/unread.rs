@@ -338,3 +338,34 @@ fn c175a_a_reservation_replaces_the_one_before() {
         Ok(())
     });
 }
+
+/// Memory that the network and the client keep for the longest transfer, in bytes.
+const BUFFERS: isize = 700_000;
+
+#[test]
+fn c175b_a_connection_keeps_nothing_of_the_answers_that_were_taken() {
+    let service = async |_: Reactor, request: Request<Body>| {
+        let count = if request.uri().path() == "/small" { 1 } else { 40 };
+        let piece = |_| Ok::<_, Infallible>(Part::data(Bytes::from(vec![b'x'; PIECE])));
+        Ok(Response::new(StreamBody::new(stream::iter((0..count).map(piece)))))
+    };
+    for is_http2 in [false, true] {
+        beside_service(HttpOptions::default(), service, async move |reactor| {
+            let begun = if is_http2 { open_wide() } else { Vec::new() };
+            let mut stream = opened(&reactor, begun).await?;
+            let mut before = None;
+            for (n, path) in ["/small", "/large", "/large"].into_iter().enumerate() {
+                let id = 2 * n as u32 + 1;
+                let asked = if is_http2 { get(id, path) } else { kit::get(path).into_bytes() };
+                stream.write_all(asked).await?;
+                heard_of(&mut stream, if n == 0 { PIECE } else { 40 * PIECE }).await?;
+                heard(&mut stream, &reactor, SECOND).await?;
+                reactor.sleep(20 * SECOND).await?;
+                let more = live() - *before.get_or_insert(live());
+                assert!(more < BUFFERS, "HTTP/2: {is_http2}: {more} bytes after {n}");
+                assert_eq!(waiting(&reactor, &stream).await?, 0);
+            }
+            Ok(())
+        });
+    }
+}

@@ -114,6 +114,8 @@ pub struct Connection {
     idle_frames: u32,
     /// Our PINGs without an answer.
     pings: u32,
+    /// The PING behind our first GOAWAY has no answer.
+    awaits_farewell: bool,
 }
 
 /// Borrowed bytes of a body, which [`Connection::send`] copies if they must wait.
@@ -180,6 +182,7 @@ impl Connection {
             resets: 0,
             idle_frames: 0,
             pings: 0,
+            awaits_farewell: false,
             options,
         };
         connection.write_settings();
@@ -291,6 +294,9 @@ impl Connection {
     /// Returns bytes of [`Event::Data`] to the peer's windows, once they were used. Call it for
     /// each received byte, even after the end or a reset of its stream.
     pub fn release(&mut self, stream: u32, count: usize) {
+        if let GoawayPhase::Failed(_) = self.phase {
+            return;
+        }
         self.consume_connection(count.min(held(self.receive)));
         if let Some(open) = self.streams.get(stream) {
             let count = count.min(held(open.receive));
@@ -354,6 +360,7 @@ impl Connection {
         } else if self.phase == GoawayPhase::Open {
             self.write_go_away(MAX_STREAM, Code::NO_ERROR, "");
             self.output.write(kind::PING, 0, 0, &FAREWELL);
+            self.awaits_farewell = true;
             self.phase = GoawayPhase::Announced;
         }
     }

@@ -292,8 +292,11 @@ impl Connection {
         if !head.has(flag::ACK) {
             return self.write_control(kind::PING, flag::ACK, 0, &payload);
         }
-        if payload == FAREWELL && self.phase == GoawayPhase::Announced {
-            self.go_away(Code::NO_ERROR, "");
+        if payload == FAREWELL && std::mem::take(&mut self.awaits_farewell) {
+            // Unless the last GOAWAY was sent before the answer.
+            if self.phase == GoawayPhase::Announced {
+                self.go_away(Code::NO_ERROR, "");
+            }
         } else if let Some(left) = self.pings.checked_sub(1) {
             self.pings = left;
             self.push_event(Event::Pong { payload });

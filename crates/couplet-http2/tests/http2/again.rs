@@ -163,3 +163,46 @@ fn each_farewell_refuses_the_streams_beyond_its_last_one() {
         assert!(connection.is_drained());
     }
 }
+
+/// Hints before each of many responses are no flood.
+#[test]
+fn each_response_ends_a_row_of_frames_without_effect() {
+    let hints = |stream, count| response(stream, END_HEADERS, &[(":status", "103")]).repeat(count);
+    let mut connection = client(Options::default().max_idle_frames(10));
+    for _ in 0..3 {
+        let stream = ask(&mut connection);
+        let answer = [hints(stream, 10), response(stream, WHOLE, &OK)].concat();
+        assert_eq!(fine(&mut connection, &answer).len(), 11);
+    }
+    let stream = ask(&mut connection);
+    fine(&mut connection, &hints(stream, 10));
+    assert_eq!(broken(&mut connection, &hints(stream, 1)).code, Code::ENHANCE_YOUR_CALM);
+}
+
+/// DATA for which its stream is reset returns to the connection's window, each time.
+#[test]
+fn data_that_fails_its_stream_returns_to_the_connections_window() {
+    const FRAME: usize = 15_000;
+    fn declared(stream: u32) -> Vec<u8> {
+        let fields = [&POST[..], &[("content-length", "3")]].concat();
+        frame(HEADERS, END_HEADERS, stream, block(&fields))
+    }
+    type Head = fn(u32) -> Vec<u8>;
+    let cases: [(&str, u32, Head); 3] =
+        [("window", 1000, post), ("length", 60_000, declared), ("end", 60_000, get)];
+    for (name, window, head) in cases {
+        let options = Options::default().connection_window(65_535).max_streams(1);
+        let mut connection = server(options.stream_window(window).max_resets(100));
+        let mut credit = 65_535;
+        for stream in (1..40).step_by(2) {
+            credit -= FRAME as i64;
+            assert!(credit >= 0, "beyond its {name}: the window is used up at {stream}");
+            let data = frame(DATA, 0, stream, [0; FRAME]);
+            let seen = fine(&mut connection, &[head(stream), data].concat());
+            assert!(matches!(seen.last(), Some(Event::Reset { .. })), "{name}: {seen:?}");
+            let updates = sent(&mut connection);
+            let updates = updates.iter().filter(|it| (it.kind, it.stream) == (WINDOW_UPDATE, 0));
+            credit += updates.map(|it| i64::from(number(&it.payload))).sum::<i64>();
+        }
+    }
+}

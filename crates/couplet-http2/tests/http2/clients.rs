@@ -341,6 +341,8 @@ fn the_server_limits_open_streams() {
     }
     assert_eq!(connection.request(&line, NO_FIELDS, true), Err(SendError::Busy), "the options");
     fine(&mut connection, &settings(&[(3, 149)]));
+    // Other settings leave it as it is.
+    fine(&mut connection, &[settings(&[]), settings(&[(4, 1000)])].concat());
     fine(&mut connection, &response(1, WHOLE, &OK));
     assert_eq!(connection.request(&line, NO_FIELDS, true), Err(SendError::Busy), "the setting");
     fine(&mut connection, &response(3, WHOLE, &OK));
@@ -363,6 +365,8 @@ fn a_farewell_refuses_the_streams_that_it_excludes() {
     let refused = |stream| Event::Reset { stream, code: Code::REFUSED_STREAM };
     assert_eq!(seen, [refused(3), refused(5), Event::GoneAway { code: Code::NO_ERROR }]);
     assert_eq!(connection.send(5, "a", true), Err(SendError::Closed));
+    let late = [window_update(3, 1), response(5, 4, &OK), frame(DATA, END_STREAM, 5, b"a")];
+    assert_eq!(fine(&mut connection, &late.concat()), [], "the others are served");
     assert!(!connection.is_drained());
     assert_eq!(fine(&mut connection, &response(1, WHOLE, &OK)).len(), 1);
     assert!(connection.is_drained());

@@ -60,6 +60,8 @@ fn a_caller_ends_a_drain_that_gets_no_answer() {
     connection.go_away(Code::NO_ERROR, "bye");
     let output = sent(&mut connection);
     assert_eq!(output[0].payload, b"\0\0\0\x01\0\0\0\0bye");
+    connection.drain();
+    assert_eq!(sent(&mut connection), [], "no announcement follows the last GOAWAY");
     assert_eq!(fine(&mut connection, &get(3)), []);
     connection.reset(1, Code::CANCEL);
     connection.take_output();
@@ -80,14 +82,37 @@ fn a_client_that_leaves_is_served_to_its_last_stream() {
 
 #[test]
 fn a_failed_connection_sends_nothing_but_its_goaway() {
-    let mut connection = server(Options::default());
-    fine(&mut connection, &get(1));
+    let mut connection = server(Options::default().connection_window(65_535));
+    let uploads = || (3..83).step_by(2);
+    let upload = |id| [post(id), frame(DATA, 0, id, [0; 1000])].concat();
+    fine(&mut connection, &[get(1), uploads().flat_map(upload).collect()].concat());
     connection.respond(1, 200, NO_FIELDS, false).expect("it is open");
     connection.send(1, vec![0; 100_000], true).expect("it is open");
     connection.take_output();
     broken(&mut connection, &frame(PING, 0, 1, [0; 8]));
     assert_eq!(connection.send(1, "a", true), Err(SendError::Closed));
+    uploads().for_each(|id| connection.release(id, 1000));
     connection.go_away(Code::NO_ERROR, "");
     connection.drain();
     assert!(connection.take_output().is_empty());
+}
+
+/// Whether or not the last GOAWAY waited for the answer to the first.
+#[test]
+fn a_ping_behind_the_announcement_has_its_own_answer() {
+    for is_over in [false, true] {
+        let mut connection = server(Options::default());
+        fine(&mut connection, &get(1));
+        connection.drain();
+        connection.ping([7; 8]);
+        if is_over {
+            connection.go_away(Code::NO_ERROR, "");
+        }
+        let pings = sent(&mut connection).into_iter().filter(|it| it.kind == PING);
+        let answers: Vec<_> = pings.map(|it| frame(PING, ACK, 0, it.payload)).collect();
+        assert_eq!(answers.len(), 2);
+        assert_eq!(fine(&mut connection, &answers[0]), [], "{is_over}");
+        let seen = fine(&mut connection, &answers[1]);
+        assert_eq!(seen, [Event::Pong { payload: [7; 8] }], "{is_over}");
+    }
 }

@@ -181,6 +181,37 @@ fn a_producer_pauses_and_continues_at_half() {
 }
 
 #[test]
+fn each_producer_that_pauses_continues_each_time() {
+    const STREAMS: [u32; 3] = [1, 3, 5];
+    let mut connection = answering(Options::default().max_unsent(1000), &STREAMS);
+    fine(&mut connection, &settings(&[(4, 0)]));
+    for round in 0..3 {
+        for stream in STREAMS {
+            assert_eq!(connection.send(stream, vec![0; 1000], false), Ok(1000), "{round}");
+        }
+        fine(&mut connection, &STREAMS.map(|stream| window_update(stream, 1000)).concat());
+        connection.take_output();
+        let writable = STREAMS.map(|stream| Event::Writable { stream });
+        assert_eq!(events(&mut connection), writable, "{round}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_reset_leaves_its_turn_to_others() {
+    let mut connection = answering(Options::default(), &[1, 3, 5, 7]);
+    assert_eq!(connection.send(1, vec![0; 65_535], true), Ok(0), "the connection's window");
+    for stream in [3, 5] {
+        assert_eq!(connection.send(stream, "waits", true), Ok(5));
+    }
+    connection.take_output();
+    connection.reset(3, Code::CANCEL);
+    let reset = frame(RST_STREAM, 0, 5, [0, 0, 0, 8]);
+    fine(&mut connection, &[reset, window_update(0, 100)].concat());
+    assert_eq!(connection.send(7, "hello", true), Ok(0), "there is no other turn");
+    assert_eq!(kinds(&sent(&mut connection)), [(RST_STREAM, 3), (DATA, 7)]);
+}
+
+#[test]
 fn windows_are_opened_in_few_updates_as_bytes_are_released() {
     let options = Options::default().stream_window(1000).connection_window(100_000);
     let mut connection = server(options);
@@ -248,12 +279,15 @@ fn more_than_a_window_is_refused() {
 /// RFC 9113, 6.9.2: until the client acknowledges a smaller window, it may use 65 535.
 #[test]
 fn a_smaller_window_counts_once_it_is_acknowledged() {
+    const STREAMS: [u32; 3] = [1, 3, 5];
     let mut connection = Connection::server(Options::default().stream_window(1000));
-    let bytes = [PREFACE, &settings(&[]), &post(1), &frame(DATA, 0, 1, [0; 2000])].concat();
-    assert_eq!(fine(&mut connection, &bytes).len(), 2);
+    let uploads = STREAMS.map(|id| [post(id), frame(DATA, 0, id, [0; 2000])].concat()).concat();
+    assert_eq!(fine(&mut connection, &[PREFACE, &settings(&[]), &uploads].concat()).len(), 6);
     fine(&mut connection, &frame(SETTINGS, ACK, 0, []));
-    let seen = fine(&mut connection, &frame(DATA, 0, 1, [0; 1]));
-    assert_eq!(seen, [Event::Reset { stream: 1, code: Code::FLOW_CONTROL_ERROR }]);
+    for stream in STREAMS {
+        let seen = fine(&mut connection, &frame(DATA, 0, stream, [0; 1]));
+        assert_eq!(seen, [Event::Reset { stream, code: Code::FLOW_CONTROL_ERROR }]);
+    }
 }
 
 /// RFC 9113, 6.9.1: a setting may make a window negative, and an empty frame needs none.

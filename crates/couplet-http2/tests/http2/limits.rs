@@ -73,6 +73,9 @@ fn max_head_bounds_a_list_of_fields() {
     assert_eq!(fine(&mut connection, &post(3)), []);
     assert_eq!(kinds(&sent(&mut connection)), [(HEADERS, 3), (RST_STREAM, 3)]);
     assert_eq!(connection.respond(3, 200, NO_FIELDS, true), Err(SendError::Closed));
+    // Its body may be on its way.
+    let late = [frame(DATA, 0, 3, b"late"), frame(HEADERS, WHOLE, 3, block(&[("a", "b")]))];
+    assert_eq!(fine(&mut connection, &late.concat()), []);
     // Trailers.
     let mut connection = server(Options::default().max_head(200));
     let trailers = frame(HEADERS, WHOLE, 1, block(&[("a", &"b".repeat(168))]));
@@ -139,6 +142,14 @@ fn max_control_bounds_answers_that_are_not_taken() {
     fine(&mut connection, &frame(HEADERS, WHOLE, 1, []));
     let malformed = frame(HEADERS, WHOLE, 3, []);
     assert_eq!(broken(&mut connection, &malformed).code, Code::ENHANCE_YOUR_CALM);
+    // Answers to requests with too many fields.
+    let mut connection = server(Options::default().max_head(100).max_control(2 * 14));
+    for stream in [1, 5] {
+        fine(&mut connection, &[get(stream), get(stream + 2)].concat());
+        assert_eq!(sent(&mut connection).len(), 2);
+    }
+    let three = [get(9), get(11), get(13)].concat();
+    assert_eq!(broken(&mut connection, &three).code, Code::ENHANCE_YOUR_CALM);
 }
 
 #[test]

@@ -153,6 +153,19 @@ fn a_log_that_loses_lines_each_time() {
         assert_eq!(found, format!("stderr (0 bytes queued): {words} lost in the last minute"));
         assert!(measured.pass(RECENT).flags().is_empty(), "it is over");
     }
+    // Only logs that have lost lines are named, and their lines are added.
+    let other = couplet_core::backlog::Backlog::new("file", Closed);
+    for (lost, words) in [
+        (0, "stderr (0 bytes queued): 1 line"),
+        (2, "stderr (0 bytes queued), file (0 bytes queued): 4 lines"),
+    ] {
+        log.push("a line");
+        (0..lost).for_each(|_| other.push("a line"));
+        assert!(log.settle(Duration::from_secs(300)) && other.settle(Duration::from_secs(300)));
+        measured.logs = vec![log.state(), other.state()];
+        let found = Measured::only(&measured.flags(), "log");
+        assert_eq!(found, format!("{words} lost in the last minute"));
+    }
 }
 
 #[test]
@@ -240,6 +253,42 @@ fn c185_an_outbox_that_only_grows() {
         }
         wire.take_most(500);
     }
+    // It shrinks once, and begins to grow again.
+    wire.take();
+    assert!(measured.pass(Duration::from_secs(1)).flags().is_empty());
+    for measurement in 1..=5 {
+        wire.push(b"x");
+        let flags = measured.pass(Duration::from_secs(1)).flags();
+        assert_eq!(flags.is_empty(), measurement < 5, "{measurement}: {flags:?}");
+        wire.take_most(500);
+    }
+}
+
+#[test]
+fn c185_of_several_outboxes_that_grow_the_largest_is_shown() {
+    let (mut measured, first) =
+        Measured::connected_with(1000, |transport| transport.write(vec![7; 30_000]));
+    let second = measured.memory.connect(10000);
+    second.push(b"x");
+    measured.memory.settle();
+    for measurement in 0..6 {
+        for wire in [&first, &second, &second] {
+            wire.push(b"x");
+            measured.memory.settle();
+        }
+        let flags = measured.pass(Duration::from_secs(1)).flags();
+        assert_eq!(flags.is_empty(), measurement < 5, "{measurement}: {flags:?}");
+        if measurement == 5 {
+            let words = Measured::only(&flags, "growing");
+            assert!(words.starts_with("2 connections hold more and more, one of them "), "{words}");
+            let snapshot = measured.reactor().snapshot();
+            measured.memory.settle();
+            let connections = success_of(snapshot).connections;
+            let largest = connections.iter().max_by_key(|it| it.buffered).expect("two");
+            assert_eq!(flags[0].row, Some(largest.id.to_string()));
+        }
+        [&first, &second].iter().for_each(|wire| drop(wire.take_most(500)));
+    }
 }
 
 /// "1 connection is", "2 connections are".
@@ -251,6 +300,12 @@ fn a_flag_counts_its_connections() {
     measured.memory.settle();
     let words = Measured::only(&measured.pass(Duration::from_secs(31)).flags(), "paused");
     assert_eq!(words, "2 connections are not read, one for 31.0 s");
+    // One that has been paused for less does not count.
+    let third = measured.memory.connect(10000);
+    third.push(b"x");
+    measured.memory.settle();
+    let words = Measured::only(&measured.pass(Duration::from_secs(1)).flags(), "paused");
+    assert_eq!(words, "2 connections are not read, one for 32.0 s");
 }
 
 #[test]
@@ -352,6 +407,14 @@ fn services_that_are_restarted() {
         assert_eq!(found, format!("{words} in the last minute"), "{counts:?}");
         assert!(measured.pass(RECENT).flags().is_empty(), "{counts:?}");
     }
+    // Those within a minute are added.
+    for (counts, words) in [([5, 4], "1 restart"), ([5, 6], "3 restarts"), ([5, 6], "3 restarts")] {
+        restarts.set(counts);
+        let found = Measured::only(&measured.flags(), "restarts");
+        assert_eq!(found, format!("{words} needed in the last minute"), "{counts:?}");
+        measured.pass(RECENT / 2);
+    }
+    assert!(measured.flags().is_empty());
 }
 
 #[test]
@@ -368,15 +431,18 @@ fn c185_a_child_whose_pipes_stay_open() {
     });
     assert!(measured.flags().is_empty());
     assert!(measured.pass(2 * PIPES).flags().is_empty(), "they run");
-    exited.set(true);
-    assert!(measured.flags().is_empty());
-    assert!(measured.pass(PIPES).flags().is_empty());
-    let flags = measured.pass(Duration::from_secs(1)).flags();
-    let words = Measured::only(&flags, "pipes");
-    assert_eq!(words, "2 children have open pipes, one for 11.0 s");
-    assert_eq!(flags[0].row.as_deref(), Some("0.7"));
-    exited.set(false);
-    assert!(measured.flags().is_empty());
+    // The second time, other children have their ids.
+    for _ in 0..2 {
+        exited.set(true);
+        assert!(measured.flags().is_empty());
+        assert!(measured.pass(PIPES).flags().is_empty());
+        let flags = measured.pass(Duration::from_secs(1)).flags();
+        let words = Measured::only(&flags, "pipes");
+        assert_eq!(words, "2 children have open pipes, one for 11.0 s");
+        assert_eq!(flags[0].row.as_deref(), Some("0.7"));
+        exited.set(false);
+        assert!(measured.flags().is_empty());
+    }
 }
 
 #[test]

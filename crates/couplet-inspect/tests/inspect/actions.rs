@@ -102,6 +102,26 @@ fn c182a_a_connection_is_reset() {
 }
 
 #[test]
+fn c182a_actions_reach_the_connections_of_each_loop() {
+    let inspector = allowed();
+    let programs = [(); 2].map(|()| {
+        let (program, address) =
+            Program::start_with(inspector.clone(), LoopOptions::default(), echo);
+        (program, TcpStream::connect(address).expect("it listens"))
+    });
+    let [(first, one), (_second, other)] = programs;
+    let rows = first.until("/connections.json", |rows| {
+        Some(rows.as_array()?.clone()).filter(|rows| rows.len() == 2)
+    });
+    for (number, mut client) in [(1, other), (0, one)] {
+        let row = rows.iter().find(|row| row["loop"] == number).expect("one in each loop");
+        let path = format!("/connections/{}/reset", text(row, "id"));
+        assert!(post(&first.url(), &path, "", "").contains("done"));
+        client.read(&mut [0]).expect_err("a reset");
+    }
+}
+
+#[test]
 fn c182a_actions_are_refused_unless_they_are_allowed() {
     let (program, mut client, id) = start(Inspector::at("0"));
     let path = format!("/connections/{id}/close");

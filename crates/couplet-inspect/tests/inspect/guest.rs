@@ -53,8 +53,21 @@ fn a_hanging_callback_has_the_names_and_the_frames_of_a_guest() {
     let what = text(&doing, "what");
     assert!(what.starts_with("a callback of guest.Chat (connection "), "{what}");
     assert_eq!(doing["backtrace"][0], "think (chat.py:12)");
+    let (mut seen, mut laters) = (doing["for"].as_f64(), Vec::new());
+    for _ in 0..3 {
+        let later = program.until("/state.json", |state| {
+            Some(hangs(state)?["doing"].clone()).filter(|it| it["for"].as_f64() > seen)
+        });
+        seen = later["for"].as_f64();
+        laters.push(later["backtrace"].as_array().cloned().expect("frames"));
+    }
     let_go.send(()).expect("it waits");
     program.until("/state.json", |state| hangs(state).is_none().then_some(()));
+    // The next looks have the frames once too.
+    for frames in laters {
+        let count = frames.iter().filter(|frame| **frame == "think (chat.py:12)").count();
+        assert_eq!((count, &frames[0]), (1, &doing["backtrace"][0]), "{frames:#?}");
+    }
 }
 
 #[test]

@@ -87,6 +87,8 @@ fn c183_a_page_gets_all_rows_first_and_then_the_changes() {
         let waited = reactor.sleep(Duration::from_millis(500));
         drop(paused);
         waited.await?;
+        page.send(r#"{"pause":false,"views":["ports"]}"#).await?;
+        while next(&mut page).await?["views"]["ports"].is_null() {}
         page.send("no request").await?;
         while let Some(Ok(_)) = page.recv().await {}
         assert_eq!(page.peer_close().map(|close| close.code), Some(1003));
@@ -113,6 +115,23 @@ fn two_pages_have_their_own_views() {
         assert!(views(&other).iter().all(|view| view == "jobs"), "{other}");
         Ok(())
     });
+}
+
+#[test]
+fn a_program_has_at_most_twenty_views_of_its_own() {
+    const VIEWS: [&str; 21] = [
+        "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
+        "s", "t", "u",
+    ];
+    let (program, ()) = Program::start(|reactor| {
+        let row = |view| NoteRow::new(view, [("name", "x".to_owned())]);
+        let note = hooks::note_rows(reactor, move || VIEWS.map(row).to_vec());
+        reactor.call_later(Duration::from_secs(3600), move || drop(note));
+    });
+    let state = program.get("/state.json");
+    let shown: Vec<_> = VIEWS.iter().map(|view| state["views"][view][0]["name"] == "x").collect();
+    assert_eq!(shown.iter().filter(|is_shown| **is_shown).count(), 20, "{state}");
+    assert_eq!(state["views"].as_object().map(serde_json::Map::len), Some(30));
 }
 
 #[test]

@@ -57,6 +57,71 @@ fn c182_the_inspector_ends_with_its_last_loop_and_starts_again_with_the_next() {
 }
 
 #[test]
+fn c182_an_inspector_that_was_closed_opens_again_with_the_next_loop() {
+    let inspector = Inspector::at("0");
+    let start = || Loop::with_options(LoopOptions::default().inspect(&inspector)).expect("a loop");
+    for _ in 0..2 {
+        let before = start();
+        let url = inspector.url().expect("it has a loop");
+        let address = url.trim_start_matches("http://").split('/').next().expect("an address");
+        inspector.close();
+        inspector.close();
+        assert_eq!(inspector.url(), None);
+        TcpStream::connect(address).expect_err("its port is closed");
+        let next = start();
+        drop(before);
+        let url = inspector.url().expect("the next loop is inspected");
+        assert_eq!(view(&url, "/loops.json").as_array().map(Vec::len), Some(1));
+        drop(next);
+        assert_eq!(inspector.url(), None);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn the_row_of_a_loop_has_each_of_its_numbers() {
+    use std::net::SocketAddr;
+    use std::os::unix::net::UnixStream;
+
+    use couplet::{Datagram, DatagramTransport, Interest};
+    use couplet_testkit_loops::doubles::Quiet;
+
+    let (let_go, waits) = mpsc::channel::<()>();
+    let (program, address) = Program::start(move |reactor| {
+        let local = "tcp:0:interface=127.0.0.1";
+        let port = reactor.listen(local, || Quiet).expect("a free port");
+        reactor.listen(local, || Quiet).expect("a free port");
+        let ignore = |_: &DatagramTransport, _: &Datagram<'_>| {};
+        let udp = SocketAddr::from(([127, 0, 0, 1], 0));
+        std::mem::forget(reactor.listen_datagrams(udp, ignore).expect("a free port"));
+        (0..5).for_each(|_| drop(reactor.call_later(Duration::from_secs(3600), || ())));
+        for _ in 0..6 {
+            reactor.spawn(std::future::pending::<couplet::Result<()>>()).detach();
+        }
+        let wait = move || {
+            // The test may have failed.
+            let _ = waits.recv();
+            Ok(())
+        };
+        reactor.defer_to_thread(wait).detach();
+        for _ in 0..4 {
+            let (watched, other) = UnixStream::pair().expect("descriptors");
+            watched.set_nonblocking(true).expect("an option");
+            let watch = reactor.watch(watched, Interest::Readable, |_, _| ());
+            std::mem::forget((watch.expect("a socket"), other));
+        }
+        port.host().socket_addr().expect("TCP")
+    });
+    let _clients = [(); 2].map(|()| TcpStream::connect(address).expect("it listens"));
+    let row = program
+        .until("/loops.json", |rows| Some(rows[0].clone()).filter(|row| row["connections"] == 2));
+    let numbers = ["connections", "ports", "connectors", "calls", "tasks", "jobs", "watches"];
+    let numbers = numbers.map(|name| row[name].as_u64().expect("a number"));
+    assert_eq!(numbers, [2, 3, 0, 5, 6, 1, 4], "{row}");
+    drop(let_go);
+}
+
+#[test]
 fn a_loop_that_ends_is_no_longer_shown() {
     let inspector = Inspector::at("0");
     let start = || Program::start_with(inspector.clone(), LoopOptions::default(), |_| ()).0;

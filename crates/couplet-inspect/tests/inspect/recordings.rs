@@ -416,6 +416,28 @@ fn c184c_a_red_flag_is_recorded_with_a_mark_and_the_oldest_files_are_removed() {
 }
 
 #[test]
+fn c184b_each_time_a_flag_is_raised_is_one_mark() {
+    let (program, ()) = Program::start(|_| ());
+    let words = |flags: &Value| {
+        let held = flags.as_array()?.iter().find(|it| it["id"] == "0.held")?;
+        Some(text(held, "words").to_owned())
+    };
+    for _ in 0..2 {
+        let let_go = hang(&program);
+        let first = program.until("/flags.json", words);
+        // It stays up at the next look.
+        program.until("/flags.json", |flags| words(flags).filter(|words| *words != first));
+        let_go.send(()).expect("it waits");
+        program.until("/flags.json", |flags| words(flags).is_none().then_some(()));
+    }
+    let (bytes, _) = recorded(&program);
+    let header = header(&bytes);
+    let marks = header["marks"].as_array().expect("marks").iter();
+    let held = marks.filter(|mark| text(mark, "text").starts_with("A call holds the loop: "));
+    assert_eq!(held.count(), 2, "{header:#}");
+}
+
+#[test]
 fn c184c_a_folder_that_cant_be_written_harms_nothing() {
     let folder = Folder::new();
     let missing = folder.join("missing");

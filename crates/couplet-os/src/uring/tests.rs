@@ -351,6 +351,72 @@ fn a_send_to_a_full_socket_holds_no_other_wait_up() {
 }
 
 #[test]
+fn an_interrupted_wait_just_ends_each_time() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: an all-zero sigaction is a valid value, and the handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = nothing as *const () as libc::sighandler_t;
+        assert_eq!(libc::sigaction(libc::SIGVTALRM, &raw const action, std::ptr::null_mut()), 0);
+    }
+    let (mut ring, _writer) = ring(SMALL);
+    let waiting = crate::signals::SignalledThread::current();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                waiting.send(libc::SIGVTALRM).expect("it waits");
+                std::thread::yield_now();
+            }
+        });
+        let waits = [(); 3].map(|()| ring.enter(None).map_err(|error| error.kind()));
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(waits, [Ok(()); 3]);
+    });
+    assert!(ring.next_completion().is_none());
+    // The ring works as before.
+    let (ours, mut peer) = pair();
+    peer.write_all(b"later").expect("room");
+    assert_eq!(receive(&mut ring, 1, ours.handle(), 5), b"later");
+}
+
+#[test]
+fn of_sends_submitted_together_each_has_its_own_result_and_buffer() {
+    let (mut ring, _writer) = ring(SMALL);
+    let ((gone, peer), (ours, mut reads)) = (pair(), pair());
+    drop(peer);
+    // The first one after the peer's end succeeds, and is answered by a reset.
+    let is_reset = |ring: &mut Ring| {
+        ring.send(9, gone.handle(), b"x".to_vec(), 0);
+        ring.enter(SOON).expect("an open ring");
+        matches!(next(ring), Completion::Sent { result: Err(_), .. })
+    };
+    while !is_reset(&mut ring) {}
+    for round in 0..3 {
+        for tag in 0..4 {
+            let socket = if tag % 2 == round % 2 { gone.handle() } else { ours.handle() };
+            ring.send(tag, socket, vec![tag as u8; 3], 0);
+        }
+        ring.enter(SOON).expect("an open ring");
+        let mut sent = [false; 4];
+        for _ in 0..4 {
+            match ring.next_completion() {
+                Some(Completion::Sent { tag, result, buffer }) => {
+                    assert_eq!(buffer, [tag as u8; 3]);
+                    assert_eq!(result.is_err(), tag % 2 == round % 2, "{tag}");
+                    assert!(!mem::replace(&mut sent[tag as usize], true), "once: {tag}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(ring.next_completion().is_none() && ring.is_idle());
+        reads.read_exact(&mut [0; 6]).expect("two of them");
+    }
+}
+
+#[test]
 fn a_recorded_send_may_grow_or_be_taken_back() {
     let (mut ring, _writer) = ring(SMALL);
     let (ours, mut peer) = pair();

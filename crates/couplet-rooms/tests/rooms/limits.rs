@@ -111,3 +111,17 @@ fn c192_65_536_rooms_are_kept_unless_set() {
     assert_eq!(rooms.rooms(), 65_536);
     assert_eq!(scene.rooms.position(&ROOM), None);
 }
+
+#[test]
+fn c192_messages_that_expire_or_are_displaced_free_their_part_of_the_bound() {
+    let options = RoomOptions::default().history(2, 1 << 20, HOUR);
+    let limits = Limits::default().history_bytes(6);
+    let mut scene = Scene::of(&SharedRooms::with_limits(limits, move |_: &&str| options.clone()));
+    for round in 1..=3 {
+        for _ in 0..5 {
+            scene.rooms.publish(&"a", "xyz").expect("there is place");
+        }
+        assert_eq!(kept(&mut scene, "a"), "xyzxyz", "{round}");
+        scene.memory.advance(HOUR * 2);
+    }
+}

@@ -139,3 +139,89 @@ fn c193_the_members_of_a_loop_that_ends_leave() {
     drop(guests);
     one.publish("x");
 }
+
+#[test]
+fn c193_a_loop_gets_messages_until_its_last_member_has_left() {
+    let (mut one, mut two) = two_loops(Limits::default().loop_queue(4, 1000));
+    let _ada = one.guest("ada");
+    for round in 1..=2 {
+        let [(bob, of_bob), (cid, of_cid)] = ["bob", "cid"].map(|name| two.guest(name));
+        assert!(of_bob.leave());
+        one.publish("1");
+        two.memory.settle();
+        assert_eq!((two.read(&bob), two.read(&cid)), (String::new(), "1".to_owned()), "{round}");
+        assert!(of_cid.leave());
+        one.publish_digits(1..=10);
+        two.memory.settle();
+        assert_eq!((two.rooms.counts().missed, two.rooms.counts().delivered), (0, round));
+        assert_eq!((of_bob.dropped(), of_cid.dropped()), (0, 0));
+    }
+}
+
+#[test]
+fn c193_each_room_of_a_busy_loop_has_its_own_missed_messages_and_each_member_counts_them() {
+    let (one, mut two) = two_loops(Limits::default().loop_queue(4, 1000));
+    let guests = ["bob", "cid"].map(|name| two.guest(name));
+    let (dan, transport) = two.connect();
+    let of_dan = two.rooms.join(&"other", &transport, "dan".to_owned()).expect("it may join");
+    two.memory.settle();
+    two.observe();
+    for round in 1..=3 {
+        for (room, count) in [(ROOM, 5), ("other", 3)] {
+            for _ in 0..count {
+                one.rooms.publish(&room, "x").expect("there is such a room");
+            }
+        }
+        two.memory.settle();
+        let log = two.log();
+        assert_eq!(log[log.len() - 2..], ["lobby: missed 1 and 0", "other: missed 3 and 0"]);
+        assert_eq!(two.rooms.counts().missed, 4 * round);
+        assert!(guests.iter().all(|(_, guest)| guest.dropped() == round));
+        assert_eq!(of_dan.dropped(), 3 * round);
+        assert!(guests.iter().all(|(wire, _)| wire.take() == b"xxxx") && dan.take() == b"");
+    }
+}
+
+#[test]
+fn c193_a_member_that_joins_a_busy_loop_does_not_count_messages_before_its_join() {
+    for limits in [Limits::default().loop_queue(4, 1000), Limits::default().loop_queue(1000, 4)] {
+        let (mut one, mut two) = two_loops(limits);
+        let (_ada, (_bob, of_bob)) = (one.guest("ada"), two.guest("bob"));
+        two.memory.settle();
+        for round in 1..=3 {
+            let (dan, transport) = two.connect();
+            one.publish_digits(1..=10);
+            let joined = two.rooms.join(&ROOM, &transport, "dan".to_owned());
+            one.publish_digits(1..=2);
+            two.memory.settle();
+            let joined = joined.expect("it may join");
+            assert_eq!((joined.dropped(), of_bob.dropped()), (2, 9 * round - 1));
+            one.publish_digits(1..=5);
+            two.memory.settle();
+            assert_eq!((two.read(&dan), joined.dropped()), (digits(1..=4), 3));
+            assert!(joined.leave());
+            two.memory.settle();
+        }
+    }
+}
+
+#[test]
+fn c193_an_observer_in_a_loop_without_members_gets_the_events_of_all_rooms() {
+    let (mut one, mut two) = two_loops(Limits::default());
+    two.observe();
+    for name in ["ada", "bob"] {
+        let (_wire, guest) = one.guest(name);
+        assert!(guest.set_meta(format!("{name}!")));
+        one.publish("x");
+        assert!(guest.leave());
+        two.memory.settle();
+        let expected = [
+            format!("lobby: {name} joined"),
+            format!("lobby: now {name}!"),
+            "lobby: 1 x".to_owned(),
+            format!("lobby: {name}! left (Left)"),
+        ];
+        assert_eq!(two.log(), expected);
+    }
+    assert_eq!(two.rooms.counts().delivered, 0);
+}

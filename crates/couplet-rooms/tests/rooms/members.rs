@@ -176,3 +176,36 @@ fn c187_rooms_that_a_connection_has_left_leave_nothing() {
     scene.memory.settle();
     assert!(!home.is_present());
 }
+
+#[test]
+fn c187_a_connection_that_is_lost_or_cut_leaves_all_of_its_rooms() {
+    for is_cut in [false, true] {
+        let mut scene = Scene::new(RoomOptions::default().queue(0, 0));
+        let (wire, guest) = scene.slow_guest("ada", 2);
+        let others = ["a", "z"].map(|room| {
+            let joined = scene.rooms.join(&room, guest.transport(), "ada".to_owned());
+            joined.expect("it may join")
+        });
+        scene.memory.settle();
+        scene.observe();
+        if is_cut {
+            // Two messages fill it, the third one cuts it.
+            scene.publish("1");
+            scene.publish("2");
+            scene.publish("3");
+        } else {
+            wire.reset();
+            scene.memory.settle();
+        }
+        assert!(others.iter().chain([&guest]).all(|member| !member.is_present()));
+        assert_eq!(scene.rooms.rooms(), 0);
+        let mut left: Vec<_> =
+            scene.log().into_iter().filter(|line| line.contains(" left (")).collect();
+        left.sort();
+        let lobby = if is_cut { "lobby: ada left (Cut)" } else { "lobby: ada left (lost: " };
+        let expected = ["a: ada left (lost: ", lobby, "z: ada left (lost: "];
+        let are_all = left.iter().zip(expected).all(|(line, start)| line.starts_with(start));
+        assert!(left.len() == 3 && are_all, "{left:?}");
+        assert_eq!(scene.rooms.counts().cut, u64::from(is_cut));
+    }
+}

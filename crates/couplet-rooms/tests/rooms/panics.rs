@@ -93,3 +93,19 @@ fn c193a_a_panic_of_one_member_ends_no_other() {
     assert_eq!((scene.read(&bob), lefts.get()), ("x".to_owned(), 1));
     assert_eq!(scene.memory.take_panics().len(), 1);
 }
+
+#[test]
+fn c193a_metadata_that_panics_ends_the_other_memberships_of_its_connection_as_well() {
+    for bad in 1..=3 {
+        let mut scene = Scene::new(RoomOptions::default());
+        let rooms = Rooms::<u8, Bad>::new(&scene.memory.reactor(), |_| RoomOptions::default());
+        let (ada, of_ada) = scene.connect();
+        let members = [1, 2, 3]
+            .map(|room| rooms.join(&room, &of_ada, Bad(room == bad)).expect("it may join"));
+        scene.memory.settle();
+        ada.reset();
+        scene.memory.settle();
+        assert!(members.iter().all(|member| !member.is_present()), "{bad}");
+        assert_eq!(rooms.rooms(), 0, "{bad}");
+    }
+}

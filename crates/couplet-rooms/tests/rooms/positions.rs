@@ -186,3 +186,53 @@ fn c191_a_room_that_was_made_again_has_another_epoch() {
     let (_wire, _guest, replay) = returns(&mut scene, Start::After(old));
     assert!(!replay.is_complete);
 }
+
+#[test]
+fn c190_a_member_that_leaves_before_its_replay_keeps_nothing_of_it() {
+    let mut scene = Scene::new(with_history(100));
+    scene.publish_digits(1..=5);
+    let (wire, transport) = scene.connect();
+    for _ in 0..2 {
+        let (guest, replay) = join(&scene, &transport, Start::Oldest);
+        assert_eq!((guest.queued(), replay.messages), (5, 5));
+        assert!(guest.leave());
+        assert_eq!(guest.queued(), 0);
+        scene.memory.settle();
+        assert_eq!(scene.read(&wire), "");
+    }
+    let (guest, _) = join(&scene, &transport, Start::Oldest);
+    scene.memory.settle();
+    assert_eq!((scene.read(&wire), guest.queued()), (digits(1..=5), 0));
+}
+
+#[test]
+fn c191_a_message_is_in_replays_until_it_has_expired_without_another_one() {
+    let mut scene = Scene::new(with_history(100));
+    for round in 0..2 {
+        scene.publish_digits(1..=2);
+        for (passes, kept) in [(MINUTE, "12"), (Duration::from_secs(1), "")] {
+            scene.memory.advance(passes);
+            let (wire, guest, replay) = returns(&mut scene, Start::Oldest);
+            scene.memory.settle();
+            assert_eq!((&*scene.read(&wire), replay.messages), (kept, kept.len()), "{round}");
+            assert!(guest.leave());
+        }
+    }
+}
+
+#[test]
+fn c190_a_queue_that_overflows_drops_none_of_the_history_ahead_of_it() {
+    for (policy, kept) in [(WhenFull::DropNewest, 51..=52), (WhenFull::DropOldest, 53..=54)] {
+        let mut scene = Scene::new(with_history(100).queue(2, 2).when_full(policy));
+        let position = scene.publish("1");
+        scene.publish_digits(2..=50);
+        scene.memory.network().set_capacity(3);
+        let (wire, transport) = scene.connect();
+        transport.set_write_marks(0, 2);
+        let (guest, _) = join(&scene, &transport, Start::After(position));
+        scene.memory.settle();
+        scene.publish_digits(51..=54);
+        assert_eq!((guest.queued(), guest.dropped()), (49 - 6 + 2, 2), "{policy:?}");
+        assert_eq!(scene.read(&wire), digits((2..=50).chain(kept)), "{policy:?}");
+    }
+}

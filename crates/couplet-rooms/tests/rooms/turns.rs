@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use couplet::rooms::{Limits, RoomOptions, SharedRooms};
+use couplet::rooms::{Limits, RoomOptions, SharedRooms, Start};
 use couplet::testing::Wire;
 use couplet::{Protocol, Reactor, Transport};
 
@@ -185,4 +185,29 @@ fn c193b_publishers_that_are_faster_than_the_bound_lose_nothing() {
     scene.memory.settle();
     assert!(guests.iter().all(|(wire, _)| wire.take().len() == 500));
     assert_eq!(scene.rooms.counts().missed, 0);
+}
+
+#[test]
+fn c193b_the_messages_of_a_replay_count_for_their_turn() {
+    let options = RoomOptions::default().history(100, 100, std::time::Duration::from_secs(60));
+    let limits = Limits::default().deliveries(5);
+    let mut scene = Scene::of(&SharedRooms::with_limits(limits, move |_: &&str| options.clone()));
+    for _ in 0..10 {
+        scene.publish("x");
+    }
+    let clients = [(); 3].map(|()| scene.connect());
+    let guests = clients.each_ref().map(|(_, transport)| {
+        let start = Start::Oldest;
+        let joined = scene.rooms.join_from(&ROOM, transport, "ada".to_owned(), start);
+        joined.expect("it may join").0
+    });
+    let seen = Rc::<RefCell<Vec<usize>>>::default();
+    let seeing = seen.clone();
+    each_turn(&scene.memory.reactor(), 4, move |_| {
+        let served = guests.iter().filter(|guest| guest.queued() == 0).count();
+        seeing.borrow_mut().push(served);
+    });
+    scene.memory.settle();
+    assert_eq!(*seen.borrow(), [1, 2, 3, 3]);
+    assert!(clients.iter().all(|(wire, _)| wire.take() == b"x".repeat(10)));
 }

@@ -44,6 +44,8 @@ enum Plan {
     FailBesideAStart,
     /// The part of loop 1 fails soon, after its first start.
     Fail,
+    /// The same after its first two starts.
+    FailTwice,
     /// The part of loop 1 starts until that is cancelled.
     HangInStart,
     /// The parts stop until that is cancelled.
@@ -111,8 +113,13 @@ impl Service for Part {
     }
 
     fn take_end(&mut self) -> Option<Deferred<()>> {
-        let is_first = self.calls.count("start 1") == 1;
-        (self.plan == Plan::Fail && this_loop().number == 1 && is_first).then(|| {
+        let failures = match self.plan {
+            Plan::Fail => 1,
+            Plan::FailTwice => 2,
+            _ => 0,
+        };
+        let fails = self.calls.count("start 1") <= failures;
+        (this_loop().number == 1 && fails).then(|| {
             let slept = self.reactor.as_ref().unwrap().sleep(Duration::from_millis(5));
             slept.then(|()| Deferred::fail(Failure::msg("its leg broke")))
         })
@@ -262,6 +269,22 @@ fn the_service_ends_with_its_first_part() {
     let end = parts.child.take_end().unwrap();
     assert_eq!(parts.l.run_until(end).unwrap_err().to_string(), "its leg broke");
     parts.assert_counts(&[("stop", [1; 3])]);
+}
+
+#[test]
+fn the_service_ends_with_its_first_part_in_each_run() {
+    let mut parts = Parts::new(Plan::FailTwice);
+    for run in 1..=2 {
+        parts.start().unwrap();
+        assert_eq!(parts.child.health(), Health::Ready, "{run}");
+        let end = parts.child.take_end().unwrap();
+        assert_eq!(parts.l.run_until(end).unwrap_err().to_string(), "its leg broke");
+        parts.assert_counts(&[("start", [run; 3]), ("stop", [run; 3])]);
+    }
+    parts.start().unwrap();
+    parts.assert_one_runs_in_each_loop();
+    parts.stop().unwrap();
+    parts.assert_none_runs();
 }
 
 #[test]

@@ -101,11 +101,15 @@ impl Kernel {
         Ok((host, stdio, stderr))
     }
 
-    /// Starts a child's program, unless the child was killed before.
+    /// Starts a child's program, unless the child was killed before. A pause delays the start.
     pub(super) fn start_child(&mut self, host: u32) -> WorldAction {
         let is_alive =
             self.child_outcome(host).is_some_and(|outcome| outcome.end.borrow().is_none());
-        if is_alive { WorldAction::StartProgram(host) } else { WorldAction::Nothing }
+        let is_paused = self.hosts[host as usize].paused > 0;
+        if is_alive && is_paused {
+            self.after(BIRTH, SimEvent::StartChild(host));
+        }
+        if is_alive && !is_paused { WorldAction::StartProgram(host) } else { WorldAction::Nothing }
     }
 
     pub(crate) fn child_outcome(&self, host: u32) -> Option<Rc<ChildOutcome>> {

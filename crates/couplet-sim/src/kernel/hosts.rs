@@ -45,6 +45,11 @@ pub(super) fn no_descriptors() -> io::Error {
     return io::Error::other("no descriptors");
 }
 
+/// The name as lookups have it.
+pub(crate) fn lookup_name(name: &str) -> String {
+    ascii_host(name).unwrap_or(name.into()).into_owned()
+}
+
 /// An event queued for a host's driver.
 pub(crate) enum HostNotice {
     End(EndId),
@@ -307,8 +312,7 @@ impl Kernel {
         });
         let addresses = self.hosts[index as usize].addresses();
         self.by_address.extend(addresses.iter().map(|ip| (*ip, index)));
-        let ascii = ascii_host(name).unwrap_or(name.into()).into_owned();
-        self.names.insert(ascii, addresses);
+        self.names.insert(lookup_name(name), addresses);
         index
     }
 

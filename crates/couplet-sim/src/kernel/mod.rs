@@ -29,7 +29,7 @@ use super::trapped;
 use super::wakers::WokenHosts;
 #[cfg(unix)]
 pub(super) use children::ChildOutcome;
-pub(super) use hosts::{Extent, HostNotice, HostState, LastCallback};
+pub(super) use hosts::{Extent, HostNotice, HostState, LastCallback, lookup_name};
 use stream::{Buffers, Conn};
 
 /// Identifies one end of a connection; the client is side 0.
@@ -516,7 +516,7 @@ impl Kernel {
                 }
             }
             Fault::Rename(name, means) => {
-                let name = self.hosts[name.0 as usize].name.clone();
+                let name = lookup_name(&self.hosts[name.0 as usize].name);
                 let means = self.hosts[means.0 as usize].addresses();
                 self.names.insert(name, means);
             }

@@ -54,13 +54,31 @@ fn two_programs_talk_and_an_hour_costs_nothing() {
     sim.finish().unwrap();
 }
 
-/// Reads one byte, which names the protocol that follows.
-struct Chooses;
+/// Upgrades immediately, this many times, and then to the echo.
+struct Hops(u32);
+
+impl Protocol for Hops {
+    fn connection_made(&mut self, transport: &Transport) {
+        match self.0 {
+            0 => transport.upgrade(Echo),
+            more => transport.upgrade(Hops(more - 1)),
+        };
+    }
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {
+        unreachable!("the last one gets the bytes");
+    }
+}
+
+/// Reads one byte, which names the protocol that follows, after this many hops.
+struct Chooses(u32);
 
 impl Protocol for Chooses {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         assert_eq!(data[0], b'e');
-        transport.upgrade(Upgrade::with_unread(Echo, &data[1..]));
+        match self.0 {
+            0 => transport.upgrade(Upgrade::with_unread(Echo, &data[1..])),
+            more => transport.upgrade(Upgrade::with_unread(Hops(more - 1), &data[1..])),
+        };
     }
 }
 
@@ -83,7 +101,9 @@ fn a_connection_that_is_upgraded_keeps_the_promises_of_the_contract() {
     for seed in 1..=50 {
         got.borrow_mut().clear();
         let mut sim = Sim::new(seed);
-        sim.host("server", |reactor| reactor.listen("tcp:8000", || Chooses).map(drop));
+        let hops = (seed % 4) as u32;
+        let chooses = move || Chooses(hops);
+        sim.host("server", move |reactor| reactor.listen("tcp:8000", chooses).map(drop));
         let answer = got.clone();
         sim.host("client", move |reactor| {
             let got = answer.clone();

@@ -1,5 +1,6 @@
 //! Connects (refused, unanswered, queued) and closes.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
@@ -132,12 +133,14 @@ fn a_connection_answered_before_the_queue_was_full_is_open_and_waits_for_accept(
     // All three get their answer while the queue is empty.
     let sockets: Vec<_> = (0..3).map(|_| sim.socket(a, port.address()).unwrap()).collect();
     sim.run_for(s(10)).unwrap();
-    assert!(sockets.iter().all(|socket| socket.is_open() && socket.push(b"hello").is_ok()));
+    let mut numbered = (1..).zip(&sockets);
+    assert!(numbered.all(|(number, it)| it.is_open() && it.push(&[number]).is_ok()));
     let taken: Vec<_> = std::iter::from_fn(|| port.accept()).collect();
     assert_eq!(taken.len(), 2, "one more than the backlog, as on Linux");
     sim.run_for(s(60)).unwrap();
     let last = port.accept().expect("there is room now");
-    assert!(taken.iter().chain([&last]).all(|socket| all(socket) == b"hello"));
+    let heard: Vec<_> = taken.iter().chain([&last]).map(all).collect();
+    assert_eq!(heard, [[1], [2], [3]], "in the order of their connects");
 }
 
 #[test]
@@ -156,13 +159,14 @@ fn a_connection_waiting_at_a_port_that_closes_is_reset() {
     // First one in the accept queue, then one whose confirmation is in flight.
     for waited in [ms(30), ms(20)] {
         let mut two = Two::new();
-        let here = two.connect();
+        let heres = [two.connect(), two.connect(), two.connect()];
         two.pass(waited);
         let Two { mut sim, port, .. } = two;
-        assert!(here.is_open());
+        assert!(heres.iter().all(couplet::sim::Socket::is_open));
         drop(port);
         sim.run_for(ms(20)).unwrap();
-        assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
+        let errors = heres.each_ref().map(couplet::sim::Socket::error);
+        assert_eq!(errors, [Some(ErrorKind::ConnectionReset); 3]);
     }
 }
 
@@ -192,4 +196,19 @@ fn a_port_has_an_address_of_its_host_and_is_in_the_way_of_no_other_number() {
     assert!(sim.listen(a, address("127.0.0.1", 81), 5).is_ok());
     let error = sim.listen(a, address("10.3.2.1", 82), 5).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+}
+
+#[test]
+fn the_free_ports_of_a_host_are_given_out_again_but_none_in_use() {
+    let mut sim = Sim::new(1);
+    let a = sim.bare_host("a");
+    let _port = sim.listen(a, sim.at(a, 40_000), 5).unwrap();
+    let _datagrams = sim.datagrams(a, 40_001).unwrap();
+    let mut given = BTreeSet::new();
+    for _ in 0..70_000 {
+        given.insert(sim.datagrams(a, 0).expect("there are free ports").address().port());
+    }
+    let free: BTreeSet<u16> =
+        (32_768..=u16::MAX).filter(|port| ![40_000, 40_001].contains(port)).collect();
+    assert!(given == free, "{} ports", given.len());
 }

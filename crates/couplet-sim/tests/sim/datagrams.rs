@@ -1,6 +1,8 @@
 //! Datagrams: lost, duplicated, late or truncated by the network, and only when configured.
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::sim::{Datagrams, Fault, Host, Latency, Link, Notes, Sim};
@@ -189,6 +191,98 @@ fn a_crash_closes_the_sockets_of_a_host() {
 }
 
 #[test]
+fn a_socket_from_before_a_crash_has_no_part_in_the_next_one_with_its_address() {
+    let mut pair = pair(CALM);
+    for crash in 0..2 {
+        pair.sim.fault(pair.sim.elapsed(), s(1), Fault::Crash(pair.b));
+        pair.sim.run_for(s(2)).unwrap();
+        let next = pair.sim.datagrams(pair.b, 53).unwrap();
+        let old = std::mem::replace(&mut pair.to, next);
+        pair.from.send_to(pair.to.address(), b"x").unwrap();
+        pair.sim.run_for(s(1)).unwrap();
+        let refused = old.send_to(pair.from.address(), b"x").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::NotConnected, "{crash}");
+        assert!(old.take().is_none() && pair.to.take().is_some(), "{crash}");
+        drop(old);
+        assert_eq!(pair.send(10).len(), 10, "{crash}");
+    }
+}
+
+#[test]
+fn the_losses_of_overlapping_faults_add_up_and_each_ends_in_its_time() {
+    for (first, last) in [(20, 30), (30, 20)] {
+        let mut pair = pair(CALM);
+        pair.sim.fault(s(0), s(first), Fault::Loss(pair.a, 500));
+        pair.sim.fault(s(0), s(last), Fault::Loss(pair.b, 500));
+        pair.sim.run_for(ms(1)).unwrap();
+        assert_eq!(pair.send(100), [0; 0]);
+        pair.sim.run_for(s(11)).unwrap();
+        let got = pair.send(200).len();
+        assert!((60..140).contains(&got), "{got} of 200");
+        assert_eq!(pair.send(10).len(), 10);
+    }
+}
+
+#[test]
+fn the_bandwidth_of_a_host_limits_its_streams_and_its_datagrams_to_others_together() {
+    let Pair { mut sim, a, b, from, to } = pair(CALM);
+    let near = sim.datagrams(a, 53).unwrap();
+    let port = sim.listen(b, sim.at(b, 80), 5).unwrap();
+    let socket = sim.socket(a, port.address()).unwrap();
+    sim.run_for(ms(100)).unwrap();
+    sim.set_bandwidth(a, Some(1000));
+    for round in 0..2 {
+        socket.push(&[1; 500]).unwrap();
+        from.send_to(to.address(), &[2; 500]).unwrap();
+        from.send_to(near.address(), &[3; 500]).unwrap();
+        from.send_to(to.address(), &[4; 500]).unwrap();
+        sim.run_for(ms(1)).unwrap();
+        assert!(near.take().is_some(), "{round}: loopback has no limit");
+        sim.run_for(ms(1008)).unwrap();
+        assert!(to.take().is_none(), "{round}: the bytes before it leave for a second");
+        for expected in [[2; 500], [4; 500]] {
+            sim.run_for(ms(1)).unwrap();
+            assert_eq!(to.take().map(|(_, bytes)| bytes), Some(expected.to_vec()), "{round}");
+            sim.run_for(ms(499)).unwrap();
+        }
+    }
+}
+
+/// Keeps the first byte of each datagram.
+struct Keeps(Rc<RefCell<Vec<u8>>>);
+
+impl DatagramProtocol for Keeps {
+    fn datagram_received(&mut self, _: &DatagramTransport, datagram: &Datagram<'_>) {
+        self.0.borrow_mut().push(datagram.data[0]);
+    }
+}
+
+#[test]
+fn each_port_of_a_program_gets_a_burst_in_order_and_the_next_one_too() {
+    let (mut sim, got) = (Sim::new(3), [(); 2].map(|()| Rc::<RefCell<Vec<u8>>>::default()));
+    let (a, its) = (sim.bare_host("a"), got.clone());
+    let b = sim.host("b", move |reactor| {
+        for (port, got) in (53..).zip(&its) {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+            reactor.listen_datagrams(address, Keeps(got.clone()))?;
+        }
+        Ok(())
+    });
+    let from = sim.datagrams(a, 0).unwrap();
+    sim.run_for(ms(100)).unwrap();
+    for _ in 0..3 {
+        for (port, number) in (0..200).flat_map(|number| [(53, number), (54, number)]) {
+            from.send_to(sim.at(b, port), &[number]).unwrap();
+        }
+        sim.run_for(s(1)).unwrap();
+        for got in &got {
+            assert_eq!(got.take(), (0..200).collect::<Vec<_>>());
+        }
+    }
+    sim.finish().unwrap();
+}
+
+#[test]
 fn a_datagram_longer_than_the_mtu_is_lost_with_any_of_its_fragments() {
     let arrived = |mtu: usize, length: usize| {
         let pair = pair(CALM.loss(200).mtu(mtu));
@@ -260,6 +354,45 @@ fn a_live_host_refuses_datagrams_to_a_paused_sender_and_a_crashed_host_does_not(
         assert_eq!(trace.contains("note: refused"), !gone, "{trace}");
         assert_eq!(trace.contains(" here~1 refused: no socket receives it"), !gone, "{trace}");
     }
+}
+
+/// Sends each second, and notes each refusal.
+struct AsksAgain(Notes);
+
+impl AsksAgain {
+    fn ask(&mut self, transport: &DatagramTransport) {
+        transport.send("anybody?").expect("there is room");
+        transport.port::<Self>().call_later(s(1), Self::ask);
+    }
+}
+
+impl DatagramProtocol for AsksAgain {
+    fn start_protocol(&mut self, transport: &DatagramTransport) {
+        self.ask(transport);
+    }
+
+    fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
+
+    fn connection_refused(&mut self, _: &DatagramTransport) {
+        self.0.note("refused");
+    }
+}
+
+#[test]
+fn each_refusal_that_finds_its_way_back_is_reported() {
+    let mut sim = Sim::new(3);
+    let (there, notes) = (sim.bare_host("there"), sim.notes());
+    let to = sim.at(there, 53);
+    let here = sim.host("here", move |reactor| {
+        reactor.listen_datagrams(DatagramEndpoint::to(to), AsksAgain(notes.clone()))?;
+        Ok(())
+    });
+    // The third of five.
+    sim.fault(ms(1500), s(1), Fault::OneWay(there, here));
+    sim.keep_trace();
+    sim.run_for(ms(4500)).unwrap();
+    let trace = sim.trace();
+    assert_eq!(trace.matches("note: refused").count(), 4, "{trace}");
 }
 
 /// A member of a group.

@@ -64,12 +64,16 @@ fn full(two: &mut Two) -> (Socket, Socket) {
 
 #[test]
 fn a_sender_waiting_for_room_notices_that_the_other_end_has_crashed() {
-    let mut two = Two::new();
-    let (here, _there) = full(&mut two);
-    two.fault(s(1), Fault::Crash(two.b));
-    let took = two.until(|| here.error().is_some());
-    assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
-    assert!(took < s(10), "{took:?}");
+    // Before the first probe of the window, or after several.
+    for waited in [0, 30] {
+        let mut two = Two::new();
+        let (here, _there) = full(&mut two);
+        two.pass(s(waited));
+        two.fault(s(1), Fault::Crash(two.b));
+        let took = two.until(|| here.error().is_some());
+        assert_eq!(here.error(), Some(ErrorKind::ConnectionReset), "{waited}");
+        assert!(took < s(10), "{waited}: {took:?}");
+    }
 }
 
 #[test]
@@ -128,9 +132,15 @@ fn a_crash_loses_the_packets_that_wait_to_leave_its_host() {
     two.fault(ms(1), Fault::Crash(two.b));
     two.pass(s(20));
     assert_eq!(all(&here), [1; 2000], "the others had not left");
-    two.port = two.sim.listen(two.b, two.sim.at(two.b, 80), 50).unwrap();
+    let next = two.sim.listen(two.b, two.sim.at(two.b, 80), 50).unwrap();
+    let old = std::mem::replace(&mut two.port, next);
     let again = two.connect();
     assert_eq!(two.until(|| again.is_open()), ms(20), "nothing is ahead of the answer");
+    two.pass(ms(10));
+    assert!(old.accept().is_none() && two.port.accept().is_some(), "the old port is closed");
+    drop(old);
+    let again = two.connect();
+    assert_eq!(two.until(|| again.is_open()), ms(20));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use couplet::sim::{Fault, Host, Sim};
 use couplet::{Failure, Protocol, Reactor, Reason, Result, Transport};
+use couplet_core::driver::Signal;
 use couplet_testkit_loops::doubles::Echo;
 
 use super::kit::{Diary, Logger, ms, s};
@@ -241,6 +242,71 @@ fn a_program_that_is_killed_before_a_pause_or_in_it_starts_after_the_pause() {
 }
 
 #[test]
+fn faults_that_follow_one_another_have_the_same_effect_each_time() {
+    let (mut sim, server, socket, diary) = served();
+    drop(socket);
+    sim.run_for(s(1)).unwrap();
+    diary.take();
+    let ends: [fn(Host) -> Fault; 5] =
+        [Fault::Kill, Fault::Kill, Fault::Crash, Fault::Crash, Fault::Kill];
+    for (nth, fault) in ends.into_iter().enumerate() {
+        sim.fault(sim.elapsed(), s(1), fault(server));
+        sim.run_for(ms(500)).unwrap();
+        assert!(!sim.is_running(server), "{nth}");
+        sim.run_for(s(1)).unwrap();
+        assert_eq!(diary.take(), ["starts"], "{nth}");
+        // A pause holds the program of each life, again and again.
+        for pause in 0..2 {
+            sim.fault(sim.elapsed(), s(1), Fault::Pause(server));
+            sim.run_for(ms(1)).unwrap();
+            let socket = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+            sim.run_for(ms(900)).unwrap();
+            assert_eq!(diary.take(), [""; 0], "{nth}, {pause}");
+            sim.run_for(ms(200)).unwrap();
+            assert_eq!(diary.take(), ["made"], "{nth}, {pause}");
+            drop(socket);
+            sim.run_for(ms(100)).unwrap();
+            assert_eq!(diary.take(), ["lost: Done(Peer)"], "{nth}, {pause}");
+        }
+    }
+    sim.finish().unwrap();
+}
+
+#[test]
+fn a_signal_that_a_dead_program_did_not_see_does_not_end_the_next_one() {
+    for fault in [Fault::Kill as fn(Host) -> Fault, Fault::Crash] {
+        let (mut sim, server, socket, diary) = served();
+        drop(socket);
+        sim.fault(s(2), s(2), Fault::Pause(server));
+        sim.fault(s(3), s(2), fault(server));
+        sim.run_for(ms(1500)).unwrap();
+        sim.signal(server, Signal::Terminate);
+        sim.run_for(s(10)).unwrap();
+        assert!(sim.is_running(server));
+        assert!(diary.take().ends_with(&["starts".to_owned()]));
+        sim.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_crash_between_two_tries_of_a_program_leaves_one_series_of_tries() {
+    let (mut sim, starts) = (Sim::new(1), Rc::new(Cell::new(0)));
+    let count = starts.clone();
+    let host = sim.host("stubborn", move |_| {
+        count.set(count.get() + 1);
+        if count.get() == 1 { Ok(()) } else { Err(Failure::msg("not yet")) }
+    });
+    sim.fault(s(1), s(1), Fault::Kill(host));
+    sim.fault(ms(4500), ms(1200), Fault::Crash(host));
+    // At 0, 2, 3, 4, 5.7, 6.7 and 7.7 s.
+    for (until, expected) in [(ms(4600), 4), (ms(6500), 5), (ms(8200), 7)] {
+        sim.run_for(until - sim.elapsed()).unwrap();
+        assert_eq!(starts.get(), expected, "{until:?}");
+    }
+    sim.finish().unwrap();
+}
+
+#[test]
 fn the_end_of_a_world_does_not_wait_for_a_pause() {
     let (mut sim, server, socket, diary) = served();
     sim.fault(s(2), s(9999), Fault::Pause(server));
@@ -257,6 +323,19 @@ fn the_end_of_a_world_does_not_wait_for_a_pause() {
     assert!(noted[0] == "hello" && noted[1].starts_with("lost: "), "{noted:?}");
     // The pause that was cut short does not end a second time.
     sim.run_for(s(20_000)).unwrap();
+}
+
+#[test]
+fn the_end_of_a_world_ends_the_faults_of_each_host() {
+    let (mut sim, diary) = (Sim::new(1), Diary::default());
+    let hosts = ["a", "b", "c"].map(|name| sim.host(name, ticks(&diary)));
+    for host in hosts {
+        sim.fault(s(1), s(9999), Fault::Pause(host));
+    }
+    sim.run_for(s(10)).unwrap();
+    let before = sim.elapsed();
+    sim.finish().unwrap();
+    assert!(sim.elapsed() - before < s(1));
 }
 
 /// A program that logs each second.

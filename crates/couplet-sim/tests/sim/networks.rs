@@ -297,6 +297,41 @@ fn a_slow_reader_slows_its_peer_down() {
 }
 
 #[test]
+fn of_two_limits_of_a_slow_reader_the_lower_one_counts() {
+    // Bytes a second, and seconds.
+    let (usual, low) = ((1000, 100), (100, 30));
+    for limits in [[usual, low], [low, usual]] {
+        let got: Rc<RefCell<usize>> = Rc::default();
+        let reads = got.clone();
+        let (mut sim, server, _) = served(move |reactor| {
+            let reads = reads.clone();
+            let server = move || {
+                let reads = reads.clone();
+                on_data(move |_, data| *reads.borrow_mut() += data.len())
+            };
+            reactor.listen("tcp:80", server).map(drop)
+        });
+        for (rate, lasts) in limits {
+            sim.fault(sim.elapsed(), s(lasts), Fault::SlowReader(server, rate));
+        }
+        sim.set_buffers(10_000, 10_000);
+        sim.run_for(ms(10)).unwrap();
+        let socket = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+        let mut read_for = |seconds| {
+            let before = *got.borrow();
+            for _ in 0..seconds {
+                socket.push(&[0; 10_000]).ok();
+                sim.run_for(s(1)).unwrap();
+            }
+            *got.borrow() - before
+        };
+        let (slowly, then) = (read_for(29), read_for(30));
+        assert!((2500..=3100).contains(&slowly), "{limits:?}: {slowly}");
+        assert!((25_000..=31_000).contains(&then), "{limits:?}: {then}");
+    }
+}
+
+#[test]
 fn a_stream_is_cut_as_the_link_says_and_loses_nothing() {
     for (cut, most) in [(Cut::Most(1), 1), (Cut::Most(100), 100), (Cut::Random(7), 7)] {
         let mut two = Two::new();
@@ -396,6 +431,41 @@ fn a_host_that_is_further_away_is_so_in_both_directions() {
     assert!(all(&here).is_empty() && all(&there).is_empty());
     two.pass(ms(1));
     assert_eq!((all(&here), all(&there)), (b"to a".to_vec(), b"to b".to_vec()));
+}
+
+#[test]
+fn the_delays_of_overlapping_faults_add_up_and_each_ends_in_its_time() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    let start = two.sim.elapsed();
+    for (from, host, by) in [(1, two.a, 100), (2, two.b, 50), (3, two.a, 200)] {
+        two.sim.fault(start + s(from), s(3), Fault::Delay(host, ms(by)));
+    }
+    for (second, expected) in [(0, 10), (1, 110), (2, 160), (3, 360), (4, 260), (5, 210), (6, 10)] {
+        two.pass(start + s(second) + ms(100) - two.sim.elapsed());
+        here.push(b"!").unwrap();
+        let took = two.until(|| !there.take(1).is_empty());
+        assert_eq!(took, ms(expected), "after {second} s");
+    }
+}
+
+#[test]
+fn a_window_update_after_a_lost_one_is_as_quick_as_before() {
+    let mut two = Two::new();
+    two.sim.set_buffers(1000, 500);
+    let (here, there) = two.joined();
+    here.push(&[1; 1000]).unwrap();
+    two.pass(s(1));
+    two.fault(s(1), Fault::OneWay(two.b, two.a));
+    two.pass(ms(1));
+    assert_eq!(all(&there).len(), 500);
+    // A probe finds the room.
+    two.pass(s(10));
+    assert_eq!(here.push(&[2; 1000]).unwrap(), 1000);
+    assert_eq!(all(&there), [1; 500]);
+    for _ in 0..2 {
+        assert_eq!(two.until(|| there.take(500).len() == 500), ms(20), "there and back");
+    }
 }
 
 #[test]

@@ -278,24 +278,26 @@ fn family(seed: u64) -> (Sim, Host, Heard, Rc<Cell<u32>>) {
 #[test]
 fn c154c_a_kill_of_the_parent_kills_its_children_and_theirs() {
     let (mut sim, parent, heard, ticks) = family(1);
-    sim.fault(10 * SECOND, SECOND, Fault::Kill(parent));
-    sim.run_for(9 * SECOND).expect("a calm world");
-    let family: Vec<Host> = sim.hosts().into_iter().filter(|host| sim.is_running(*host)).collect();
-    assert_eq!(family.len(), 4, "the parent, the third, the child and its child");
-    let (counted, quiet) = (ticks.get(), heard.borrow().len());
-    assert!(counted >= 8 && quiet == 0, "{counted}");
-    sim.run_for(Duration::from_millis(1500)).expect("a calm world");
-    let left: Vec<String> = family
-        .into_iter()
-        .filter(|host| sim.is_running(*host))
-        .map(|host| sim.name(host))
-        .collect();
-    assert_eq!(left, ["third"]);
-    assert_eq!(*heard.borrow(), ["connection closed by the peer"], "a system closes for the dead");
-    // The parent restarts, and spawns new children.
-    sim.run_for(5 * SECOND).expect("a calm world");
-    assert_eq!(sim.hosts().into_iter().filter(|host| sim.is_running(*host)).count(), 4);
-    assert!(ticks.get() >= counted + 4, "{counted}, {}", ticks.get());
+    for kill in 1..=2 {
+        let at = 10 * kill * SECOND;
+        sim.fault(at, SECOND, Fault::Kill(parent));
+        sim.run_for(at - SECOND - sim.elapsed()).expect("a calm world");
+        let running = |sim: &Sim| {
+            let hosts = sim.hosts().into_iter().filter(|host| sim.is_running(*host));
+            hosts.map(|host| sim.name(host)).collect::<Vec<_>>()
+        };
+        assert_eq!(running(&sim).len(), 4, "the parent, the third, the child and its child");
+        let (counted, lost) = (ticks.get(), kill as usize);
+        assert!(counted >= 8 && heard.borrow().len() == lost - 1, "{counted}");
+        sim.run_for(Duration::from_millis(1500)).expect("a calm world");
+        assert_eq!(running(&sim), ["third"]);
+        let closed = vec!["connection closed by the peer"; lost];
+        assert_eq!(*heard.borrow(), closed, "a system closes for the dead");
+        // The parent restarts, and spawns new children.
+        sim.run_for(5 * SECOND).expect("a calm world");
+        assert_eq!(running(&sim).len(), 4);
+        assert!(ticks.get() >= counted + 4, "{counted}, {}", ticks.get());
+    }
     sim.finish().expect("nothing is left");
 }
 
@@ -485,4 +487,145 @@ fn a_child_has_the_time_of_day_of_its_machine() {
     sim.run_for(3 * SECOND).expect("a calm world");
     let [before, after] = seen.take()[..] else { panic!("both look once") };
     assert!(after > before && after - before < SECOND / 10, "{before:?}, {after:?}");
+}
+
+#[test]
+fn c154c_the_clocks_and_the_partitions_of_a_machine_are_those_of_its_processes() {
+    let (mut sim, parent, _heard, _) = family(3);
+    sim.run_for(5 * SECOND).expect("a calm world");
+    let [_, third, child, grandchild] = sim.hosts()[..] else { panic!("four hosts") };
+    let clocks = |sim: &Sim| {
+        let hosts = sim.hosts().into_iter();
+        hosts.map(|host| sim.wall_clock(host)).collect::<Vec<_>>()
+    };
+    let before = clocks(&sim);
+    for (jump, by) in
+        [(Fault::ClockForward as fn(Host, Duration) -> Fault, 100), (Fault::ClockBack, 30)]
+    {
+        for _ in 0..2 {
+            sim.fault(sim.elapsed(), Duration::ZERO, jump(parent, by * SECOND));
+        }
+    }
+    sim.run_for(SECOND).expect("a calm world");
+    let passed = clocks(&sim).into_iter().zip(before).map(|(after, before)| {
+        after.duration_since(before).expect("more forward than back").as_secs()
+    });
+    assert_eq!(passed.collect::<Vec<_>>(), [141, 1, 141, 141]);
+    for fault in [
+        Fault::Partition(parent, third),
+        Fault::OneWay(parent, third),
+        Fault::OneWay(third, parent),
+        Fault::BlackHole(parent),
+    ] {
+        sim.fault(sim.elapsed(), 5 * SECOND, fault.clone());
+        sim.run_for(Duration::from_millis(1)).expect("a calm world");
+        let to = sim.at(third, 80);
+        let sockets = [child, grandchild].map(|host| sim.socket(host, to).expect("a descriptor"));
+        sim.run_for(4 * SECOND).expect("a calm world");
+        assert!(sockets.iter().all(|it| !it.is_open() && it.error().is_none()), "{fault:?}");
+        sim.run_for(5 * SECOND).expect("a calm world");
+        assert!(sockets.iter().all(couplet::sim::Socket::is_open), "{fault:?}");
+    }
+    sim.run_for(SECOND).expect("a calm world");
+    sim.finish().expect("nothing is left");
+}
+
+#[test]
+fn c154c_each_standard_descriptor_of_a_simulated_process_is_taken_once() {
+    let mut sim = world(1);
+    sim.program("greedy", |program| {
+        program.reactor().connect("stdio:", || Echo).detach();
+        program.reactor().connect("fd:2", || Says("once")).detach();
+        for endpoint in ["stdio:", "fd:0", "fd:2"] {
+            let refused = program.reactor().connect(endpoint, || Echo).map(|_| panic!("connected"));
+            let check = |failure: couplet::Failure| {
+                assert!(failure.to_string().contains("has already taken it"), "{failure}");
+                Ok(())
+            };
+            refused.add_errback(check).detach();
+        }
+        Ok(())
+    });
+    let options = OutputOptions::default().input("rose");
+    let output = output_of(&mut sim, Command::new("greedy"), options).expect("it runs");
+    assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"rose"[..], &b"once"[..]));
+}
+
+#[test]
+fn c154c_a_process_whose_machine_is_paused_before_it_runs_starts_after_the_pause() {
+    let (mut sim, starts) = (world(1), Rc::new(Cell::new(0)));
+    let counts = starts.clone();
+    sim.program("runs", move |program| {
+        counts.set(counts.get() + 1);
+        program.exit(0);
+        Ok(())
+    });
+    let (host, kept, log) = parent(&mut sim, Command::new("runs"));
+    sim.run_until(SECOND, |_| kept.borrow().is_some()).expect("a calm world");
+    sim.fault(sim.elapsed(), 10 * SECOND, Fault::Pause(host));
+    sim.run_for(9 * SECOND).expect("a calm world");
+    assert_eq!(starts.get(), 0, "a paused program gets no CPU time");
+    sim.run_for(2 * SECOND).expect("a calm world");
+    assert_eq!(starts.get(), 1);
+    assert!(log.has("exited 0") && log.has_ended(), "{:?}", log.entries());
+    sim.finish().expect("nothing is left");
+}
+
+#[test]
+fn c154c_a_kill_of_one_process_spares_the_others_and_starts_none() {
+    let mut sim = world(1);
+    sim.allow_leaks();
+    let logs: [Log; 2] = Default::default();
+    let their = logs.clone();
+    sim.host("parent", move |reactor| {
+        for log in &their {
+            let protocol = Logged { log: log.clone(), ..Logged::default() };
+            reactor.spawn_process(Command::new("waits"), protocol)?;
+        }
+        Ok(())
+    });
+    sim.run_for(SECOND).expect("a calm world");
+    let [_, first, second] = sim.hosts()[..] else { panic!("three hosts") };
+    sim.fault(sim.elapsed(), SECOND, Fault::Kill(first));
+    sim.run_for(5 * SECOND).expect("a calm world");
+    assert!(logs[0].has("exited SIGKILL") && logs[0].has_ended(), "{:?}", logs[0].entries());
+    assert_eq!(logs[1].entries(), ["made"]);
+    assert!(!sim.is_running(first) && sim.is_running(second));
+    sim.finish().expect("nothing is left");
+}
+
+#[test]
+fn c154c_a_reset_of_all_connections_spares_the_pipes_before_and_behind_them() {
+    let mut sim = world(1);
+    let (kept, log) = (Kept::default(), Log::default());
+    let (keeps, logs) = (kept.clone(), log.clone());
+    let parent = sim.host("parent", move |reactor| {
+        reactor.listen("tcp:80", || Hears(Rc::default()))?;
+        let (inner, keeps, logs) = (reactor.clone(), keeps.clone(), logs.clone());
+        // Behind the first connection, and before the second one.
+        reactor.call_later(SECOND, move || {
+            let protocol = Logged { log: logs.clone(), ..Logged::default() };
+            let spawned = inner.spawn_process(Command::new("echo"), protocol);
+            *keeps.borrow_mut() = Some(spawned.expect("it starts"));
+        });
+        Ok(())
+    });
+    let client = sim.bare_host("client");
+    let connect = |sim: &mut Sim, at: Duration| {
+        sim.run_for(at - sim.elapsed()).expect("a calm world");
+        sim.socket(client, sim.at(parent, 80)).expect("a descriptor")
+    };
+    let sockets = [connect(&mut sim, SECOND / 2), connect(&mut sim, 2 * SECOND)];
+    sim.run_for(SECOND).expect("a calm world");
+    sim.fault(sim.elapsed(), Duration::ZERO, Fault::Reset(parent, 1));
+    sim.run_for(SECOND).expect("a calm world");
+    let errors = sockets.each_ref().map(couplet::sim::Socket::error);
+    assert_eq!(errors, [Some(std::io::ErrorKind::ConnectionReset); 2]);
+    process(&kept).write("rose");
+    sim.run_for(SECOND).expect("a calm world");
+    assert_eq!(log.text(1), "rose");
+    process(&kept).close_stdin();
+    drop(sockets);
+    sim.run_for(SECOND).expect("a calm world");
+    sim.finish().expect("nothing is left");
 }

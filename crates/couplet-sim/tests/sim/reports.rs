@@ -234,3 +234,43 @@ fn the_report_of_a_flaky_failure_shows_where_the_runs_differ() {
     assert!(text.starts_with("seed 9, weather calm: the first time only"), "{text}");
     assert!(text.contains("two runs differ") && text.contains("second:"), "{text}");
 }
+
+#[test]
+fn the_faults_of_each_draw_are_left_out_alone_and_those_by_hand_are_marked() {
+    let needed = RefCell::new(None);
+    // Fails with the last fault of the second draw.
+    let scenario = |sim: &mut Sim| {
+        let host = sim.host("host", |_| Ok(()));
+        sim.bare_host("other");
+        sim.fault(s(1), s(1), Fault::Pause(host));
+        sim.draw_faults(s(10));
+        sim.fault(s(2), s(1), Fault::Pause(host));
+        sim.run_for(s(20))?;
+        sim.draw_faults(s(10));
+        let last = sim.faults().pop().expect("a storm has some");
+        let needed = needed.borrow_mut().get_or_insert(last).clone();
+        sim.fault(s(35), s(1), Fault::Pause(host));
+        sim.run_for(s(20))?;
+        if sim.faults().contains(&needed) { sim.fail("it has that fault") } else { Ok(()) }
+    };
+    let text = Trial::new(9, Weather::Storm).examine(&scenario).unwrap_err();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "seed 9, weather storm: it has that fault (at 40s)");
+    assert!(lines[1].starts_with("1 of the "), "{text}");
+    assert!(lines[1].ends_with(" faults of the weather is enough; 3 were added by hand"), "{text}");
+    let by_hand = |at: u32| format!("  at {at}s host is paused, for 1s (by hand)");
+    assert_eq!([lines[2], lines[3], lines[5]], [1, 2, 35].map(by_hand));
+    let needed = needed.take().expect("the first run has it");
+    assert!(lines[4].starts_with(&format!("  at {:?} ", needed.at)), "{text}");
+    assert!(!lines[4].ends_with("(by hand)") && lines[6] == "the trace before it:", "{text}");
+}
+
+#[test]
+fn check_runs_the_first_seed_twice_and_each_other_one_once() {
+    let seeds = RefCell::new(Vec::new());
+    sim::check(5..8, Weather::Calm, |sim| {
+        seeds.borrow_mut().push(sim.seed());
+        Ok(())
+    });
+    assert_eq!(seeds.take(), [5, 5, 6, 7]);
+}

@@ -110,13 +110,14 @@ fn a_connect_during_a_restart_waits_for_the_next_program() {
     sim.run_for(ms(500)).unwrap();
     sim.fault(s(2), s(0), Fault::Restart(slow));
     sim.run_for(ms(600)).unwrap();
-    let late = sim.socket(client, sim.at(slow, 80)).unwrap();
-    late.push(b"x\r\n").unwrap();
+    let late = [(); 3].map(|()| sim.socket(client, sim.at(slow, 80)).unwrap());
+    for it in &late {
+        it.push(b"x\r\n").unwrap();
+    }
     sim.run_for(ms(500)).unwrap();
-    assert!(late.is_open() && late.error().is_none());
-    assert_eq!(text(&late), "");
+    assert!(late.iter().all(|it| it.is_open() && it.error().is_none() && text(it).is_empty()));
     sim.run_for(s(1)).unwrap();
-    assert_eq!(text(&late), "1: x\r\n");
+    assert_eq!(late.each_ref().map(text), ["1: x\r\n"; 3]);
     assert_eq!(diary.take(), ["slow starts", "slow starts"]);
     drop((late, socket, server));
     sim.run_for(s(1)).unwrap();
@@ -148,11 +149,14 @@ fn connections_that_are_not_handed_over_end_with_their_program() {
     sim.finish().unwrap();
 }
 
-/// Listens on another port at each start.
+/// Listens on two other ports at each start.
 fn wandering(reactor: &Reactor, starts: &Cell<u16>, diary: &Diary) -> couplet::Result<()> {
     starts.set(starts.get() + 1);
-    let (its, port) = (diary.clone(), format!("tcp:{}", 79 + starts.get()));
-    reactor.listen(&*port, move || Logger(its.clone())).map(drop)
+    for first in [79, 89] {
+        let (its, port) = (diary.clone(), format!("tcp:{}", first + starts.get()));
+        reactor.listen(&*port, move || Logger(its.clone()))?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -162,9 +166,10 @@ fn a_port_that_the_next_program_does_not_open_is_closed() {
     let client = sim.bare_host("client");
     sim.fault(s(1), s(0), Fault::Restart(server));
     sim.run_for(s(2)).unwrap();
-    let connected = [80, 81].map(|port| sim.socket(client, sim.at(server, port)).unwrap());
+    let ports = [80, 90, 81, 91];
+    let connected = ports.map(|port| sim.socket(client, sim.at(server, port)).unwrap());
     sim.run_for(s(1)).unwrap();
-    assert_eq!(connected.map(|socket| socket.error().is_none()), [false, true]);
+    assert_eq!(connected.map(|socket| socket.error().is_none()), [false, false, true, true]);
     sim.run_for(s(1)).unwrap();
     sim.finish().unwrap();
 }
@@ -181,16 +186,114 @@ fn connections_that_were_handed_over_outlive_a_kill_of_the_program_and_no_crash(
         let socket = sim.socket(client, sim.at(server, 80)).unwrap();
         sim.fault(s(1), s(0), Fault::Restart(server));
         sim.fault(s(2), s(1), fault(server));
-        sim.run_for(s(10)).unwrap();
-        socket.push(b"x\r\n").ok();
+        // Two wait for the next program, one before and one while there is none.
+        sim.run_for(ms(1400)).unwrap();
+        let queued = sim.socket(client, sim.at(server, 80)).unwrap();
         sim.run_for(s(1)).unwrap();
-        let expected = if survives { "1: x\r\n" } else { "" };
-        assert_eq!(text(&socket), expected, "{survives}");
-        assert_eq!(socket.error().is_none(), survives);
-        drop(socket);
+        let late = sim.socket(client, sim.at(server, 80)).unwrap();
+        sim.run_for(s(8)).unwrap();
+        let sockets = [(socket, survives), (queued, survives), (late, true)];
+        for (socket, survives) in &sockets {
+            socket.push(b"x\r\n").ok();
+            sim.run_for(s(1)).unwrap();
+            let expected = if *survives { "1: x\r\n" } else { "" };
+            assert_eq!(text(socket), expected, "{survives}");
+            assert_eq!(socket.error().is_none(), *survives);
+        }
+        drop(sockets);
         sim.run_for(s(1)).unwrap();
         sim.finish().unwrap();
     }
+}
+
+#[test]
+fn a_port_has_the_options_of_the_program_that_opened_it_last() {
+    let (mut sim, starts) = (Sim::new(1), Cell::new(0));
+    let server = sim.host("server", move |reactor| {
+        let backlog = [1, 4, 2, 9][starts.replace(starts.get() + 1)];
+        let port = format!("tcp:80:backlog={backlog}");
+        reactor.listen(&*port, || Logger(Diary::default())).map(drop)
+    });
+    let client = sim.bare_host("client");
+    for backlog in [1, 4, 2] {
+        sim.run_for(ms(500)).unwrap();
+        sim.fault(sim.elapsed(), s(2), Fault::Pause(server));
+        let one = |_| {
+            sim.run_for(ms(50)).unwrap();
+            sim.socket(client, sim.at(server, 80)).unwrap()
+        };
+        let sockets: Vec<_> = (0..8).map(one).collect();
+        sim.run_for(ms(500)).unwrap();
+        let open = sockets.iter().filter(|socket| socket.is_open()).count();
+        assert_eq!(open, backlog + 1, "one more than the backlog, as on Linux");
+        sim.run_for(s(10)).unwrap();
+        assert!(sockets.iter().all(Socket::is_open));
+        drop(sockets);
+        sim.run_for(s(1)).unwrap();
+        sim.fault(sim.elapsed(), s(0), Fault::Restart(server));
+        sim.run_for(ms(500)).unwrap();
+    }
+    sim.finish().unwrap();
+}
+
+#[test]
+fn a_restart_during_a_restart_does_nothing() {
+    let (mut sim, diary) = (Sim::new(1), Diary::default());
+    let server = slow_server(&mut sim, s(2), &diary);
+    let client = sim.bare_host("client");
+    sim.run_for(ms(100)).unwrap();
+    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    for at in [1000, 1500, 2900] {
+        sim.fault(ms(at), s(0), Fault::Restart(server));
+    }
+    sim.run_for(s(5)).unwrap();
+    assert_eq!(diary.take(), ["slow starts", "slow starts"]);
+    socket.push(b"x\r\n").unwrap();
+    sim.run_for(s(1)).unwrap();
+    assert_eq!(text(&socket), "1: x\r\n");
+    drop(socket);
+    sim.run_for(s(1)).unwrap();
+    sim.finish().unwrap();
+}
+
+#[test]
+fn the_connections_of_a_restart_wait_for_a_next_program_that_fails_at_first() {
+    let (mut sim, diary) = (Sim::new(1), Diary::default());
+    let (its, next, starts) = (diary.clone(), diary.clone(), Cell::new(0));
+    let server = sim.host("server", move |reactor| {
+        starts.set(starts.get() + 1);
+        its.add("starts");
+        if [2, 3, 5].contains(&starts.get()) {
+            return Err(couplet::Failure::msg("not yet"));
+        }
+        let its = its.clone();
+        reactor.listen("tcp:80", move || numbered(0, &its)).map(drop)
+    });
+    sim.take_over(server, move |reactor, handed| {
+        let count = handed.state().try_into().map(u32::from_be_bytes)?;
+        reactor.take_over(handed, numbered(count, &next))?.detach();
+        Ok(())
+    });
+    let client = sim.bare_host("client");
+    sim.run_for(ms(100)).unwrap();
+    let mut sockets = vec![sim.socket(client, sim.at(server, 80)).unwrap()];
+    for (restart, tries) in [(1, 4), (2, 2)] {
+        sim.fault(sim.elapsed() + s(1), s(0), Fault::Restart(server));
+        sim.run_for(ms(1500)).unwrap();
+        // It waits with the others.
+        sockets.push(sim.socket(client, sim.at(server, 80)).unwrap());
+        sim.run_for(s(4)).unwrap();
+        assert_eq!(diary.take(), vec!["starts"; tries], "{restart}");
+        for (nth, socket) in sockets.iter().enumerate() {
+            let lines = restart - nth.max(1) + 1;
+            socket.push(b"x\r\n").unwrap();
+            sim.run_for(ms(100)).unwrap();
+            assert_eq!(text(socket), format!("{lines}: x\r\n"), "{restart}");
+        }
+    }
+    drop(sockets);
+    sim.run_for(s(1)).unwrap();
+    sim.finish().unwrap();
 }
 
 #[test]
@@ -207,19 +310,40 @@ fn restarting_a_program_that_does_not_run_does_nothing() {
 }
 
 #[test]
+fn a_connection_that_the_next_program_does_not_continue_breaks_the_world() {
+    let (mut sim, server, socket, _) = served();
+    sim.take_over(server, |_, _| Err(couplet::Failure::msg("no place")));
+    sim.fault(s(2), s(0), Fault::Restart(server));
+    let text = format!("{:#}", sim.run_for(s(5)).unwrap_err());
+    let expected = "the program of server cannot continue a connection: no place (at ";
+    assert!(text.starts_with(expected), "{text}");
+    drop(socket);
+}
+
+#[test]
 fn the_end_of_the_world_ends_a_restart() {
-    let (mut sim, diary) = (Sim::new(1), Diary::default());
-    let server = slow_server(&mut sim, s(5), &diary);
-    let client = sim.bare_host("client");
-    sim.run_for(ms(100)).unwrap();
-    let handed_over = sim.socket(client, sim.at(server, 80)).unwrap();
-    sim.fault(s(1), s(0), Fault::Restart(server));
-    sim.run_for(s(2)).unwrap();
-    let queued = sim.socket(client, sim.at(server, 80)).unwrap();
-    sim.run_for(ms(100)).unwrap();
-    drop((handed_over, queued));
-    sim.finish().unwrap();
-    assert_eq!(diary.take(), ["slow starts"]);
+    // Of programs that are stopping, or that were killed meanwhile.
+    for is_killed in [false, true] {
+        let (mut sim, diary) = (Sim::new(1), Diary::default());
+        let servers = [(); 2].map(|()| slow_server(&mut sim, s(5), &diary));
+        let client = sim.bare_host("client");
+        sim.run_for(ms(100)).unwrap();
+        let connect =
+            |sim: &Sim| servers.map(|server| sim.socket(client, sim.at(server, 80)).unwrap());
+        let handed_over = connect(&sim);
+        for server in servers {
+            sim.fault(s(1), s(0), Fault::Restart(server));
+            if is_killed {
+                sim.fault(ms(1500), s(9999), Fault::Kill(server));
+            }
+        }
+        sim.run_for(s(2)).unwrap();
+        let queued = connect(&sim);
+        sim.run_for(ms(100)).unwrap();
+        drop((handed_over, queued));
+        sim.finish().unwrap();
+        assert_eq!(diary.take(), ["slow starts", "slow starts"]);
+    }
 }
 
 /// Sends lines one after the other, and checks each answer.

@@ -1,6 +1,8 @@
 //! System services and their failures: descriptors, names, blocking jobs.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use couplet::defer::Deferred;
@@ -65,6 +67,37 @@ fn without_descriptors_a_server_turns_queued_connections_away() {
         diary.take(),
         ["made", "connected", "made", "connected", "lost: Done(Peer)", "made", "connected"]
     );
+    sim.finish().unwrap();
+}
+
+#[test]
+fn without_descriptors_a_port_that_resumes_turns_all_away_that_wait() {
+    let mut sim = Sim::new(1);
+    let server = sim.host("server", |reactor| {
+        let port = reactor.listen("tcp:80", || Logger(Diary::default()))?;
+        port.pause_producing();
+        for resumes in [2, 5] {
+            let (resumed, again) = (port.clone(), port.clone());
+            reactor.call_later(s(resumes), move || resumed.resume_producing());
+            reactor.call_later(s(resumes + 1), move || again.pause_producing());
+        }
+        Ok(())
+    });
+    let client = sim.bare_host("client");
+    for (from, has_descriptors) in [(1, false), (4, true)] {
+        sim.run_for(s(from) - sim.elapsed()).unwrap();
+        let connect = |_| sim.socket(client, sim.at(server, 80)).unwrap();
+        let sockets: Vec<_> = (0..4).map(connect).collect();
+        if !has_descriptors {
+            sim.fault(s(from), ms(1500), Fault::NoDescriptors(server));
+        }
+        sim.run_for(ms(500)).unwrap();
+        assert!(sockets.iter().all(|socket| socket.is_open() && !socket.saw_fin()), "{from}");
+        sim.run_for(s(1)).unwrap();
+        let turned_away = sockets.iter().filter(|socket| socket.saw_fin()).count();
+        assert_eq!(turned_away, if has_descriptors { 0 } else { 4 }, "{from}");
+    }
+    sim.run_for(s(1)).unwrap();
     sim.finish().unwrap();
 }
 
@@ -159,16 +192,34 @@ fn lookups_take_longer_for_a_while() {
 }
 
 #[test]
+fn lookups_with_which_a_program_ends_leave_nothing_to_the_next_one() {
+    for fault in [Fault::Kill as fn(Host) -> Fault, Fault::Crash] {
+        let (mut sim, _, client, _) = connecting("tcp:server:80");
+        sim.fault(s(0), s(9999), Fault::SlowNames(client, s(3600)));
+        sim.fault(s(6), s(1), fault(client));
+        // Six are under way at the first end, and two at the second one.
+        sim.run_for(ms(8500)).unwrap();
+        sim.finish().unwrap();
+    }
+}
+
+#[test]
 fn a_renamed_host_is_found_at_its_new_address() {
+    a_host_is_renamed("server", "tcp:server:80");
+    // Lookups have the name as ASCII.
+    a_host_is_renamed("münchen", "tcp:münchen:80");
+}
+
+fn a_host_is_renamed(name: &str, endpoint: &'static str) {
     let mut sim = Sim::new(1);
-    let old = sim.bare_host("server");
+    let old = sim.bare_host(name);
     let new = sim.host("newcomer", |reactor| {
         reactor.listen("tcp:80", || Logger(Diary::default())).map(drop)
     });
     let diary = Diary::default();
     let log = diary.clone();
     sim.host("client", move |reactor| {
-        again(reactor, "tcp:server:80", &log);
+        again(reactor, endpoint, &log);
         Ok(())
     });
     sim.fault(ms(500), s(0), Fault::Rename(old, new));
@@ -266,5 +317,65 @@ fn a_job_that_is_cancelled_keeps_its_thread_to_its_end() {
     assert_eq!(diary.take(), [""; 0], "no thread was free before 10 s");
     sim.run_for(s(10)).unwrap();
     assert_eq!(diary.take(), ["done"]);
+    sim.finish().unwrap();
+}
+
+#[test]
+fn jobs_that_are_cancelled_while_they_wait_leave_their_places_to_others() {
+    let (mut sim, diary) = (Sim::new(1), Diary::default());
+    let log = diary.clone();
+    // The first and the last of those that wait, and two between them.
+    let cancelled = [10, 15, 16, 24];
+    let worker = sim.host("worker", move |reactor| {
+        let jobs: Vec<Deferred<()>> = (0..25_usize)
+            .map(|number| {
+                let log = log.clone();
+                let job = reactor.defer_to_thread(move || Ok(number));
+                job.map(move |number| log.add(number.to_string())).add_errback(|_| Ok(()))
+            })
+            .collect();
+        reactor.call_later(s(5), move || {
+            for (number, job) in jobs.into_iter().enumerate() {
+                if cancelled.contains(&number) {
+                    job.cancel();
+                }
+                job.detach();
+            }
+        });
+        Ok(())
+    });
+    sim.fault(s(0), s(100), Fault::SlowJobs(worker, s(10)));
+    let mut done = Vec::new();
+    for (until, count) in [(15, 10), (25, 20), (35, 21)] {
+        sim.run_for(s(until) - sim.elapsed()).unwrap();
+        done.extend(diary.take());
+        assert_eq!(done.len(), count, "after {until} s");
+    }
+    assert!(cancelled.iter().all(|number| !done.contains(&number.to_string())), "{done:?}");
+    sim.finish().unwrap();
+}
+
+#[test]
+fn the_jobs_of_a_paused_program_run_after_the_pause() {
+    let (mut sim, ran) = (Sim::new(1), Arc::new(AtomicU32::new(0)));
+    let counts = ran.clone();
+    let worker = sim.host("worker", move |reactor| {
+        for _ in 0..3 {
+            let counts = counts.clone();
+            let job = move || {
+                counts.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            };
+            reactor.defer_to_thread(job).detach();
+        }
+        Ok(())
+    });
+    sim.fault(s(0), s(1), Fault::SlowJobs(worker, s(2)));
+    sim.fault(s(1), s(9), Fault::Pause(worker));
+    sim.fault(s(5), s(10), Fault::Pause(worker));
+    sim.run_for(s(14)).unwrap();
+    assert_eq!(ran.load(Ordering::Relaxed), 0, "a paused program gets no CPU time");
+    sim.run_for(s(2)).unwrap();
+    assert_eq!(ran.load(Ordering::Relaxed), 3);
     sim.finish().unwrap();
 }

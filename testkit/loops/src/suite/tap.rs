@@ -261,6 +261,7 @@ impl Commands for Tap {
 
     forward_mut! {
         listen(bound: Bound) -> io::Result<Key>;
+        set_reserved(port: Key, on: bool);
         adopt(adopted: Adopted) -> io::Result<Key>;
         with_socket(key: Key, call: SocketCall) -> Option<io::Result<()>>;
         resolve(ticket: Ticket, name: &str);

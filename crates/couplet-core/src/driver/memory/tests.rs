@@ -488,3 +488,264 @@ fn a_full_datagram_port_takes_the_rest_as_it_has_room() {
     }
     assert_eq!(seen, (0..50).collect::<Vec<u8>>());
 }
+
+/// All that the network has for a closed port, or for connections that nobody sees, is gone.
+#[test]
+fn a_port_that_closes_resets_each_connection_of_its_queue_and_leaves_nothing() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        for is_served in [false, true, true] {
+            let bound = rig.network.bind(&at(Ipv4Addr::LOCALHOST, 0), &ListenOptions::default());
+            let bound = bound.expect("a free port");
+            let host = bound.host.clone();
+            let wires = [(); 3].map(|()| rig.network.connect(host.clone()).expect("room"));
+            match is_served {
+                false => drop(bound),
+                true => {
+                    let key = rig.driver.listen(bound).expect("a port");
+                    rig.driver.close(key, CloseMode::Normal);
+                }
+            }
+            assert!(wires.iter().all(Wire::saw_reset), "{manner:?}");
+            assert!(rig.network.connect(host).is_err(), "nobody listens");
+            wires.iter().for_each(Wire::close);
+            drop(wires);
+            assert!(rig.network.net.borrow().links.is_empty(), "{manner:?}");
+            // The slots are free when the operations have completed.
+            for _ in 0..4 {
+                rig.driver.wait(Some(rig.network.now())).expect("memory does not fail");
+            }
+            assert_eq!(rig.network.slots_in_use(), 0, "{manner:?}");
+        }
+    }
+}
+
+#[test]
+fn a_held_connect_that_is_given_up_is_reset_also_when_it_was_completed() {
+    let mut rig = Rig::new(Manner::Readiness);
+    rig.network.hold_connects();
+    for _ in 0..2 {
+        let connect = |rig: &mut Rig, port: u16| {
+            let to = at(Ipv4Addr::LOCALHOST, port);
+            rig.driver.connect(&to, &ConnectOptions::default()).expect("a route")
+        };
+        let keys = [1, 2, 3].map(|port| connect(&mut rig, port));
+        let wires = [0, 1].map(|n| rig.network.complete(keys[n]).expect("it is held"));
+        assert_eq!(wires.each_ref().map(Wire::address), [1, 2].map(|n| at(Ipv4Addr::LOCALHOST, n)));
+        assert!(rig.network.complete(keys[0]).is_none(), "once");
+        // One before its event, and one that was not answered.
+        rig.driver.close(keys[0], CloseMode::Normal);
+        rig.driver.close(keys[2], CloseMode::Normal);
+        assert!(wires[0].saw_reset() && !wires[1].saw_reset());
+        assert!(!rig.network.is_held(keys[2]) && rig.network.complete(keys[2]).is_none());
+        let Event::Connected { key, .. } = rig.event() else { panic!("not connected") };
+        assert_eq!(key, keys[1]);
+        rig.driver.close(key, CloseMode::Normal);
+        assert!(wires[1].saw_fin() && rig.driver.next().is_none());
+        // Also in the turn of its event.
+        let key = connect(&mut rig, 4);
+        let wire = rig.network.complete(key).expect("it is held");
+        rig.wait();
+        rig.driver.close(key, CloseMode::Reset);
+        assert!(wire.saw_reset() && rig.driver.next().is_none());
+        // One fails, beside another.
+        let keys = [5, 6].map(|port| connect(&mut rig, port));
+        assert!(rig.network.fail(keys[0], io::ErrorKind::TimedOut.into()));
+        assert!(!rig.network.fail(keys[0], io::ErrorKind::TimedOut.into()), "once");
+        assert!(matches!(rig.event(), Event::Failed(key, _) if key == keys[0]));
+        assert!(rig.network.is_held(keys[1]));
+        keys.iter().for_each(|key| rig.driver.close(*key, CloseMode::Normal));
+    }
+}
+
+#[test]
+fn each_name_has_its_own_address_while_connects_are_held() {
+    let rig = Rig::new(Manner::Readiness);
+    rig.network.hold_connects();
+    let mut look_up = |name: &str| rig.network.net.borrow_mut().look_up(name).1.expect("any name");
+    let found = ["rose", "lily", "rose", "localhost", "iris"].map(&mut look_up);
+    assert_eq!(found[0], found[2]);
+    let mut all: Vec<_> = found.concat();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 4, "{found:?}");
+    assert_eq!(found[3], [IpAddr::from(Ipv4Addr::LOCALHOST)]);
+}
+
+#[test]
+fn things_that_happen_together_are_all_reported_in_one_turn() {
+    let mut rig = Rig::new(Manner::Readiness);
+    for round in 0..2 {
+        let takes = Duration::from_secs(5);
+        for (n, name) in (1..).zip(["one", "two", "three"]) {
+            rig.network.set_name(name, takes, Err(io::ErrorKind::TimedOut));
+            rig.driver.resolve(Ticket(n), name);
+        }
+        rig.driver.run_blocking(Ticket(9), Box::new(|| ()));
+        for signal in [Signal::Interrupt, Signal::User1, Signal::Interrupt] {
+            rig.network.signal(signal);
+        }
+        let mut seen = Vec::new();
+        while seen.len() < 7 {
+            rig.driver.wait(None).expect("something happens");
+            let before = seen.len();
+            while let Some(event) = rig.driver.next() {
+                seen.push(match event {
+                    Event::Signal(signal) => format!("{signal:?}"),
+                    Event::JobDone(ticket) => format!("job {}", ticket.0),
+                    Event::Resolved(ticket, Err(_)) => format!("name {}", ticket.0),
+                    other => panic!("{other:?}"),
+                });
+            }
+            assert!(before == 0 && seen.len() == 4 || seen.len() == 7, "{seen:?}");
+        }
+        let signals = ["job 9", "Interrupt", "User1", "Interrupt"];
+        assert_eq!(seen[..4], signals, "round {round}");
+        assert_eq!(seen[4..], ["name 1", "name 2", "name 3"]);
+        assert_eq!(rig.network.elapsed(), takes * (round + 1));
+    }
+}
+
+#[test]
+fn the_waits_without_progress_are_limited_and_counted_anew_after_each_progress() {
+    let mut rig = Rig::new(Manner::Readiness);
+    rig.network.set_limits(Duration::from_secs(100), 3);
+    let now = |rig: &Rig| Some(rig.network.now());
+    for _ in 0..3 {
+        for _ in 0..3 {
+            rig.driver.wait(now(&rig)).expect("so many are allowed");
+        }
+        rig.network.advance(Duration::ZERO);
+        rig.driver.wait(now(&rig)).expect_err("one too many");
+        assert!(rig.network.take_standstill() == Some(Standstill::BusyLoop));
+        assert!(rig.network.take_standstill().is_none(), "once");
+        rig.network.advance(Duration::from_secs(1));
+    }
+    rig.network.set_limits(Duration::from_secs(10), 3);
+    rig.driver.wait(Some(rig.network.now() + Duration::from_secs(7))).expect("the last second");
+    assert_eq!(rig.network.elapsed(), Duration::from_secs(10));
+    let late = rig.network.now() + Duration::from_nanos(1);
+    rig.driver.wait(Some(late)).expect_err("too long");
+    assert!(rig.network.take_standstill() == Some(Standstill::TooLong));
+    rig.driver.wait(None).expect_err("nothing can happen");
+    assert!(rig.network.take_standstill() == Some(Standstill::Stalled));
+    assert_eq!(rig.network.elapsed(), Duration::from_secs(10), "an error takes no time");
+}
+
+#[test]
+fn a_socket_queues_256_datagrams_and_each_member_of_a_group_has_its_own_queue() {
+    let mut rig = Rig::new(Manner::Readiness);
+    let group = IpAddr::from([239, 1, 1, 1]);
+    let any = Address::udp((Ipv4Addr::UNSPECIFIED, 7));
+    let options = DatagramOptions::default().reuse_addr(true);
+    let members = [(); 3].map(|()| {
+        let bound = rig.network.bind_datagrams(&any, &options).expect("it is shared");
+        let key = rig.driver.listen(bound).expect("a port");
+        rig.driver.set_membership(key, &group.into(), Membership::Join).expect("a group");
+        rig.driver.receive(key, false);
+        key
+    });
+    rig.driver.set_membership(members[2], &group.into(), Membership::Leave).expect("a member");
+    let (sender, _) = rig.datagrams(&DatagramOptions::default());
+    let to = Address::udp((group, 7));
+    for round in 0..2 {
+        let mut out = DatagramQueue::default();
+        (0..300_u32).for_each(|n| out.push(&n.to_be_bytes(), Some(to.clone()), None));
+        assert!(matches!(rig.driver.send_datagrams(sender, &mut out), DatagramsSent::All));
+        for key in members {
+            rig.driver.receive(key, true);
+            let mut seen = Vec::new();
+            for _ in 0..5 {
+                rig.driver.wait(Some(rig.network.now())).expect("memory does not fail");
+                while let Some(event) = rig.driver.next() {
+                    assert!(matches!(event, Event::Datagram { key: of, .. } if of == key));
+                    seen.extend_from_slice(rig.driver.datagram().data);
+                }
+            }
+            rig.driver.receive(key, false);
+            let queued = if key == members[2] { 0 } else { 256 };
+            let first: Vec<u8> = (0..queued).flat_map(u32::to_be_bytes).collect();
+            assert!(seen == first, "round {round}: {} bytes", seen.len());
+        }
+    }
+}
+
+#[test]
+fn a_refusal_is_reported_each_time_and_names_of_ports_differ() {
+    let mut rig = Rig::new(Manner::Readiness);
+    let nobody = Address::udp((Ipv4Addr::LOCALHOST, 9));
+    let (key, _) = rig.datagrams(&DatagramOptions::default().peer(nobody));
+    for _ in 0..3 {
+        // Two refusals before the first is reported are one.
+        for _ in 0..2 {
+            let mut out = DatagramQueue::default();
+            out.push(b"x", None, None);
+            let _ = rig.driver.send_datagrams(key, &mut out);
+        }
+        assert!(matches!(rig.event(), Event::DatagramError(of, _) if of == key));
+        rig.driver.wait(Some(rig.network.now())).expect("memory does not fail");
+        assert!(rig.driver.next().is_none());
+    }
+    let unnamed = Address::Unix(crate::address::UnixAddress::Unnamed);
+    let names = [(); 3].map(|()| {
+        let bound = rig.network.bind_datagrams(&unnamed, &DatagramOptions::default());
+        bound.expect("a free name").host
+    });
+    assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2], "{names:?}");
+}
+
+#[test]
+fn a_locked_file_is_free_again_when_its_own_lock_is_dropped() {
+    let rig = Rig::new(Manner::Readiness);
+    let lock = |path: &str| rig.network.lock_file(std::path::Path::new(path)).expect("files");
+    for _ in 0..2 {
+        let (one, two) = (lock("/one"), lock("/two"));
+        assert!(one.is_some() && two.is_some());
+        assert!(lock("/one").is_none() && lock("/two").is_none());
+        drop(one);
+        assert!(lock("/two").is_none(), "the other one stays");
+        assert!(lock("/one").is_some(), "a lock that is not kept is none");
+        drop(two);
+    }
+}
+
+#[test]
+fn a_port_accepts_all_that_wait_in_one_turn_in_order_and_again_after_a_pause() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        let (port, host) = rig.listen();
+        for count in [3, 1, 4] {
+            rig.driver.receive(port, false);
+            let wires: Vec<_> =
+                (0..count).map(|_| rig.network.connect(host.clone()).expect("room")).collect();
+            rig.driver.wait(Some(rig.network.now())).expect("memory does not fail");
+            assert!(rig.driver.next().is_none(), "it is paused");
+            rig.driver.receive(port, true);
+            rig.driver.wait(Some(rig.network.now())).expect("memory does not fail");
+            let accepted = std::iter::from_fn(|| rig.driver.next()).map(|event| match event {
+                Event::Accepted { port: at, peer, .. } if at == port => peer,
+                other => panic!("{other:?}"),
+            });
+            let accepted: Vec<Address> = accepted.collect();
+            assert_eq!(accepted, wires.iter().map(Wire::address).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_queue_of_the_network_takes_one_more_than_its_backlog_each_time() {
+    let rig = Rig::new(Manner::Readiness);
+    let host = rig.network.listen(at(Ipv4Addr::LOCALHOST, 0), 2).expect("a free port");
+    for _ in 0..2 {
+        let wires = [(); 4].map(|()| rig.network.connect(host.clone()).map_err(|it| it.kind()));
+        let full = wires.each_ref().map(|wire| wire.as_ref().err().copied());
+        assert_eq!(full, [None, None, None, Some(io::ErrorKind::WouldBlock)]);
+        // The room of one is for one.
+        let far = rig.network.accept(host.clone()).expect("one waits");
+        assert!(rig.network.connect(host.clone()).is_ok());
+        assert!(rig.network.connect(host.clone()).is_err(), "it is full again");
+        drop(far);
+        while rig.network.accept(host.clone()).is_some() {}
+    }
+    assert!(rig.network.listen(host, 2).is_err(), "the address is taken");
+}

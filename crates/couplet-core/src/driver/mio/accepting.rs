@@ -381,4 +381,90 @@ mod tests {
             assert_eq!(reserve.files.len(), RESERVED + 1);
         }
     }
+
+    /// A connection in the queue of a port, whose client has gone.
+    #[cfg(target_os = "linux")]
+    fn leave_a_client(to: std::net::SocketAddr) {
+        let mut client = std::net::TcpStream::connect(to).expect("it listens");
+        io::Write::write_all(&mut client, b"x").expect("room");
+        // Bytes are acknowledged once the connection is in the queue.
+        while couplet_os::unsent::unsent(&client) != Some(0) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn c48_each_line_counts_the_connections_that_were_turned_away_since_the_last_one() {
+        use crate::driver::{Commands, ListenOptions};
+        use couplet_testkit::logged::logged;
+
+        let mut driver = Mio::new(1).expect("a driver");
+        let full = io::Error::from(rustix::io::Errno::MFILE);
+        let hosts = [(); 2].map(|()| {
+            let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();
+            driver.world().bind(&any, &ListenOptions::default()).expect("a free port")
+        });
+        let ports = hosts.map(|bound| {
+            let host = bound.host.clone();
+            (driver.listen(bound).expect("it listens"), host)
+        });
+        // Turns away this many clients of a port; returns the counts in the lines.
+        let turn_away = |driver: &mut Mio, at: usize, clients: usize| -> Vec<String> {
+            let (key, host) = &ports[at];
+            let to = host.socket_addr().expect("TCP");
+            (0..clients).for_each(|_| leave_a_client(to));
+            let ((), lines) = logged(|| driver.back_off(key.slot, host, &full));
+            assert_eq!(driver.reserve.files.len(), 1, "it is filled again");
+            assert!(driver.retry.is_none(), "the queue is empty");
+            let count = |line: &String| {
+                let count = line.split("turned_away=").nth(1).and_then(|it| it.split(' ').next());
+                count.expect("a count").to_owned()
+            };
+            lines.iter().map(count).collect()
+        };
+        let counted =
+            |driver: &Mio| ports.each_ref().map(|(key, _)| driver.port_counters(*key).turned_away);
+        assert_eq!(turn_away(&mut driver, 0, 0), [""; 0], "none was pending");
+        assert_eq!(turn_away(&mut driver, 0, 2), ["2"]);
+        assert_eq!(turn_away(&mut driver, 1, 3), [""; 0], "too soon");
+        assert_eq!(turn_away(&mut driver, 0, 1), [""; 0], "too soon");
+        assert_eq!(counted(&driver), [3, 3]);
+        for expected in ["5", "1"] {
+            driver.full_logged_at = driver.world.now().checked_sub(LOG_INTERVAL);
+            assert_eq!(turn_away(&mut driver, 1, 1), [expected]);
+        }
+        assert_eq!(turn_away(&mut driver, 1, 0), [""; 0], "nothing new");
+        assert_eq!(counted(&driver), [3, 5]);
+    }
+
+    /// Those beyond it wait for another attempt.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn c48_a_port_turns_a_bounded_number_away_and_tries_again() {
+        use crate::driver::{Commands, ListenOptions};
+
+        let mut driver = Mio::new(1).expect("a driver");
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let options = ListenOptions::default().backlog(200);
+        let bound = driver.world().bind(&any, &options).expect("a free port");
+        let host = bound.host.clone();
+        let to = host.socket_addr().expect("TCP");
+        let key = driver.listen(bound).expect("it listens");
+        (0..TURNED_AWAY + 7).for_each(|_| leave_a_client(to));
+        let full = io::Error::from(rustix::io::Errno::MFILE);
+        for count in [TURNED_AWAY, TURNED_AWAY + 7] {
+            driver.retry = None;
+            let Some(Registered { kind: Kind::Port(port), .. }) = driver.slots.at_mut(key.slot)
+            else {
+                panic!("it is a port")
+            };
+            port.readiness.set(Readiness::READABLE, true);
+            driver.back_off(key.slot, &host, &full);
+            assert_eq!(driver.port_counters(key).turned_away, u64::from(count));
+            let is_left = count == TURNED_AWAY;
+            assert_eq!(driver.retry.is_some(), is_left, "after {count}");
+            assert_eq!(driver.reserve.files.len(), 1, "it is filled again");
+        }
+    }
 }

@@ -514,6 +514,12 @@ mod tests {
         for address in [udp, UnixAddress::Unnamed.into()] {
             let options = DatagramOptions::default().prepare(|_| Err(io::Error::other("rose")));
             assert_eq!(bind(&address, &options).expect_err("an error").to_string(), "rose");
+            // A panic is an error too, each time.
+            let options = DatagramOptions::default().prepare(|_| panic!("by wish"));
+            for _ in 0..2 {
+                let error = bind(&address, &options).expect_err("it is not prepared");
+                assert_eq!(error.to_string(), "the preparation of a socket panicked");
+            }
         }
     }
 

@@ -853,6 +853,44 @@ mod tests {
         assert_eq!(driver.retry.map(|(_, slots)| slots), Some(vec![1, 2, 3]));
     }
 
+    /// Also for the loop around an embedded one.
+    #[test]
+    fn a_slot_that_backs_off_ends_each_wait_in_time_and_is_due_then() {
+        let mut driver = Mio::new(1).expect("a driver");
+        let hour = Duration::from_secs(3600);
+        for _ in 0..2 {
+            assert_eq!(driver.due(), None, "nothing is to be done");
+            assert_eq!(driver.begin_wait(None).expect("no error"), None);
+            driver.try_again(7, hour);
+            let (until, now) = (driver.due().expect("a slot waits"), driver.world.now());
+            assert!(until > now && until <= now + hour);
+            // Before the loop's own time, or after it.
+            for own in [None, Some(now + 2 * hour), Some(now + hour / 2)] {
+                let timeout = driver.begin_wait(own).expect("no error").expect("a timeout");
+                let most = if own == Some(now + hour / 2) { hour / 2 } else { hour };
+                assert!(timeout <= most && timeout > most - hour / 4, "{timeout:?}");
+            }
+            driver.begin_round();
+            assert_eq!(driver.due(), Some(until), "it waits still");
+            driver.retry = Some((driver.world.now(), vec![7]));
+            driver.begin_round();
+            assert!(driver.retry.is_none(), "once");
+        }
+    }
+
+    #[test]
+    fn random_numbers_of_one_world_and_of_two_differ() {
+        let drivers = [(); 2].map(|()| Mio::new(1).expect("a driver"));
+        let numbers = drivers.iter().flat_map(|driver| {
+            let world = driver.world();
+            (0..100).map(move |_| world.random())
+        });
+        let mut numbers: Vec<u64> = numbers.collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 200);
+    }
+
     #[test]
     fn c64b_a_socket_answers_until_its_driver_closes_it_and_no_file_of_its_number_after_that() {
         let mut driver = Mio::new(1).expect("a driver");

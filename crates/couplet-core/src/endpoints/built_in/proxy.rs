@@ -271,6 +271,28 @@ mod tests {
     }
 
     #[test]
+    fn a_network_has_the_addresses_that_begin_with_its_bits_and_no_others() {
+        for (network, inside, outside) in [
+            ("10.0.0.0/8", ["10.0.0.1", "10.255.0.1", "::ffff:10.0.0.1"], ["11.0.0.1", "a00::"]),
+            ("10.1.2.2/31", ["10.1.2.2", "10.1.2.3", "::ffff:10.1.2.3"], ["10.1.2.4", "::"]),
+            ("10.1.2.3", ["10.1.2.3", "10.1.2.3", "::ffff:10.1.2.3"], ["10.1.2.2", "::1"]),
+            ("0.0.0.0/0", ["0.0.0.0", "255.0.0.1", "::ffff:1.2.3.4"], ["::1", "fd00::1"]),
+            ("fd00::/7", ["fc00::", "fd00::1", "fdff::"], ["fe00::", "10.0.0.1"]),
+            ("2001:db8::/32", ["2001:db8::", "2001:db8::1", "2001:db8:f::"], ["2001:db9::", "::1"]),
+            (
+                "2001:db8::2/127",
+                ["2001:db8::2", "2001:db8::3", "2001:db8::3"],
+                ["2001:db8::4", "::2"],
+            ),
+        ] {
+            let network = IpNetwork::read(network).expect("a network");
+            let contains = |ip: &str| network.contains(ip.parse().expect("an address"));
+            assert_eq!(inside.map(contains), [true; 3], "{network}");
+            assert_eq!(outside.map(contains), [false; 2], "{network}");
+        }
+    }
+
+    #[test]
     fn all_bits_of_an_address_may_be_trusted() {
         let trust = |ip: &str| {
             let server = ProxyServer::new(TcpServer::new(([127, 0, 0, 1], 0).into()));

@@ -287,6 +287,38 @@ fn a_capture_that_cannot_be_written_does_not_disturb_the_connection() {
 }
 
 #[test]
+fn a_capture_ends_for_all_its_connections_after_an_error_and_at_its_limit() {
+    /// Fails once, at the third write.
+    struct Fails(ReadableFile, usize);
+    impl Write for Fails {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 += 1;
+            if self.1 == 3 { Err(io::ErrorKind::StorageFull.into()) } else { self.0.write(bytes) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (now, epoch) = (start(), Duration::from_secs(1_700_000_000));
+    // A packet without data has 56 bytes in the file. The handshake fits, and its data does not.
+    for (fails_at, limit, kept) in
+        [(0, u64::MAX, 1), (3, 3 * 56 + 155, 3), (3, 3 * 56, 3), (3, 3 * 56 - 1, 2)]
+    {
+        let file = ReadableFile::default();
+        let write = Fails(file.clone(), fails_at);
+        let pcap = Pcap::new(write, now, epoch).expect("memory").limit(limit);
+        let (peer, host) = (address("10.0.0.9:5555"), address("10.0.0.1:80"));
+        let mut taps = [(); 2].map(|()| pcap.tap(&peer, &host, true));
+        for tap in &mut taps {
+            tap.passed(Direction::In, &[7; 100], now);
+            tap.ended(Direction::In, now);
+        }
+        assert_eq!(packets(&file.0.take()).len(), kept);
+    }
+}
+
+#[test]
 fn tcpdump_and_wireshark_read_a_capture() {
     let folder = std::env::temp_dir().join(format!("couplet-pcap-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");

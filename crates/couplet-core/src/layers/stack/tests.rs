@@ -592,3 +592,62 @@ fn a_cleared_stack_holds_nothing_and_delivers_nothing() {
         assert_eq!(seen, Seen::default());
     }
 }
+
+#[test]
+fn all_layers_whose_time_has_come_time_out_together_and_again() {
+    let now = start();
+    let metered = || Metered { credit: 1, each: 2, now, ended: false };
+    let mut layers = stack![metered(), pass(), metered()];
+    let mut seen = Seen::default();
+    assert_eq!(seen.feed(&mut layers, b"abcdef"), Break(()));
+    assert_eq!(seen.data, b"a");
+    for expected in [&b"abc"[..], b"abcde", b"abcdef"] {
+        layers.timed_out(now);
+        let _ = seen.feed(&mut layers, b"");
+        assert_eq!(seen.data, expected);
+    }
+}
+
+#[test]
+fn unread_bytes_of_all_levels_are_taken_in_their_order() {
+    let mut layers = stack![pass(), single(), pass()];
+    let mut seen = Seen::default();
+    for bytes in [&b"abc"[..], b"de"] {
+        assert!(seen.feed_until(&mut layers, bytes, Break(())).is_break());
+    }
+    assert_eq!(seen.data, b"ab");
+    assert_eq!(layers.take_unread(), b"cde");
+    assert_eq!(layers.take_unread(), b"");
+}
+
+#[test]
+fn foreign_buffers_that_have_been_sent_are_given_back_from_each_level() {
+    /// Replaces its output by a buffer of its own.
+    struct Foreign;
+    impl Layer for Foreign {
+        fn up<'a>(&'a mut self, _: &mut &'a [u8], _: Instant) -> Up<'a> {
+            Up::Nothing
+        }
+
+        fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
+            while !above.is_empty() {
+                above.advance(above.first().len());
+                below.push(Bytes::from(vec![1; 1000]));
+            }
+        }
+
+        fn ended(&mut self) {}
+    }
+    let mut layers = stack![records(), Foreign, pass()];
+    for _ in 0..3 {
+        let mut above = outbox(b"");
+        above.push(Bytes::from(vec![2; 1000]));
+        layers.down(&mut above, start());
+        assert!(layers.has_spent_above_bottom());
+        let mut spent = layers.take_spent();
+        spent.sort();
+        assert_eq!(spent, [vec![1; 1000], vec![2; 1000]]);
+        assert!(!layers.has_spent());
+        drain(layers.bottom());
+    }
+}

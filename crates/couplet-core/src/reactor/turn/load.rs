@@ -103,7 +103,9 @@ impl Core {
     /// Replaces the limits.
     pub(super) fn set_load_limits(&mut self, io: &mut dyn Commands, limits: LoadLimits) {
         self.load.limits = limits;
-        if limits.counts_output() && !self.records.counts_output.replace(true) {
+        if limits.counts_output() {
+            // A port with a limit may have set this before.
+            self.records.counts_output.set(true);
             self.find_waiting();
         }
         let counted = limits.connections.map_or(0, |_| self.table.connections());

@@ -349,6 +349,7 @@ impl Core {
                 let (connector, peer) = self.connecting.attempt_connected(io, key)?;
                 let ends = (peer, LocalEnd::for_connection(host, io, key));
                 self.establish(io, key, ends, Opening::Connector(connector));
+                self.count_load(io);
                 return Some(key);
             }
             Event::Resolved(ticket, answer) => self.name_resolved(io, ticket, answer),

@@ -309,13 +309,17 @@ mod tests {
     #[test]
     fn a_connection_takes_the_memory_of_one_that_has_ended() {
         let mut table = Table::new();
-        let first = made(&mut table);
+        let mut first = made(&mut table);
         let memory = (&raw const *first, Rc::as_ptr(first.life.cell()));
         let transport = Transport { cell: first.life.cell().clone() };
         transport.set_option(SocketOption::ResetUnlessClosed(true));
         drop(transport);
+        first.drain_outcome = DrainOutcome::Aborted;
+        (first.to_write, first.to_keep, first.queued) = (true, true, true);
         table.retire(first);
         let second = made(&mut table);
+        assert_eq!(second.drain_outcome, DrainOutcome::Finished);
+        assert!(!second.to_write && !second.to_keep && !second.queued);
         assert_eq!((&raw const *second, Rc::as_ptr(second.life.cell())), memory);
         assert!(!second.life.cell().reset_unless_closed() && !second.life.cell().has_requests());
     }

@@ -404,3 +404,96 @@ fn is_library(place: Source) -> bool {
     let file = place.file().strip_prefix(ours).and_then(|rest| rest.strip_prefix("couplet-"));
     file.is_some_and(|file| file.contains("src"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::defer::{Deferred, DeferredLock, DeferredSemaphore};
+    use crate::reactor::inspect::Observing;
+    use crate::reactor::snapshot::Snapshot;
+    use crate::task::yield_now;
+    use crate::{Loop, Reactor};
+
+    /// The snapshot of an observed loop after some turns.
+    fn seen(set_up: impl FnOnce(&Reactor)) -> Snapshot {
+        let mut l = Loop::new().expect("a poll descriptor");
+        let reactor = l.reactor();
+        let _observing = Observing::begin(&reactor, 8);
+        set_up(&reactor);
+        for _ in 0..5 {
+            l.turn(Some(Duration::ZERO)).expect("a turn");
+        }
+        l.snapshot()
+    }
+
+    #[test]
+    fn c180a_each_of_several_cycles_is_found_and_no_task_beside_them() {
+        let snapshot = seen(|reactor| {
+            let locks: Vec<DeferredLock> = (0..5).map(|_| DeferredLock::new()).collect();
+            // The first task waits for the members of a cycle.
+            for (name, first, second) in
+                [("beside", 4, 0), ("a", 0, 1), ("b", 1, 0), ("c", 2, 3), ("d", 3, 2)]
+            {
+                let (first, second) = (locks[first].clone(), locks[second].clone());
+                let task = async move {
+                    let one = first.acquire().await?;
+                    yield_now().await;
+                    let other = second.acquire().await?;
+                    drop((one, other));
+                    Ok(())
+                };
+                reactor.spawn_named(name, task).detach();
+            }
+        });
+        let tasks = snapshot.pending.iter();
+        let cyclic: Vec<_> = tasks.map(|it| (it.name.as_deref(), it.is_cyclic)).collect();
+        let expected = [("beside", false), ("a", true), ("b", true), ("c", true), ("d", true)];
+        assert_eq!(cyclic, expected.map(|(name, is_cyclic)| (Some(name), is_cyclic)));
+    }
+
+    #[test]
+    fn c180a_a_semaphore_names_its_first_holder_and_counts_the_others() {
+        let times: Rc<RefCell<Vec<Instant>>> = Rc::default();
+        let noted = times.clone();
+        let snapshot = seen(|reactor| {
+            let semaphore = DeferredSemaphore::new(3);
+            // The holders come one turn after the other.
+            for turns in 0..4 {
+                let (semaphore, own, noted) = (semaphore.clone(), reactor.clone(), noted.clone());
+                let task = async move {
+                    for _ in 0..turns {
+                        yield_now().await;
+                    }
+                    let _permit = semaphore.acquire().await?;
+                    noted.borrow_mut().push(own.now());
+                    std::future::pending::<crate::Result<()>>().await
+                };
+                reactor.spawn_named(format!("task {turns}"), task).detach();
+            }
+        });
+        let [lock] = &snapshot.locks[..] else { panic!("one: {:?}", snapshot.locks) };
+        assert_eq!((lock.kind, lock.tokens, lock.held, lock.waiting), ("semaphore", 3, 3, 1));
+        assert_eq!((lock.waits_for.len(), lock.since), (3, Some(times.borrow()[0])));
+        let words = |why: &Why| why.at(times.borrow()[0]).to_string();
+        let why = words(&lock.why);
+        assert!(why.contains("\"task 0\"") && why.ends_with(", and by 2 more"), "{why}");
+        let why = words(&snapshot.pending[3].why);
+        assert!(why.starts_with("waits for the semaphore made at "), "{why}");
+        assert!(why.contains("\"task 0\"") && why.ends_with(", and by 2 more"), "{why}");
+    }
+
+    #[test]
+    fn a_snapshot_has_the_oldest_1000_deferreds_that_wait() {
+        let mut kept = Vec::new();
+        let snapshot = seen(|_| kept.extend((0..MOST + 3).map(|_| Deferred::<u8>::new())));
+        let ids: Vec<u64> = snapshot.deferreds.iter().map(|it| it.id).collect();
+        assert_eq!(ids.len(), 1000);
+        assert_eq!(ids, (ids[0]..ids[0] + 1000).collect::<Vec<_>>());
+        let pending = |it: &DeferredSnapshot| it.state == "pending";
+        assert!(snapshot.deferreds.iter().all(pending));
+    }
+}

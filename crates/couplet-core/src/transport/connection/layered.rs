@@ -848,6 +848,9 @@ impl Life {
         }
         for StartingLayer { layer, mut clear } in starting {
             drop(layer);
+            if self.layered.is_none() {
+                self.transport.cell.discard_in_flight(clear.len());
+            }
             clear.clear();
             discard_all("drop of a buffer", clear.take_spent());
         }

@@ -10,7 +10,7 @@ use crate::error::Reason;
 use crate::protocol::Protocol;
 use crate::recorder::Reactor;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::{Producer, ProducerKind, Timeout, Transport};
+use crate::transport::{Producer, ProducerKind, Timeout, Transport, TransportSettings};
 
 /// Echoes, closes on `bye`, and records its calls.
 #[derive(Clone, Default)]
@@ -31,6 +31,32 @@ impl Protocol for Echo {
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         self.0.borrow_mut().push(format!("lost: {reason:?}"));
+    }
+}
+
+/// Keeps the connection after the peer's end.
+struct Aware(Echo);
+impl Protocol for Aware {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.0.data_received(transport, data);
+    }
+    fn read_closed(&mut self, _: &Transport) {
+        self.0.0.borrow_mut().push("read_closed".to_owned());
+    }
+    fn write_closed(&mut self, transport: &Transport) {
+        self.0.write_closed(transport);
+    }
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.0.connection_lost(transport, reason);
+    }
+}
+
+/// A producer that writes nothing, and records its end.
+struct Stopped(Rc<RefCell<Vec<String>>>);
+impl Producer for Stopped {
+    fn resume_producing(&mut self) {}
+    fn stop_producing(&mut self) {
+        self.0.borrow_mut().push("stopped".to_owned());
     }
 }
 
@@ -85,13 +111,19 @@ impl Held {
     }
 }
 
-/// Each wait compares the system's count with the one before.
+/// Each wait compares the system's count with the one before, for a close and for a half-close.
 #[test]
 fn bytes_that_leave_the_system_postpone_the_close_deadline_each_time_and_only_then() {
-    for counts in [&[100][..], &[100, 60], &[100, 60, 10], &[100, 99, 98, 97]] {
+    for (counts, halves) in [&[100][..], &[100, 60], &[100, 60, 10], &[100, 99, 98, 97]]
+        .into_iter()
+        .flat_map(|counts| [(counts, false), (counts, true)])
+    {
         let mut held = Held::new();
         let at = held.at();
-        let _ = held.feed(b"bye");
+        let _ = held.feed(if halves { b"one" } else { b"bye" });
+        if halves {
+            held.transport().lose_write_connection();
+        }
         let _ = held.life.apply(at);
         held.life.set_unsent(counts.first().copied());
         let deadline = |held: &Held| held.life.deadline().expect("it closes");
@@ -107,6 +139,187 @@ fn bytes_that_leave_the_system_postpone_the_close_deadline_each_time_and_only_th
         held.life.lost(due);
         assert_eq!(held.calls(), ["data 3", "lost: CloseTimedOut"]);
     }
+}
+
+/// The count for that comparison is asked for after each progress of our own buffer.
+#[test]
+fn the_systems_count_is_measured_whenever_a_close_or_a_half_close_has_sent_bytes() {
+    type Close = fn(&Transport);
+    let cases: [(Close, bool); 3] = [
+        (Transport::lose_connection, true),
+        (Transport::lose_write_connection, true),
+        (|_| (), false),
+    ];
+    for (closes, measures) in cases {
+        let mut held = Held::new();
+        held.transport().write([7; 100]);
+        closes(&held.transport());
+        let _ = held.life.apply(held.at());
+        for _ in 0..2 {
+            let mut out = held.life.cell().outbox();
+            let before = out.len();
+            out.advance(10);
+            drop(out);
+            let at = held.at();
+            let effects = held.life.wrote(written(WriteOutcome::Blocked, before), at);
+            assert_eq!(effects.has(Effects::MEASURE), measures);
+        }
+    }
+}
+
+#[test]
+fn bytes_that_a_closing_connection_discards_are_counted() {
+    let mut held = Held::new();
+    let _ = held.feed(b"bye");
+    let _ = held.life.apply(held.at());
+    let bytes_in = |held: &Held| held.life.cell().bytes_in.get();
+    for total in [13, 23] {
+        let _ = held.feed(&[7; 10]);
+        assert_eq!(bytes_in(&held), total, "while it flushes");
+    }
+    let _ = held.flush();
+    assert_eq!(held.life.state_name(), "lingering");
+    for total in [33, 43] {
+        let _ = held.feed(&[7; 10]);
+        assert_eq!(bytes_in(&held), total, "while it waits for the peer");
+    }
+    assert_eq!(held.calls(), ["data 3"]);
+}
+
+/// A time limit that is set again: the last setting counts, also where it is the default.
+#[test]
+fn of_several_settings_of_a_time_limit_the_last_one_counts() {
+    type Begin = fn(&mut Held);
+    let closes: Begin = |held| {
+        held.transport().write("rest");
+        held.transport().lose_connection();
+    };
+    let lingers: Begin = |held| {
+        held.transport().lose_connection();
+        let _ = held.life.apply(held.at());
+    };
+    let limits: [(Timeout, Begin); 3] =
+        [(Timeout::Idle, |_| ()), (Timeout::Close, closes), (Timeout::Fin, lingers)];
+    for (which, begin) in limits {
+        let mut held = Held::new();
+        begin(&mut held);
+        let second = Duration::from_secs(1);
+        for limit in [second, 30 * second, second, 30 * second, 2 * second] {
+            held.transport().set_timeout(which, Some(limit));
+            let _ = held.life.apply(held.at());
+            assert_eq!(held.life.deadline(), Some(held.after(limit)), "{which:?}");
+        }
+        held.transport().set_timeout(which, None);
+        let _ = held.life.apply(held.at());
+        assert_eq!(held.life.deadline(), None, "{which:?}");
+        // Never earlier than asked for.
+        let odd = Duration::from_micros(1500);
+        held.transport().set_timeout(which, Some(odd));
+        let _ = held.life.apply(held.at());
+        assert!(held.life.deadline() >= Some(held.after(odd)), "{which:?}");
+    }
+}
+
+/// Both limits on stalls apply to output that waits after the peer's end.
+#[test]
+fn of_the_two_limits_on_a_stall_the_shorter_one_counts() {
+    for (half_close, write) in [(1, 60), (60, 1)] {
+        let mut held = Held::new();
+        held.life.begin(Box::new(Aware(held.calls.clone())));
+        let transport = held.transport();
+        transport.set_timeout(Timeout::HalfClose, Some(Duration::from_secs(half_close)));
+        transport.set_timeout(Timeout::Write, Some(Duration::from_secs(write)));
+        transport.write("rest");
+        let _ = held.life.apply(held.at());
+        held.block(0);
+        let _ = held.life.ended(held.at());
+        // The first of four checks.
+        assert_eq!(held.life.deadline(), Some(held.after(Duration::from_millis(250))));
+    }
+}
+
+#[test]
+fn timed_calls_that_are_over_leave_nothing_at_their_connection_and_the_others_stay() {
+    let held = Held::new();
+    let connection = held.transport().connection::<Echo>();
+    let hour = Duration::from_secs(3600);
+    for round in 0..2 {
+        let pending: Vec<_> = (0..50).map(|_| connection.call_later(hour, |_, _| {})).collect();
+        for _ in 0..1000 {
+            assert!(connection.call_later(hour, |_, _| {}).cancel());
+        }
+        let kept = held.life.cell().take_timers().len();
+        assert!((50..200).contains(&kept), "round {round}: {kept}");
+        assert!(pending.iter().all(|call| call.active()));
+    }
+}
+
+#[test]
+fn c51d_each_setting_and_count_moves_with_a_connection() {
+    let old = Held::new();
+    let transport = old.transport();
+    let limits = [Timeout::Idle, Timeout::Close, Timeout::Fin, Timeout::HalfClose, Timeout::Write];
+    for (seconds, which) in (1..).zip(limits) {
+        transport.set_timeout(which, Some(Duration::from_secs(seconds)));
+    }
+    transport.set_write_marks(10, 20);
+    transport.set_write_cap(Some(1000));
+    transport.set_close_at_once(true);
+    transport.cell.bytes_in.set(7);
+    transport.write([0; 30]);
+    transport.pause_producing();
+    let later = old.after(Duration::from_secs(9));
+    let moved = TransportSettings::of(&transport.cell, later);
+    assert_eq!(moved.0[..8], [1_000_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000, 10, 20, 1000]);
+    assert_eq!(moved.0[9..], [1, 0, 7, 30, 9_000_000, 9_000_000]);
+    let (new, unsent) = (Held::new(), 12);
+    moved.restore(&new.transport(), unsent);
+    let cell = new.life.cell();
+    let mut again = TransportSettings::of(cell, new.at());
+    assert_eq!(again.0[12], 18, "the rest is written again");
+    again.0[12] = 30;
+    assert_eq!(again, moved);
+}
+
+/// Each waiter of a connection whose loop is dropped has its answer.
+#[test]
+fn the_waiters_of_an_abandoned_connection_get_shutdown() {
+    let mut held = Held::new();
+    let transport = held.transport();
+    transport.write(vec![7; 100_000]);
+    held.block(0);
+    let calls = held.calls.0.clone();
+    let note = |name: &'static str| {
+        let calls = calls.clone();
+        move |text: String| calls.borrow_mut().push(format!("{name}: {text}"))
+    };
+    for (name, waiting) in [
+        ("writable", transport.writable()),
+        ("flushed", transport.flushed()),
+        ("peer_ended", transport.peer_ended()),
+        ("flushed again", transport.flushed()),
+    ] {
+        let note = note(name);
+        let failed = waiting.add_both(move |result: crate::defer::Result<()>| {
+            note(result.expect_err("nothing was sent").to_string());
+            Ok(())
+        });
+        failed.detach();
+    }
+    for name in ["lost", "lost again"] {
+        let note = note(name);
+        transport.lost().map(move |reason| note(format!("{reason:?}"))).detach();
+    }
+    held.life.abandon();
+    let reason = Reason::Shutdown.to_string();
+    let failed = ["writable", "flushed", "peer_ended"].map(|name| format!("{name}: {reason}"));
+    let calls = calls.borrow();
+    let said: Vec<&str> = calls.iter().map(String::as_str).collect();
+    for failed in &failed {
+        assert!(said.contains(&failed.as_str()), "{said:?}");
+    }
+    assert!(said.contains(&&*format!("flushed again: {reason}")), "{said:?}");
+    assert_eq!(said[4..], ["lost: Shutdown", "lost again: Shutdown"]);
 }
 
 #[test]
@@ -254,6 +467,21 @@ fn c180_paused_reading_names_its_originator() {
     assert_eq!(held.why(), "reading paused by a timer for 3.2 s, resumed in 6.8 s");
     transport.pause_producing();
     assert_eq!(held.why(), "reading paused by Echo for 3.2 s");
+    // Of several, a person at the inspector is named first, and ends only their own pause.
+    for by_timer in [false, true] {
+        transport.pause_for_inspector(true);
+        if by_timer {
+            transport.resume_producing();
+        }
+        assert_eq!(held.why(), "reading paused by the inspector for 3.2 s");
+        transport.pause_for_inspector(false);
+        let rest = match by_timer {
+            false => "reading paused by Echo for 3.2 s",
+            true => "reading paused by a timer for 3.2 s, resumed in 6.8 s",
+        };
+        assert_eq!(held.why(), rest);
+        assert!(!transport.wants_data());
+    }
 }
 
 #[test]
@@ -304,6 +532,21 @@ fn c180_a_close_reports_its_progress() {
     assert_eq!(held.why(), why);
     let _ = held.life.ended(held.start);
     assert_eq!(held.why(), "closed: connection closed by us");
+}
+
+#[test]
+fn c180_a_close_that_waits_for_a_producer_says_so() {
+    let mut held = Held::new();
+    let (transport, calls) = (held.transport(), held.calls.0.clone());
+    transport.register_producer(Stopped(calls), ProducerKind::Push).expect("the first");
+    transport.write("rest");
+    transport.lose_connection();
+    let limit = "no progress for 3.2 s, reset in 26.8 s";
+    assert_eq!(held.why(), format!("closing (connection closed by us): 4 bytes unsent, {limit}"));
+    let _ = held.flush();
+    let waits =
+        format!("closing (connection closed by us): the producer has not finished, {limit}");
+    assert_eq!(held.why(), waits);
 }
 
 #[test]
@@ -393,22 +636,6 @@ fn c60a_a_write_error_of_our_direction_ends_it_and_the_peers_end_ends_the_connec
 
 #[test]
 fn c60a_a_protocol_that_stays_after_the_peers_end_is_lost_with_the_write_error() {
-    /// Keeps the connection after the peer's end.
-    struct Aware(Echo);
-    impl Protocol for Aware {
-        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-            self.0.data_received(transport, data);
-        }
-        fn read_closed(&mut self, _: &Transport) {
-            self.0.0.borrow_mut().push("read_closed".to_owned());
-        }
-        fn write_closed(&mut self, transport: &Transport) {
-            self.0.write_closed(transport);
-        }
-        fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-            self.0.connection_lost(transport, reason);
-        }
-    }
     use Step::*;
     let lost = "lost: Lost(Kind(BrokenPipe))";
     let cases: [(&[Step], &[&str]); 4] = [
@@ -427,13 +654,6 @@ fn c60a_a_protocol_that_stays_after_the_peers_end_is_lost_with_the_write_error()
 
 #[test]
 fn c60a_a_write_error_drops_and_counts_the_output_and_stops_its_producer() {
-    struct Stopped(Rc<RefCell<Vec<String>>>);
-    impl Producer for Stopped {
-        fn resume_producing(&mut self) {}
-        fn stop_producing(&mut self) {
-            self.0.borrow_mut().push("stopped".to_owned());
-        }
-    }
     let mut held = Held::new();
     let transport = held.transport();
     let producer = Stopped(held.calls.0.clone());
@@ -458,4 +678,20 @@ fn c60a_a_write_error_drops_and_counts_the_output_and_stops_its_producer() {
     let failed = "connection lost: broken pipe";
     assert_eq!(held.calls(), [failed, failed, "stopped", "write_closed"]);
     assert!(held.why().starts_with("our side has failed (connection lost: broken pipe); "));
+}
+
+/// Bytes that the driver took and has not sent are lost with the others.
+#[test]
+fn c60a_a_write_error_counts_the_bytes_that_were_in_flight() {
+    let mut held = Held::new();
+    let transport = held.transport();
+    transport.write([7; 100]);
+    let mut out = held.life.cell().outbox();
+    out.advance(40);
+    drop(out);
+    let _ = held.life.wrote(written(WriteOutcome::Taken(40), 100), held.start);
+    assert_eq!(transport.buffered(), 100);
+    held.step(Step::WriteFails);
+    transport.write([7; 10]);
+    assert_eq!(transport.cell.dropped(), 110);
 }

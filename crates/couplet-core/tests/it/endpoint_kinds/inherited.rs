@@ -4,7 +4,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 
-use couplet::endpoints::{EndpointError, FdServer, SystemdServer};
+use couplet::endpoints::{EndpointError, FdServer, SystemdServer, take_passed};
 use couplet::{Cluster, Loop};
 
 use super::{Echo, ask};
@@ -136,4 +136,35 @@ fn sockets_that_the_init_system_passed_to_another_process_are_not_used() {
     ] {
         again_in(environment, test, problem);
     }
+}
+
+#[test]
+fn passed_descriptors_are_taken_once_by_the_prefix_of_their_names() {
+    const COUNT: i32 = 5000;
+    let test = "endpoint_kinds::inherited::\
+                passed_descriptors_are_taken_once_by_the_prefix_of_their_names";
+    if let Some(told) = apart::told() {
+        let taken = take_passed("kept-");
+        let seen = taken.iter().map(|(name, it)| format!("{name}={}", it.as_raw_fd()));
+        assert_eq!(seen.collect::<Vec<_>>().join(" "), told);
+        assert!(take_passed("kept-").is_empty());
+        // The others are where they were.
+        let l = Loop::new().unwrap();
+        l.reactor().listen("systemd:other", Echo::default).unwrap();
+        return;
+    }
+    let sockets = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut names = vec!["unknown"; COUNT as usize];
+    let mut expected = Vec::new();
+    // The second is not open in the other process.
+    for (socket, name) in sockets.iter().zip(["kept-b", "kept-none", "kept-a", "other"]) {
+        let number = if name == "kept-none" { socket.as_raw_fd() } else { inheritable(socket) };
+        names[number as usize - 3] = name;
+        expected.extend((name != "kept-none" && name != "other").then_some((number, name)));
+    }
+    expected.sort_unstable();
+    let expected: Vec<_> = expected.iter().map(|(at, name)| format!("{name}={at}")).collect();
+    let names = names.join(":");
+    let environment = format!("LISTEN_FDS={COUNT} LISTEN_PID=$$ LISTEN_FDNAMES={names}");
+    again_in(&environment, test, &expected.join(" "));
 }

@@ -2,10 +2,12 @@
 //! disk.
 
 use std::fs::OpenOptions;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
-use couplet::endpoints::{Logged, TcpServer};
+use couplet::endpoints::{Claim, Logged, ServerEndpoint, Sharing, TcpServer};
 use couplet::layers::LogForm;
 use couplet::testing::MemoryReactor;
 use tracing::Level;
@@ -157,6 +159,27 @@ fn c145d_threads_that_share_a_file_write_whole_records() {
 }
 
 #[test]
+fn c145d_a_log_is_written_until_the_last_of_its_users_has_gone_and_then_by_new_ones() {
+    let folder = Folder::new();
+    for name in ["log", "traffic.pcap"] {
+        let file = folder.path(name);
+        let length = || fs::read(&file).expect("a log").len();
+        for of_first in [true, false] {
+            let user = |at: u16| (at, echoing(format!("log:{at}:file={file}")));
+            let mut users: Vec<_> = [7777, 7778, 7779].map(user).into();
+            while !users.is_empty() {
+                let before = length();
+                let (at, mut memory) = users.remove(if of_first { 0 } else { users.len() - 1 });
+                let wire = memory.connect(at);
+                converse(&mut memory, &wire);
+                drop(memory);
+                assert!(length() > before, "{name}, {at}");
+            }
+        }
+    }
+}
+
+#[test]
 fn of_two_logs_in_one_file_the_lower_limit_holds() {
     let folder = Folder::new();
     for (number, limits) in [[100_000, 700], [700, 100_000], [700, 700]].iter().enumerate() {
@@ -191,6 +214,40 @@ fn c145d_the_limit_of_a_capture_counts_existing_content_and_may_be_set_before_th
         let capture = fs::read(&file).expect("a capture");
         assert!(packets(&capture).len() > 5 && capture.len() <= 700, "{is_first}");
     }
+}
+
+#[test]
+fn a_trial_examines_each_file_and_the_address_and_creates_none() {
+    let folder = Folder::new();
+    let files = ["outer", "inner.pcap"].map(|name| folder.path(name));
+    let tcp = TcpServer::new(([127, 0, 0, 1], 7777).into());
+    let endpoint = Logged::new(Logged::new(tcp).pcap(&files[1])).file(&files[0], LogForm::Text);
+    let claims = Arc::new(Mutex::new(Vec::new()));
+    let claimed = claims.clone();
+    let accepts = Sharing::new(2).trial(move |claim| {
+        claimed.lock().unwrap().push(match claim {
+            Claim::File(path) => path.display().to_string(),
+            Claim::Address { address, .. } => address.to_string(),
+            other => panic!("{other:?}"),
+        });
+        Ok(())
+    });
+    drop(endpoint.share(&accepts).unwrap());
+    let expected = [files[0].clone(), files[1].clone(), "tcp:127.0.0.1:7777".to_owned()];
+    assert_eq!(*claims.lock().unwrap(), expected);
+    for file in files {
+        let refused = file.clone();
+        let refuses = Sharing::new(2).trial(move |claim| match claim {
+            Claim::File(path) if path == Path::new(&refused) => {
+                Err(ErrorKind::PermissionDenied.into())
+            }
+            _ => Ok(()),
+        });
+        let error = endpoint.share(&refuses).unwrap_err().to_string();
+        assert!(error.contains("cannot write to this file: permission denied"), "{error}");
+        assert!(error.contains(&file), "{error}");
+    }
+    assert_eq!(folder.names(), [""; 0]);
 }
 
 #[test]
@@ -355,11 +412,20 @@ fn c145d_a_log_never_waits_for_a_reader() {
 fn c145d_a_file_has_records_of_one_form() {
     let folder = Folder::new();
     let file = folder.path("log");
-    let memory = MemoryReactor::new();
-    let port = memory.reactor().listen(format!("log:7777:file={file}"), Echo::default);
-    let error = refused(&format!("log:7778:file={file}:form=pcap"));
+    let (lines, packets) =
+        (format!("log:7777:file={file}"), format!("log:7777:file={file}:form=pcap"));
+    let user = echoing(&*lines);
+    for _ in 0..2 {
+        let error = refused(&packets);
+        assert!(error.contains("in another form"), "{error}");
+    }
+    // The empty file is closed, and may begin in the other form.
+    drop(user);
+    assert!(fs::read(&file).expect("a log").is_empty());
+    let user = echoing(&*packets);
+    let error = refused(&lines);
     assert!(error.contains("in another form"), "{error}");
-    drop(port);
+    drop(user);
 }
 
 #[cfg(target_os = "linux")]

@@ -1,10 +1,15 @@
 //! `tls:` with its keywords, and nested with other kinds.
 
-use couplet::endpoints::{TcpClient, TcpServer, TlsClient, TlsServer, register_client};
-use couplet::layers::tls::TlsInfo;
-use couplet::{Address, Loop};
+use std::time::Duration;
 
-use super::{Echo, ask};
+use couplet::endpoints::{
+    Sharing, TcpClient, TcpServer, TlsClient, TlsServer, register_client, server_from_string,
+};
+use couplet::layers::tls::TlsInfo;
+use couplet::testing::{MemoryReactor, failure_of, no_result_yet};
+use couplet::{Address, Loop, Port};
+
+use super::{Echo, ask, echoing};
 use crate::needed::Folder;
 use couplet_testkit_loops::authority::Authority;
 
@@ -217,4 +222,86 @@ fn tls_takes_the_name_of_the_certificate_from_the_endpoint_below() {
     assert_eq!(ask(&mut l, &text).unwrap(), b"hello");
     let text = format!(r"tls:elsewhere:1:endpoint=tcp\:127.0.0.1\:{number}:{rest}");
     assert!(ask(&mut l, &text).is_err());
+}
+
+#[test]
+fn a_reload_reaches_every_port_through_each_wrapper_each_time() {
+    let folder = Folder::new();
+    let renew = || {
+        let authority = Authority::new();
+        folder.write("ca.pem", authority.certificate());
+        folder.write("site.pem", authority.pem("localhost", |_| {}))
+    };
+    for order in ["tls:", "haproxy:tls:", "throttle:tls:", "log:tls:", "log:throttle:haproxy:tls:"]
+    {
+        let limits = if order.contains("throttle") { ":read=1G" } else { "" };
+        let mut l = Loop::new().unwrap();
+        let reactor = l.reactor();
+        let endpoint = format!("{order}127.0.0.1:0:cert={}{limits}", renew());
+        let endpoint = server_from_string(&endpoint).unwrap();
+        // Two ports, one that several loops may share, and one that begins later.
+        let mut ports: Vec<Port> =
+            (0..2).map(|_| reactor.listen(&endpoint, Echo::default).unwrap()).collect();
+        let [shared, later] = [(); 2].map(|()| endpoint.share(&Sharing::new(1)).unwrap());
+        ports.push(shared.listen(&reactor, Echo::default).unwrap());
+        for round in 0..4 {
+            for port in &ports {
+                let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+                // Only the certificate of this round is accepted.
+                let ca = folder.path("ca.pem");
+                let to = format!("{order}{at}:ca={ca}:servername=localhost{limits}");
+                let answer = ask(&mut l, &to);
+                assert!(answer.is_ok(), "{order} after {round} reloads: {answer:?}");
+            }
+            renew();
+            endpoint.reload().unwrap().apply();
+            if round == 1 {
+                ports.push(later.listen(&reactor, Echo::default).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_forgets_its_ports_that_have_gone() {
+    let folder = files();
+    let endpoint = format!("tls:7777:cert={}", folder.path("site.pem"));
+    let endpoint = server_from_string(&endpoint).unwrap();
+    for _ in 0..10 {
+        drop(echoing(&endpoint));
+    }
+    // The last is forgotten when the next one begins.
+    assert!(format!("{endpoint:?}").contains("OpenPorts(1)"), "{endpoint:?}");
+}
+
+#[test]
+fn the_time_of_a_handshake_begins_with_each_connection() {
+    let folder = files();
+    let pass = |memory: &mut MemoryReactor, seconds| memory.advance(Duration::from_secs(seconds));
+    for text in ["haproxy:7777".to_owned(), format!("tls:7777:cert={}", folder.path("site.pem"))] {
+        let mut memory = echoing(&text);
+        let not_opened = |memory: &mut MemoryReactor| memory.listening()[0].counters.not_opened;
+        let _first = memory.connect(7777);
+        pass(&mut memory, 6);
+        let _second = memory.connect(7777);
+        pass(&mut memory, 7);
+        assert_eq!(not_opened(&mut memory), 1, "{text}");
+        pass(&mut memory, 50);
+        assert_eq!(not_opened(&mut memory), 2, "{text}");
+        let _third = memory.connect(7777);
+        pass(&mut memory, 9);
+        assert_eq!(not_opened(&mut memory), 2, "{text}");
+        pass(&mut memory, 4);
+        assert_eq!(not_opened(&mut memory), 3, "{text}");
+    }
+    // Not with the connect.
+    let mut memory = MemoryReactor::new();
+    let to = format!("tls:10.0.0.1:443:ca={}:servername=localhost", folder.path("ca.pem"));
+    let connecting = memory.reactor().connect(to, Echo::default);
+    pass(&mut memory, 20);
+    let _wire = memory.connecting()[0].complete();
+    pass(&mut memory, 9);
+    no_result_yet(&connecting);
+    pass(&mut memory, 4);
+    drop(failure_of(connecting));
 }

@@ -11,6 +11,7 @@ use couplet::endpoints::{
 };
 use couplet::factory::ErasedFactory;
 use couplet::layers::{LogForm, ProxyHeader, ProxyReader};
+use couplet::protocols::ReconnectingClientFactory;
 use couplet::testing::MemoryReactor;
 use couplet::{Address, Loop, Protocol, Transport};
 
@@ -188,6 +189,26 @@ fn c145e_haproxy_writes_the_addresses_of_the_client_on_whose_behalf_it_connects(
             false => assert_eq!(String::from_utf8_lossy(&header), line, "{to}"),
         }
     }
+}
+
+#[test]
+fn c145e_each_connection_of_a_client_that_reconnects_is_announced_with_its_own_addresses() {
+    let (mut memory, echo) = (MemoryReactor::new(), Echo::default());
+    let factory = ReconnectingClientFactory::new(move_in(&echo));
+    memory.reactor().connect("haproxy:10.0.0.1:80", factory).detach();
+    let mut ports = Vec::new();
+    for _ in 0..3 {
+        let wire = memory.connecting()[0].complete();
+        memory.settle();
+        let ours = echo.transport().host().socket_addr().expect("TCP");
+        let line = format!("PROXY TCP4 {} 10.0.0.1 {} 80\r\n", ours.ip(), ours.port());
+        assert_eq!(String::from_utf8_lossy(&wire.take()), line);
+        ports.push(ours.port());
+        wire.close();
+        memory.advance(seconds(100.0));
+    }
+    ports.dedup();
+    assert_eq!(ports.len(), 3, "{ports:?}");
 }
 
 #[test]

@@ -133,6 +133,40 @@ fn c164_other_bytes_may_be_given_as_lines() {
 }
 
 #[test]
+fn c164_bytes_given_several_times_before_the_turn_are_all_parsed_in_order() {
+    let (mut held, transport, log) = held(plays());
+    for given in [&b"one\r\ntw"[..], b"o\r", b"\nthr"] {
+        transport.set_line_mode(given);
+    }
+    held.settle();
+    assert_eq!(log.take(), [message("one"), message("two")]);
+    held.push(b"ee\r\n");
+    assert_eq!(log.take(), [message("three")]);
+}
+
+/// After each digit, gives a line with the next lower one.
+struct Counts(Log);
+
+impl LineProtocol for Counts {
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        self.0.borrow_mut().push(Event::Message(line.into()));
+        if let [digit @ b'1'..=b'9'] = *line {
+            transport.set_line_mode(&[digit - 1, b'\r', b'\n']);
+        }
+    }
+}
+
+#[test]
+fn c164_lines_that_were_given_may_give_further_ones() {
+    let log = Log::default();
+    let mut held = hold(LineReceiver::new(Counts(log.clone())));
+    for _ in 0..2 {
+        held.push(b"3\r\n");
+        assert_eq!(log.take(), ["3", "2", "1", "0"].map(message));
+    }
+}
+
+#[test]
 fn c164_raw_bytes_wait_while_reading_is_paused() {
     let (mut held, transport, log) = held(plays());
     transport.set_raw_mode();

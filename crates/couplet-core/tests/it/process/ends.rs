@@ -3,8 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::LoopOptions;
-use couplet::process::{ProcessEnd, ProcessProtocol, ProcessSignal, SignalError, SpawnError};
+use couplet::process::{
+    Process, ProcessEnd, ProcessProtocol, ProcessSignal, SignalError, SpawnError,
+};
+use couplet::testing::success_of;
+use couplet::{LoopOptions, Reason};
 
 use super::{Command, Log, Logged, Nursery, sh};
 #[cfg(target_os = "linux")]
@@ -74,16 +77,61 @@ fn c146_a_protocol_is_dropped_when_its_process_has_ended_though_its_handle_stays
 }
 
 #[test]
+fn c146_every_wait_for_the_end_of_a_process_fires() {
+    let mut nursery = Nursery::new();
+    let (process, log) = nursery.spawn(sh("read line; exit 4"));
+    let cancelled = process.ended();
+    let waits = [process.ended(), process.ended(), process.ended()];
+    cancelled.cancel();
+    cancelled.add_errback(|_| Ok(ProcessEnd::LeftRunning)).detach();
+    process.write("go\n");
+    nursery.ended(&log);
+    for end in waits.into_iter().chain([process.ended(), process.ended()]) {
+        assert_eq!(success_of(end).code(), Some(4));
+    }
+}
+
+#[test]
+fn c153_all_pipes_of_a_child_are_closed_at_once_before_they_are_connected_too() {
+    let mut nursery = Nursery::new();
+    for (is_early, aborts) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (process, log) = nursery.spawn(sh("exec sleep 1000"));
+        if !is_early {
+            nursery.until("made", || log.has("made"));
+        }
+        match aborts {
+            true => process.abort_connection(),
+            false => process.lose_connection(),
+        }
+        let reason = if aborts { "Aborted" } else { "Done(Us)" };
+        nursery.until("the losses", || {
+            (0..3).all(|number| log.has(&format!("lost {number} {reason}")))
+        });
+        assert!(process.pid().is_some(), "the child itself keeps running");
+        process.signal_process("KILL").expect("it runs");
+        nursery.ended(&log);
+        assert_eq!(log.entries().len(), 6, "{:?}", log.entries());
+    }
+}
+
+#[test]
 fn c180a_a_child_has_a_row_until_it_has_ended_though_its_handle_stays() {
     let mut nursery = Nursery::new();
     let (first, first_log) = nursery.spawn(sh("read line; exit 4"));
     let (second, second_log) = nursery.spawn(sh("exec 3<&0; cat <&3 & exit 0"));
-    let states = |nursery: &mut Nursery| -> Vec<String> {
+    let all = |nursery: &mut Nursery, wanted: &str| -> Vec<String> {
         let fields = nursery.l.snapshot().rows.into_iter().flat_map(|row| row.fields);
-        fields.filter(|(name, _)| *name == "state").map(|(_, state)| state).collect()
+        fields.filter(|(name, _)| *name == wanted).map(|(_, value)| value).collect()
     };
+    let states = |nursery: &mut Nursery| all(nursery, "state");
     nursery.until("process_exited", || second_log.has("exited 0"));
     assert_eq!(states(&mut nursery), ["running", "exited"]);
+    assert_eq!(all(&mut nursery, "open"), ["0, 1, 2", "0, 1, 2"]);
+    second.close_stderr();
+    nursery.until("a loss", || second.pipe(2).is_none());
+    assert_eq!(all(&mut nursery, "open"), ["0, 1, 2", "0, 1"]);
+    let exited = "exited (the process exited cleanly); waits for its pipes to be closed: 0, 1";
+    assert_eq!(all(&mut nursery, "why"), ["waits for its exit", exited]);
     second.lose_connection();
     nursery.ended(&second_log);
     assert_eq!(states(&mut nursery), ["running"]);
@@ -114,6 +162,37 @@ fn c148_a_panic_in_process_exited_is_logged_and_ended_still_comes() {
     let lines = logged(|| nursery.ended(&log)).1;
     assert_eq!(log.last(), "ended 0");
     assert_eq!(lines.iter().filter(|line| line.contains("on purpose")).count(), 1, "{lines:?}");
+}
+
+#[test]
+fn c148_a_panic_about_a_pipe_loses_that_pipe_and_later_callbacks_still_come() {
+    struct Panics(Log);
+    impl ProcessProtocol for Panics {
+        fn child_data_received(&mut self, _: &Process, child_fd: i32, _: &[u8]) {
+            panic!("about {child_fd}");
+        }
+        fn child_connection_lost(&mut self, _: &Process, child_fd: i32, reason: &Reason) {
+            self.0.push(format!("lost {child_fd}: {reason}"));
+        }
+        fn process_ended(&mut self, _: &Process, end: &ProcessEnd) {
+            self.0.push(format!("ended: {end}"));
+        }
+    }
+    let mut nursery = Nursery::new();
+    let log = Log::default();
+    let script = "echo rose; read line; echo thorn >&2; read line; exit 3";
+    let process = nursery.l.reactor().spawn_process(sh(script), Panics(log.clone()));
+    let process = process.expect("it starts");
+    for number in [1, 2] {
+        nursery.until("a loss", || log.entries().len() == number);
+        let lost = log.last();
+        assert!(lost.starts_with(&format!("lost {number}: ")), "{lost}");
+        assert!(lost.ends_with(&format!("about {number}")), "{lost}");
+        process.write("go on\n");
+    }
+    let entries = nursery.ended(&log);
+    assert_eq!(entries.len(), 4, "{entries:?}");
+    assert_eq!(log.last(), "ended: the process exited with code 3");
 }
 
 #[test]
@@ -275,6 +354,41 @@ fn c154_children_started_before_the_run_are_noticed_and_others_are_left_alone() 
     .expect("a run");
     assert!(log.has("ended 2"));
     assert_eq!(other.wait().expect("nobody else waited for it").code(), Some(9));
+}
+
+#[cfg(unix)]
+#[test]
+fn c154_a_child_that_other_code_has_waited_for_ends_with_an_unknown_status_and_no_other_does() {
+    let mut nursery = Nursery::new();
+    let children = [(); 3].map(|()| nursery.spawn(sh("read line; exit 3")));
+    nursery.until("connection_made", || children.iter().all(|(_, log)| log.has("made")));
+    for (n, (process, log)) in children.iter().enumerate() {
+        let pid = process.pid().expect("it runs");
+        let ours = process.pipe(0).expect("a pipe");
+        if n == 1 {
+            // It is waited for before the loop turns again.
+            rustix::process::kill_process(
+                super::pid_of(&pid.to_string()),
+                rustix::process::Signal::KILL,
+            )
+            .expect("it runs");
+            let waited = rustix::process::waitpid(
+                Some(super::pid_of(&pid.to_string())),
+                rustix::process::WaitOptions::empty(),
+            );
+            assert!(waited.expect("a child").is_some());
+        } else {
+            ours.write("\n");
+        }
+        nursery.ended(log);
+        let end = process.end().expect("it has ended");
+        assert_eq!(matches!(end, ProcessEnd::Unknown(_)), n == 1, "{end}");
+        assert_eq!(end.code(), if n == 1 { None } else { Some(3) });
+        let ends = log.entries().into_iter().filter(|entry| entry.starts_with("ended"));
+        assert_eq!(ends.count(), 1);
+        assert!(process.pid().is_none());
+    }
+    assert_eq!(Nursery::left(&mut nursery.l), (0, 0, 0));
 }
 
 #[test]

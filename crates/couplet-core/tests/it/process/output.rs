@@ -56,6 +56,13 @@ fn a_program_that_writes_too_much_is_killed_and_a_missing_program_fails() {
     let options = OutputOptions::default().limit(100_000);
     let failure = output_of(&mut nursery, both, options).expect_err("too much");
     assert!(failure.downcast_ref::<OutputTooLong>().is_some(), "{failure}");
+    // Exactly the limit is not too much.
+    for (limit, fits) in [(100, true), (99, false)] {
+        let both = sh("head -c 60 /dev/zero; head -c 40 /dev/zero >&2");
+        let output = output_of(&mut nursery, both, OutputOptions::default().limit(limit));
+        let sizes = output.map(|output| (output.stdout.len(), output.stderr.len()));
+        assert_eq!(sizes.ok(), fits.then_some((60, 40)));
+    }
     let missing = output_of(&mut nursery, Command::new("/nonexistent"), OutputOptions::default());
     let failure = missing.expect_err("there is none");
     assert!(failure.downcast_ref::<SpawnError>().is_some(), "{failure}");
@@ -70,7 +77,8 @@ fn a_cancel_kills_the_program_and_so_does_a_timeout() {
     assert_eq!(nursery.l.snapshot().watches, 1);
     output.cancel();
     let failure = nursery.l.run_until(output).expect_err("it was cancelled");
-    assert!(failure.downcast_ref::<Cancelled>().is_some(), "{failure}");
+    let cancelled = failure.downcast_ref::<Cancelled>().expect("a cancel");
+    assert_eq!(cancelled.what(), Some("/bin/sh -c 'sleep 30 & exec sleep 1000'"));
     let slow = reactor.process_output(sh("exec sleep 1000"));
     let timed = slow.add_timeout(&reactor, Duration::from_millis(5));
     nursery.l.run_until(timed).expect_err("it took too long");

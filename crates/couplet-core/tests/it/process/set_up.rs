@@ -282,6 +282,11 @@ fn c153_descriptors_may_be_files_null_or_one_another() {
         .descriptor(1, ChildFd::SameAs(4))
         .descriptor(4, ChildFd::FromChild);
     assert_eq!(nursery.run(command).text(4), "rose\nred\n");
+    // Several may be duplicates of one.
+    let command = sh("echo rose; echo red >&2; echo pink >&3; echo white >&2")
+        .descriptor(2, ChildFd::SameAs(1))
+        .descriptor(3, ChildFd::SameAs(1));
+    assert_eq!(nursery.run(command).text(1), "rose\nred\npink\nwhite\n");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use couplet::layers::tls::{ServerTls, TlsInfo};
-use couplet::layers::{PlaintextAfterUpgrade, StartLayerError};
+use couplet::layers::{PlaintextAfterUpgrade, ProxyReader, StartLayerError};
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
 use couplet::{ProducerKind, Reason, Transport, hooks};
 
@@ -49,6 +49,58 @@ fn bytes_written_before_a_layer_starts_are_counted_once_on_the_wire() {
         assert_eq!(sent, b"in clear through the layer");
         let counted = rig.l.snapshot().connections[0].wire;
         assert_eq!(counted, [0, sent.len() as u64]);
+    }
+}
+
+/// Layers that are started together, and later ones.
+#[test]
+fn bytes_around_each_of_several_layers_leave_in_order_and_once() {
+    for mut rig in Rig::both() {
+        let stack = |transport: &Transport| {
+            for word in ["one ", "two ", "three "] {
+                transport.write(word);
+                let layer = couplet::layers::PassThrough::default();
+                transport.start_layer(layer).expect("it may still write");
+            }
+            transport.write("four ");
+        };
+        let server = End::default().on("made", stack).on("data", stack);
+        let wire = rig.wire(&server);
+        let words = b"one two three four ";
+        for round in 1..=3 {
+            assert_eq!(wire.take(), words, "{round}");
+            let shown = &rig.l.snapshot().connections[0];
+            let sent = (round * words.len()) as u64;
+            assert_eq!((shown.wire, shown.buffered), ([round as u64 - 1, sent], 0), "{round}");
+            assert!(server.transport().flushed().has_fired(), "{round}");
+            rig.push(&wire, b"x");
+        }
+        assert_eq!(server.received(), b"xxx");
+        server.transport().lose_connection();
+        rig.turn();
+        assert!(wire.take() == words && wire.saw_fin());
+    }
+}
+
+/// A layer that has done its work took bytes that its protocol never sees.
+#[test]
+fn the_bytes_of_a_layer_that_is_gone_stay_counted_on_the_wire() {
+    let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\n";
+    for (early, mut rig) in Rig::each([&b""[..], b"early"]) {
+        let server = End::default();
+        let wire = rig.wire_over(&server, |reactor, _| ProxyReader::new(reactor.now()));
+        rig.push(&wire, &[&header[..], early].concat());
+        let (mut received, mut sent) = (early.len(), 0);
+        for _ in 0..2 {
+            rig.push(&wire, b"later");
+            server.transport().write("answer");
+            rig.turn();
+            (received, sent) = (received + 5, sent + 6);
+            let shown = &rig.l.snapshot().connections[0];
+            assert_eq!((shown.bytes_in, shown.bytes_out), (received as u64, sent));
+            assert_eq!(shown.wire, [(header.len() + received) as u64, sent]);
+        }
+        assert_eq!(server.received().len(), received);
     }
 }
 

@@ -1,8 +1,12 @@
 //! Futures dropped at an await point: every byte is in the stream, in the buffer or on the wire.
 
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 
-use super::{both_connected, connected, finish, poll_once};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::{both_connected, connected, finish, poll_once, start};
 use crate::secure::Rig;
 
 #[test]
@@ -57,7 +61,11 @@ fn a_write_that_is_dropped_has_written_a_part_in_order_or_nothing() {
         assert!(poll_once(pin!(stream.write_bytes(vec![0; 10]))).is_pending());
         assert_eq!(stream.transport().buffered(), part);
         assert!(poll_once(pin!(stream.flush())).is_pending());
-        assert!(poll_once(pin!(stream.shutdown())).is_pending());
+        for _ in 0..2 {
+            assert!(poll_once(pin!(stream.shutdown())).is_pending(), "the FIN has not left");
+            let refused = poll_once(pin!(stream.write_all("more")));
+            assert!(matches!(refused, Poll::Ready(Err(_))), "our side has ended");
+        }
         let mut taken = Vec::new();
         while !wire.saw_fin() || wire.waiting() > 0 {
             taken.append(&mut wire.take());
@@ -65,6 +73,33 @@ fn a_write_that_is_dropped_has_written_a_part_in_order_or_nothing() {
         }
         assert_eq!(taken, data[..part]);
         finish(&mut rig, async move { Ok(stream.shutdown().await?) });
+    }
+}
+
+/// The waits have different wakers, as those of `select` and `FuturesUnordered` may.
+#[test]
+fn bytes_wake_the_wait_that_came_after_a_dropped_one() {
+    for (mut rig, mut stream, wire) in both_connected() {
+        let reading = start(&mut rig, async move {
+            let mut buffer = [0; 9];
+            for _ in 0..2 {
+                assert_eq!(stream.read(&mut buffer).await?, 1);
+            }
+            {
+                let mut dropped = pin!(stream.read(&mut buffer));
+                let polled = poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx))).await;
+                assert!(polled.is_pending());
+            }
+            let line: Pin<Box<dyn Future<Output = std::io::Result<_>> + '_>> =
+                Box::pin(stream.read_line());
+            let mut lines = FuturesUnordered::from_iter([line]);
+            Ok(lines.next().await.expect("there is one")?)
+        });
+        for piece in [&b"a"[..], b"b", b"line\n"] {
+            assert!(reading.is_pending());
+            rig.push(&wire, piece);
+        }
+        assert_eq!(reading.take().expect("a line").as_deref(), Some(&b"line"[..]));
     }
 }
 

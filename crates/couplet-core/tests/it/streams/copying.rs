@@ -36,10 +36,11 @@ fn bytes_are_copied_in_both_directions_and_counted() {
 
 #[test]
 fn a_reset_of_one_resets_the_other_and_is_the_error() {
-    for mut rig in Rig::both() {
+    for (far_breaks, mut rig) in Rig::each([false, true]) {
         let (copying, near, far) = joined(&mut rig);
-        rig.reset(&near);
-        assert!(far.saw_reset());
+        let (breaks, other) = if far_breaks { (far, near) } else { (near, far) };
+        rig.reset(&breaks);
+        assert!(other.saw_reset());
         let error = copying.take().expect_err("that was no clean end");
         let error: &std::io::Error = error.downcast_ref().expect("an I/O error");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);

@@ -1,6 +1,6 @@
 //! FIN, reset, drop, panics: how a stream ends.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use couplet::layers::tls::{ServerTls, ServerTlsOptions};
 use couplet::protocols::LineReceiver;
 use couplet::stream::copy_bidirectional;
 use couplet::testing::Wire;
+use couplet::transport::Timeout;
 use couplet::{ConnectionLost, Failure, Reason, Result, Stream, Transport};
 use futures_util::FutureExt;
 
@@ -76,6 +77,78 @@ fn c105a_a_drain_wakes_a_stream_that_waits_for_it() {
         assert_eq!(wire.take(), b"good-bye");
         rig.close(&wire);
         assert_eq!(couplet::testing::success_of(drained).finished, 1);
+    }
+}
+
+#[test]
+fn c105a_every_wait_for_a_drain_ends_with_the_drain_or_the_connection() {
+    for (is_lost, mut rig) in Rig::each([false, true]) {
+        let ended = Rc::new(Cell::new(0));
+        let counted = ended.clone();
+        let port = serve(&rig, async move |stream: Stream| {
+            let reactor = stream.transport().reactor().clone();
+            for waits in [stream.draining(), stream.draining()] {
+                let counted = counted.clone();
+                let task = async move {
+                    waits.await;
+                    counted.set(counted.get() + 1);
+                    Ok(())
+                };
+                reactor.spawn(task).detach();
+            }
+            stream.draining().await;
+            // From then on there is nothing to wait for.
+            stream.draining().await;
+            counted.set(counted.get() + 1);
+            Ok(stream.close().await?)
+        });
+        let wire = rig.wire_to(&port);
+        assert_eq!(ended.get(), 0);
+        if is_lost {
+            rig.reset(&wire);
+        } else {
+            rig.reactor.drain(Duration::from_secs(10)).map(drop).detach();
+            rig.turn();
+        }
+        assert_eq!(ended.get(), 3, "lost: {is_lost}");
+        rig.close(&wire);
+    }
+}
+
+#[test]
+fn every_error_of_a_lost_stream_names_the_cause() {
+    type End = fn(&Transport, &Wire);
+    let ends: [(ErrorKind, &str, End); 4] = [
+        (ErrorKind::ConnectionReset, "connection lost", |_, wire| wire.reset()),
+        (ErrorKind::ConnectionAborted, "aborted", |transport, _| transport.abort_connection()),
+        (ErrorKind::TimedOut, "timeout", |transport, _| {
+            transport.set_timeout(Timeout::Idle, Some(Duration::from_secs(1)));
+        }),
+        (ErrorKind::Other, "by wish", |transport, _| transport.fail(Failure::msg("by wish"))),
+    ];
+    for (kind, text, end) in ends {
+        for (mut rig, mut stream, wire) in both_connected() {
+            let transport = stream.transport().clone();
+            let failing = start(&mut rig, async move {
+                let errors = [
+                    stream.read(&mut [0]).await.map(drop),
+                    stream.write_all("x").await,
+                    stream.write_bytes("x").await,
+                    stream.flush().await,
+                    stream.shutdown().await,
+                    stream.read_line().await.map(drop),
+                    stream.close().await,
+                ];
+                Ok(errors.map(|ended| ended.expect_err("it is lost")))
+            });
+            end(&transport, &wire);
+            rig.turn();
+            rig.advance(Duration::from_secs(31));
+            for error in failing.take().expect("all of them fail") {
+                assert_eq!(error.kind(), kind, "{error}");
+                assert!(error.to_string().contains(text), "{error}");
+            }
+        }
     }
 }
 
@@ -211,6 +284,23 @@ fn the_connection_closes_with_its_second_half() {
         assert!(wire.saw_fin(), "the writing half has ended our stream");
         assert_eq!(rig.l.snapshot().connections.len(), 1);
         drop(reads);
+        rig.close(&wire);
+        assert!(rig.l.snapshot().connections.is_empty());
+    }
+    // The reading half goes first.
+    for (mut rig, stream, wire) in both_connected() {
+        let (reads, mut writes) = stream.split();
+        drop(reads);
+        rig.push(&wire, b"unread");
+        let writes = finish(&mut rig, async move {
+            writes.write_all("done").await?;
+            Ok(writes)
+        });
+        assert_eq!(wire.take(), b"done");
+        assert!(!wire.saw_fin(), "the writing half is there");
+        drop(writes);
+        rig.turn();
+        assert!(wire.saw_fin());
         rig.close(&wire);
         assert!(rig.l.snapshot().connections.is_empty());
     }

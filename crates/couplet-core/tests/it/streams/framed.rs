@@ -53,11 +53,28 @@ fn a_message_that_the_framer_refuses_is_an_error_behind_those_before_it() {
         let seen = start(&mut rig, async move {
             let first = messages.next().await?;
             let error = messages.next().await.expect_err("that is no netstring");
+            assert_eq!(messages.next().await?, None, "nothing follows");
             Ok((first, error.kind()))
         });
         assert_eq!(seen.take().expect("both"), (Some(b"one".to_vec()), ErrorKind::InvalidData));
         rig.close(&wire);
         assert!(rig.l.snapshot().connections.is_empty());
+    }
+}
+
+#[test]
+fn messages_that_arrived_come_before_the_error_of_a_lost_connection() {
+    for (mut rig, stream, wire) in both_connected() {
+        let mut messages = stream.framed(LineReceiver::new);
+        rig.push(&wire, b"one\r\ntwo\r\ncut");
+        rig.reset(&wire);
+        let (whole, errors) = finish(&mut rig, async move {
+            let whole = [messages.next().await?, messages.next().await?];
+            let errors = [messages.next().await, messages.next().await];
+            Ok((whole, errors.map(|ended| ended.expect_err("it is lost").kind())))
+        });
+        assert_eq!(whole, [Some(b"one".to_vec()), Some(b"two".to_vec())]);
+        assert_eq!(errors, [ErrorKind::ConnectionReset; 2]);
     }
 }
 

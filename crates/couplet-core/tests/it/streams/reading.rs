@@ -1,5 +1,7 @@
 //! Reads of bytes that have arrived, and of bytes that have not.
 
+use std::io::ErrorKind;
+
 use couplet::Result;
 use couplet::stream::LONGEST_LINE;
 use couplet::testing::Cut;
@@ -84,8 +86,44 @@ fn a_line_past_the_limit_is_refused_and_costs_no_memory() {
             assert!(pushed < 1_000_000, "it takes no end of bytes");
         }
         let (kind, text, _stream) = reading.take().expect("an error");
-        assert_eq!(kind, std::io::ErrorKind::InvalidData);
+        assert_eq!(kind, ErrorKind::InvalidData);
         assert_eq!(text, format!("cannot read a line of more than {} bytes", LONGEST_LINE + 2));
+    }
+}
+
+#[test]
+fn the_longest_line_passes_with_any_end_and_a_longer_one_is_refused() {
+    for more in [0, 1] {
+        for (end, mut rig) in Rig::each([&b"\n"[..], b"\r\n", b""]) {
+            rig.network.set_capacity(2 * LONGEST_LINE);
+            let (mut stream, wire) = connected(&mut rig);
+            wire.push(&[&vec![b'x'; LONGEST_LINE + more], end].concat());
+            wire.fin();
+            let reading = start(&mut rig, async move {
+                let line = stream.read_line().await.map_err(|error| error.kind());
+                Ok(line.map(|line| line.map_or(0, |line| line.len())))
+            });
+            let expected = if more == 0 { Ok(LONGEST_LINE) } else { Err(ErrorKind::InvalidData) };
+            assert_eq!(reading.take().expect("a result"), expected, "{more}, {end:?}");
+        }
+    }
+}
+
+#[test]
+fn a_delimiter_counts_for_the_limit_and_refused_bytes_stay_unread() {
+    for (mut rig, mut stream, wire) in both_connected() {
+        rig.push(&wire, b"abcde;fg;");
+        finish(&mut rig, async move {
+            for limit in [5, 0, 5] {
+                let error = stream.read_until(b';', limit).await.expect_err("it is longer");
+                assert_eq!(error.kind(), ErrorKind::InvalidData);
+                let text = format!("cannot read a line of more than {limit} bytes");
+                assert_eq!(error.to_string(), text);
+            }
+            assert_eq!(stream.read_until(b';', 6).await?, b"abcde;");
+            assert_eq!(stream.read_until(b';', 3).await?, b"fg;");
+            Ok(())
+        });
     }
 }
 
@@ -93,20 +131,20 @@ fn a_line_past_the_limit_is_refused_and_costs_no_memory() {
 fn a_stream_that_is_not_read_holds_the_peer_back() {
     for mut rig in Rig::both() {
         rig.network.set_capacity(5000);
-        let (stream, wire) = connected(&mut rig);
-        let mut pushed = 0;
-        while let n @ 1.. = rig.push(&wire, &[b'x'; 1000]) {
-            pushed += n;
+        let (mut held, wire) = connected(&mut rig);
+        for round in 0..3 {
+            let mut pushed = 0;
+            while let n @ 1.. = rig.push(&wire, &[b'x'; 1000]) {
+                pushed += n;
+                // One read is held, and the buffers of the network are full.
+                assert!(pushed <= 3 * 5000, "{pushed} in round {round}");
+            }
+            let mut stream = held;
+            held = finish(&mut rig, async move {
+                stream.read_exact(&mut vec![0; pushed]).await?;
+                Ok(stream)
+            });
         }
-        // One read is held, and the buffers of the network are full.
-        assert!(pushed <= 3 * 5000, "{pushed}");
-        let mut held = stream;
-        let read = finish(&mut rig, async move {
-            let mut all = vec![0; pushed];
-            held.read_exact(&mut all).await?;
-            Ok((all.len(), held))
-        });
-        assert_eq!(read.0, pushed);
         assert_eq!(wire.push(b"more"), 4, "who reads again lets it go on");
     }
 }

@@ -32,6 +32,27 @@ fn a_flush_after_a_dropped_one_waits_for_bytes_written_since() {
     }
 }
 
+#[test]
+fn a_write_after_a_dropped_one_waits_for_bytes_written_since() {
+    for mut rig in Rig::both() {
+        rig.network.set_capacity(1000);
+        let (mut stream, wire) = connected(&mut rig);
+        stream.transport().set_write_marks(1000, 2000);
+        let mut taken = 0;
+        for round in 1..=3 {
+            stream.transport().write(vec![round; 5000]);
+            assert!(poll_once(pin!(stream.write_bytes("x"))).is_pending(), "it is full: {round}");
+            while taken < usize::from(round) * 5000 {
+                taken += wire.take().len();
+                rig.turn();
+            }
+        }
+        assert!(poll_once(pin!(stream.write_bytes("last"))).is_ready());
+        rig.turn();
+        assert_eq!(wire.take(), b"last", "the dropped ones have written nothing");
+    }
+}
+
 /// Reads, and logs the result.
 fn reading(transport: &Transport, log: &Rc<RefCell<Vec<String>>>) {
     let (mut stream, log) = (Stream::new(transport), log.clone());

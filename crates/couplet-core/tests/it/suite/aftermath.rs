@@ -23,6 +23,8 @@ scripted! {
 
     fn c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin()
         "a tells write x, panic no more; b sees Fin; b got ",
+        // Nor do bytes wait that were to pass below a layer.
+        "a tells write x, start-layer, write y, panic no more; b sees Fin; b got ; a buffers 0; time 0",
         "a pieces; turns 2; a tells panic no more; b ends Panicked(no more); b got-part; b got-some; a closes Normal";
 
     fn c20a_fail_flushes_written_bytes()

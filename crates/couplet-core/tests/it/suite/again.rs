@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use couplet::{DatagramOptions, Group, ListenOptions, LoadLimits, LoopOptions, SendError};
+use couplet::{Address, DatagramOptions, Group, ListenOptions, LoadLimits, LoopOptions, SendError};
 
 use super::datagrams::Far;
 use super::kit::{Kit, LOOPBACK};
@@ -99,7 +99,7 @@ pub(crate) fn c157_the_longest_datagram_is_the_destinations(kit: Kit) {
     for (at, destinations) in ports {
         let port =
             rig.reactor.listen_datagrams(at, Far::default()).expect("a free port can be opened");
-        for is_v6 in destinations {
+        for is_v6 in destinations.iter().copied() {
             let (ip, most): (IpAddr, usize) = match is_v6 {
                 false => (Ipv4Addr::LOCALHOST.into(), 65_507),
                 true => (Ipv6Addr::LOCALHOST.into(), 65_527),
@@ -109,6 +109,17 @@ pub(crate) fn c157_the_longest_datagram_is_the_destinations(kit: Kit) {
             let refused = port.send_to(vec![0; length], to);
             assert_eq!(refused, Err(SendError::TooLong { length, most }), "{at} to {to}");
             port.send_to(vec![0; most], to).expect("it fits");
+        }
+        // Only a port of IPv6 on all interfaces reaches both families.
+        let elsewhere: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        for (is_v6, ip) in [false, true].into_iter().zip(elsewhere) {
+            let to = Address::udp((ip, 9));
+            let sent = port.send_to("x", to.clone());
+            let expected = match destinations.contains(&is_v6) {
+                true => Ok(()),
+                false => Err(SendError::WrongAddress { host: port.host(), to }),
+            };
+            assert_eq!(sent, expected, "{at}");
         }
     }
 }

@@ -45,6 +45,12 @@ scripted! {
         "dials refusing none; a until do_stop; turns 3
         a log do_start, started_connecting, client_connection_failed(Failed(connection refused)), do_stop";
 
+    // Each attempt has its own 30 s.
+    fn c49_an_attempt_after_a_timeout_has_the_whole_time_again()
+        "dials silent none; factory failed: connect; turns 3; pass 30; turns 3
+        a count 1 client_connection_failed; pass 30-1ms; turns 3; a count 1 client_connection_failed
+        pass 1ms; turns 3; a count 2 client_connection_failed; a until do_stop";
+
     fn c39_stop_connecting_is_reported_after_started_connecting_returned()
         "dials open none; factory started: stop, note end; a until do_stop; tick
         a log do_start, started_connecting, stopped: true, end, client_connection_failed(Failed(the attempt was stopped)), do_stop; unheard";

@@ -236,9 +236,10 @@ scripted! {
         "read 64; aware; once data: pause; a half-close-timeout 8; {a pause; turn|plain}; b send #1000; b fin; <5:tick;>
         <3:pass 2; turns 2; a open;> <2:pass 2; turns 2;> a gone; a lost Timeout";
 
-    // Only the peer of the first has ended.
+    // Only the peer of the first has ended. Both partners share, and the last partner counts.
     fn c15d_a_partner_shares_its_progress() needs half_close
-        "aware; next; a shares-progress 2, half-close-timeout 8; b fins; <20:b2 send x; turns 2; pass 2; turns 2; a open;>
+        "aware; next; next; {a shares-progress 2|a2 shares-progress 1|a shares-progress 3, shares-progress 2}
+        a half-close-timeout 8; b fins; <20:b2 send x; turns 2; pass 2; turns 2; a open;>
         tick; <3:pass 2; turns 2; a open;> <2:pass 2; turns 2;> a gone; a2 open";
 }
 

@@ -10,6 +10,10 @@ scripted! {
     fn c05b_a_close_at_once_sends_everything_and_waits_for_no_fin()
         "a at-once, write the rest, lose; a lost Done(Us); a closes Normal; b sees Fin; b got the rest";
 
+    fn c05b_a_close_at_once_behind_our_end_waits_for_no_fin() needs half_close
+        "a at-once, write the rest, half; b sees Fin; b got the rest; a until write_closed; tick; a open
+        a lose; a lost Done(Us); a closes Normal; time 0";
+
     fn c05_an_error_ends_the_drain_and_keeps_the_reason() needs awaited_end
         "a write bye, {1:lose|fail e}; b sees Fin; b got bye; b reset; a lost {1:Done(Us)|Failed(e)}";
 

@@ -1,10 +1,10 @@
 //! Rows 105a and 105b: draining.
 
-use couplet::Deferred;
 use couplet::reactor::{Drain, Drained};
+use couplet::{Address, Deferred};
 
 use super::endings::write_big;
-use super::kit::{Kit, Role, s};
+use super::kit::{Kit, Rig, Role, s};
 use super::peer::Saw;
 use super::recorder::{Echo, Log, Script};
 
@@ -88,11 +88,14 @@ pub(crate) fn c105a_a_port_may_accept_while_all_others_drain(kit: Kit) {
     let (one, other) = (rig.end(), rig.end());
     let (port, exempt) = (rig.listen(&one, Script::new()), rig.listen(&other, Script::new()));
     exempt.accept_while_draining(true);
+    let no_longer = rig.listen(&rig.end(), Script::new());
+    no_longer.accept_while_draining(true);
+    no_longer.accept_while_draining(false);
     let b = rig.peer(&port);
     rig.until("a connection", || one.is_made());
     watch(&log, rig.reactor.drain(s(10)));
     rig.until("the question", || one.log.has("draining"));
-    assert!(!port.is_listening() && exempt.is_listening());
+    assert!(!port.is_listening() && exempt.is_listening() && !no_longer.is_listening());
     let _question = rig.peer(&exempt);
     rig.until("a connection", || other.is_made());
     assert!(!other.transport().is_draining());
@@ -102,6 +105,50 @@ pub(crate) fn c105a_a_port_may_accept_while_all_others_drain(kit: Kit) {
     watch(&log, exempt.drain(s(10)));
     rig.until("the question", || other.log.has("draining"));
     assert!(!exempt.is_listening(), "its own drain closes it");
+}
+
+pub(crate) fn c105a_a_drain_of_all_closes_every_port(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let listen = |rig: &Rig| rig.listen(&rig.end(), Script::new());
+    let mut ports = vec![listen(&rig), listen(&rig)];
+    rig.turns(2);
+    ports.extend([listen(&rig), listen(&rig)]);
+    watch(&log, rig.reactor.drain(s(10)));
+    rig.turns(3);
+    for port in &ports {
+        assert!(!port.is_listening() && rig.try_peer(port.host()).is_err());
+    }
+    assert!(rig.l.snapshot().ports.is_empty());
+    assert_eq!(log.entries(), ["(0, 0, 0)"]);
+}
+
+pub(crate) fn c105b_a_port_that_listens_again_drains_again(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let ends = [(); 4].map(|()| rig.end());
+    let mut next = ends.clone().into_iter();
+    let port = rig.listen_with(move |_: &Address| Some(next.next()?.plays(Script::new())));
+    for (round, a) in ends.iter().enumerate() {
+        if round > 0 {
+            port.start_listening().expect("it was closed");
+        }
+        let b = rig.peer(&port);
+        rig.until("a connection", || a.is_made());
+        assert!(!a.transport().is_draining());
+        watch(&log, port.drain(Drain::within(s(1)).close(s(5))));
+        rig.until("the question", || a.log.has("draining"));
+        assert!(!port.is_listening());
+        if round % 2 == 0 {
+            rig.pass(s(1));
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+            b.fin();
+            assert_eq!(rig.lost(a), "Shutdown");
+        } else {
+            a.transport().abort_connection();
+            rig.lost(a);
+        }
+        let each = ["(0, 1, 0)", "(1, 0, 0)"];
+        assert_eq!(log.entries(), [each, each].concat()[..=round]);
+    }
 }
 
 scripted! {
@@ -141,7 +188,23 @@ scripted! {
         a7 abort; a7 lost; pass 16; turns 3; sum 1 lost; results ; pass 2; turns 3
         b sees Fin; b2 sees Fin; b3 sees Fin; b4 sees Fin; b5 sees Fin; b6 sees Fin
         b fin; b2 fin; b3 fin; b4 fin; b5 fin; b6 fin; a lost Shutdown; a2 lost Shutdown; a3 lost Shutdown
-        a4 lost Shutdown; a5 lost Shutdown; a6 lost Shutdown; results 1/6/0; echoes";
+        a4 lost Shutdown; a5 lost Shutdown; a6 lost Shutdown; results 1/6/0; echoes",
+        // No group is one group.
+        "next; drain 10 paced 0/30; turns 3; sum 2 draining";
+
+    // Connections that have ended count for the size of the groups.
+    fn c105b_the_groups_of_a_paced_drain_keep_their_size()
+        "<8:on draining: abort; next;> on draining: abort; drain 100 patience 100 paced 3/30
+        turns 5; sum 3 lost; pass 13; turns 5; sum 6 lost; pass 10; turns 5; sum 9 lost
+        results 9/0/0";
+
+    fn c105b_a_look_for_silent_peers_does_not_end_the_pace()
+        "next; drain 100 patience 3 paced 2/40; turns 3; sum 1 draining; pass 4
+        turns 3; sum 1 draining; pass 22; turns 3; sum 2 draining; pass 4; turns 3; sum 0 lost";
+
+    fn c105b_a_cancel_after_the_first_stage_leaves_the_time_to_flush()
+        "a bytes BIG; drain 10 close 5; turns 3; pass 10; turns 3; a open; cancel-drain
+        results failed; turns 3; a open; pass 4; turns 3; a open; pass 1; a lost Shutdown; echoes";
 
     fn c105b_a_cancel_closes_them_at_once_and_ends_the_pace()
         "next; drain 100{1:| paced 2/400}; any draining; cancel-drain; results failed; b sees Fin; b2 sees Fin

@@ -2,8 +2,8 @@
 
 use couplet::{Address, ListenOptions, LoadLimits, ProducerKind};
 
-use super::kit::{Kit, Rig};
-use super::peer::B;
+use super::kit::{Kit, Rig, Role};
+use super::peer::{B, Saw};
 use super::recorder::{A, Log, Maker, Script};
 
 const MOST: usize = 1024 * 1024;
@@ -36,6 +36,16 @@ pub(crate) fn c22e_a_full_loop_accepts_nothing_on_any_port(kit: Kit) {
     rig.until("an answer", || a.log.count("made") == 1);
     question.close();
     rig.until("its end", || a.log.count("lost") == 1);
+    exempt.accept_under_load(false);
+    rig.turns(2);
+    assert!(rig.l.snapshot().ports.iter().all(|port| port.paused), "no longer");
+    let question = rig.peer(&exempt);
+    rig.turns(10);
+    assert_eq!(a.log.count("made"), 1);
+    exempt.accept_under_load(true);
+    rig.until("another answer", || a.log.count("made") == 2);
+    question.close();
+    rig.until("its end", || a.log.count("lost") == 2);
     exempt.stop_listening().expect("it listens").detach();
     rig.turns(2);
     for peer in peers.drain(..) {
@@ -83,6 +93,36 @@ pub(crate) fn c22e_a_loop_takes_other_limits_while_it_runs(kit: Kit) {
     rig.until("their ends", || a.log.count("lost") == 2);
     rig.turns(2);
     assert!(!paused(&mut rig));
+}
+
+/// Connects of the loop count, before any port accepts. A limit of 0 is one of 1.
+pub(crate) fn c22e_outgoing_connections_count(kit: Kit) {
+    for most in [0, 2] {
+        let mut rig = kit.rig();
+        rig.reactor.set_load_limits(LoadLimits::default().connections(most));
+        let a = rig.end();
+        let port = rig.listen_with(a.makes_many());
+        rig.turns(2);
+        for round in 1..=2 {
+            let mut clients: Vec<(A, B)> =
+                (0..most.max(1)).map(|_| rig.pair(Role::Client, Script::new())).collect();
+            rig.turns(3);
+            assert!(rig.l.snapshot().ports.iter().all(|port| port.paused), "{most}, {round}");
+            let waits = rig.peer(&port);
+            rig.turns(10);
+            assert_eq!(a.log.count("made"), round - 1, "{most}");
+            let (client, b) = clients.pop().expect("one or two");
+            b.close();
+            rig.lost(&client);
+            rig.until("the one that waits", || a.log.count("made") == round);
+            for (client, b) in clients {
+                b.close();
+                rig.lost(&client);
+            }
+            waits.close();
+            rig.until("its end", || a.log.count("lost") == round);
+        }
+    }
 }
 
 /// Fills the network of a connection, and has it hold this much output.
@@ -201,6 +241,19 @@ pub(crate) fn c71b_producers_of_large_buffers_wait_first(kit: Kit) {
     });
     rig.turns(3);
     assert!(rig.l.snapshot().ports.iter().all(|port| !port.paused));
+    // And again.
+    let before = ["pause", "resume"].map(|call| crowd[2].0.log.count(call));
+    hold(&mut rig, &crowd[2].0, 350 * k);
+    rig.turns(3);
+    assert_eq!(crowd[2].0.log.count("pause"), before[0] + 1);
+    assert_eq!(paused(&crowd), [false, false, true]);
+    assert!(rig.l.snapshot().ports.iter().all(|port| port.paused));
+    rig.until("room", || {
+        crowd[2].1.take_all();
+        crowd[2].0.log.count("resume") > before[1]
+    });
+    rig.turns(3);
+    assert!(rig.l.snapshot().ports.iter().all(|port| !port.paused));
     assert_eq!(lost(&crowd), [false; 3]);
     drop(ports);
 }
@@ -260,4 +313,79 @@ pub(crate) fn c71b_output_that_has_left_counts_when_it_waits_again(kit: Kit) {
     assert_eq!(lost(&crowd), [false, true]);
     assert_eq!(rig.lost(&crowd[1].0), "Overflow");
     assert_eq!(rig.l.snapshot().counters.shed, 1);
+}
+
+/// The largest buffers go first, as many as necessary, and again.
+pub(crate) fn c71b_as_many_connections_are_ended_as_it_takes(kit: Kit) {
+    let (mut rig, k) = (kit.rig(), 1024);
+    let crowd = crowd(&mut rig, &[300 * k, 900 * k, 500 * k, 100 * k]);
+    rig.reactor.set_load_limits(LoadLimits::default().buffered(600 * k));
+    rig.turn();
+    assert_eq!(rig.l.snapshot().counters.shed, 2, "in one turn");
+    rig.turns(3);
+    assert_eq!(lost(&crowd), [false, true, true, false]);
+    crowd[3].0.transport().write(vec![0; 500 * k]);
+    rig.turns(3);
+    assert_eq!(lost(&crowd), [false, true, true, true]);
+    assert_eq!(rig.l.snapshot().counters.shed, 3);
+    for (a, _) in &crowd[1..] {
+        assert_eq!(rig.lost(a), "Overflow");
+    }
+}
+
+pub(crate) fn c71b_output_that_waits_counts_although_a_port_has_its_own_limit(kit: Kit) {
+    let (mut rig, k) = (kit.rig(), 1024);
+    let crowd = crowd(&mut rig, &[200 * k, 900 * k]);
+    let limited = ListenOptions::default().max_buffered(MOST);
+    let _port = rig.listen_at(limited, rig.end().makes_many());
+    rig.turns(2);
+    // Set twice, it counts once.
+    for most in [2 * MOST, 2 * MOST, MOST] {
+        assert_eq!(lost(&crowd), [false; 2]);
+        rig.reactor.set_load_limits(LoadLimits::default().buffered(most));
+        rig.turns(3);
+    }
+    assert_eq!(lost(&crowd), [false, true]);
+}
+
+/// Two ports with a limit: each accepts again when its own output has left, each time.
+pub(crate) fn c71c_each_port_accepts_again_whenever_its_output_has_left(kit: Kit) {
+    let (mut rig, k) = (kit.rig(), 1024);
+    let mut limited = || crowd_at(&mut rig, ListenOptions::default().max_buffered(MOST), &[0]);
+    let crowds = [limited(), limited()];
+    let paused = |rig: &mut Rig| -> Vec<bool> {
+        rig.l.snapshot().ports.iter().map(|port| port.paused).collect()
+    };
+    for round in 1..=2 {
+        for crowd in &crowds {
+            hold(&mut rig, &crowd[0].0, 850 * k);
+        }
+        rig.turns(3);
+        assert_eq!(paused(&mut rig), [true; 2], "{round}");
+        let host = |crowd: &[(A, B)]| crowd[0].0.transport().host().clone();
+        let late = crowds.each_ref().map(|crowd| rig.try_peer(host(crowd)).expect("a queue"));
+        rig.turns(10);
+        assert!(late.iter().all(|late| late.take_all() == 0 && late.saw() == Saw::Open));
+        for ((crowd, late), expected) in crowds.iter().zip(&late).zip([[false, true], [false; 2]]) {
+            let (a, b) = &crowd[0];
+            rig.until("all of it", || {
+                b.take_all();
+                a.transport().buffered() == 0
+            });
+            rig.turns(3);
+            assert_eq!(paused(&mut rig), expected, "{round}");
+            // The factory has no protocol for a newcomer.
+            assert_ne!(rig.take_to_the_end(late), Saw::Open);
+        }
+    }
+    assert!(!crowds.iter().any(|crowd| lost(crowd).contains(&true)));
+    // At once, by an end.
+    for crowd in &crowds {
+        hold(&mut rig, &crowd[0].0, 850 * k);
+    }
+    rig.turns(3);
+    assert_eq!(paused(&mut rig), [true; 2]);
+    crowds[0][0].0.transport().abort_connection();
+    rig.lost(&crowds[0][0].0);
+    assert_eq!(paused(&mut rig), [false, true]);
 }

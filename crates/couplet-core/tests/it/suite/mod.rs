@@ -174,6 +174,7 @@ macro_rules! all_facts {
             load: [
                 c22e_a_full_loop_accepts_nothing_on_any_port needs port passive_peer,
                 c22e_a_loop_takes_other_limits_while_it_runs needs port passive_peer,
+                c22e_outgoing_connections_count needs port passive_peer,
                 c71b_the_connection_with_most_output_is_ended,
                 c71b_each_peer_with_an_address_has_a_separate_limit needs ip port,
                 c71c_a_port_has_a_separate_limit needs port,
@@ -181,6 +182,9 @@ macro_rules! all_facts {
                 c71b_output_that_the_driver_takes_at_once_is_not_limited,
                 c71b_output_that_waits_already_counts_for_a_new_limit,
                 c71b_output_that_has_left_counts_when_it_waits_again,
+                c71b_as_many_connections_are_ended_as_it_takes,
+                c71b_output_that_waits_counts_although_a_port_has_its_own_limit,
+                c71c_each_port_accepts_again_whenever_its_output_has_left needs port passive_peer,
             ]
             reasons: [
                 c26_c27_an_abort_is_aborted_here_and_lost_there needs resets,
@@ -219,6 +223,8 @@ macro_rules! all_facts {
                 c105e_bytes_that_the_system_holds_come_before_the_question needs port,
                 c105a_ports_that_have_not_started_are_closed_and_no_connection_is_an_end,
                 c105a_a_port_may_accept_while_all_others_drain needs port,
+                c105a_a_drain_of_all_closes_every_port,
+                c105b_a_port_that_listens_again_drains_again needs port,
                 c105a_a_protocol_that_does_not_know_of_drains_is_left_alone,
                 c105b_a_connection_closed_by_one_drain_counts_as_closed_for_another,
                 c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing,

@@ -58,7 +58,11 @@ scripted! {
     // Before its first turn, and after.
     fn c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume()
         "listens many; port pause; turn; peer; peer; tick; a count 0 build; port resume; a until-count 2 build
-        port pause; turn; peer; peer; tick; a count 2 build; port resume; a until-count 4 build";
+        port pause; turn; peer; peer; tick; a count 2 build; port resume; a until-count 4 build",
+        // Also when it listens again.
+        "listens many; turn; port pause; port stop stopped; turns 2; port start; turn; peer
+        tick; a count 0 build; port resume; a until-count 1 build; port pause; turn
+        peer; tick; a count 1 build; port resume; a until-count 2 build";
 
     fn c22c_a_full_port_accepts_nothing_until_a_connection_has_ended()
         "listens many max 2; turn; <5:peer;> a until-count 2 build; tick; a count 2 build; port held
@@ -73,7 +77,8 @@ scripted! {
     fn c22c_a_full_port_stays_held_through_pause_and_resume()
         "listens many max 2; turn; <3:peer;> a until-count 2 build; port pause; tick; port resume; tick; a count 2 build
         port pause; b close; tick; port held; a count 2 build; port resume; a until-count 3 build
-        port stop stopped; turns 2; port start; turns 2; peer; peer; tick; a count 3 build";
+        port stop stopped; turns 2; port start; turns 2; peer; peer; tick; a count 3 build
+        port held; b2 close; a until-count 4 build; tick; a count 4 build; port held";
 }
 
 pub(crate) fn c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sockets(kit: Kit) {

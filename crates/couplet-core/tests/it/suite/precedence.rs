@@ -5,6 +5,9 @@ scripted! {
 
     fn c20b_the_first_reason_in_the_list_wins() needs resets
         "a tells fail e, fail e2; turns 3; b fin; a lost Failed(e); b sees Fin",
+        "a fail e; turn; a fail e2; turns 3; b fin; a lost Failed(e); b sees Fin",
+        "a fail e; turn; a tells panic p; turns 3; b fin; a lost Failed(e); b sees Fin",
+        "a tells panic p; turn; a fail e; turns 3; b fin; a lost Panicked(p); b sees Fin",
         "a tells fail e, panic p; turns 3; b fin; a lost Failed(e); b sees Fin",
         "a tells lose, panic p; turns 3; b fin; a lost Panicked(p); b sees Fin",
         "a tells abort, fail e; turns 3; b fin; a lost Failed(e); b sees Reset",

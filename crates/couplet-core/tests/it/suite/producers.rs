@@ -149,6 +149,11 @@ scripted! {
         // Bytes sent immediately cause no pause; bytes taken by an operation count until they are sent.
         "capacity 1024K; at-hand; a push; a tells write #100K; tick; a buffers 0; a log made";
 
+    // And so is its successor.
+    fn c65_a_producer_that_registers_above_the_mark_is_paused() needs capacity
+        "a write BIG; turns 3; a push; a until pause; a unregister, push; a until-count 2 pause; turns 3
+        a log made, pause, pause; b gets BIG; a until resume; turns 3; a log made, pause, pause, resume";
+
     fn c65_is_full_is_immediate()
         "a tells write #64K, note-full, write x, note-full; turns 2; a log made, full: false, full: true
         b gets #64K+x; a empties; a roomy

@@ -42,6 +42,11 @@ scripted! {
         "protocol; once data: write answer; connection; aware; once read_closed: upgrade 1 unread; b fin; b sees
         p lost Done(Peer); b got answer; p log made, data(6), read_closed, lost(Done(Peer)); a log made, read_closed";
 
+    fn c50a_the_next_protocol_gets_write_closed_for_an_end_already_sent() needs half_close
+        "protocol; connection; aware; a half; b sees Fin; a until write_closed; a upgrade 1; p until write_closed; turns 3
+        b send x; p gets x; b fin; p lost Done(Peer); p log made, write_closed, data(1), read_closed, lost(Done(Peer))
+        a log made, write_closed";
+
     fn c50a_a_close_comes_before_an_upgrade()
         "protocol; connection; once data: {1:lose, upgrade 1|upgrade 1, lose|upgrade 1, abort|upgrade 1, panic by wish}
         b sends x; b fin; a lost {1:Done|Done|Aborted|Panicked(by wish)}; p unkept; p entries 0";

@@ -7,9 +7,10 @@ mod tree;
 
 use std::time::Duration;
 
-use couplet::services::{Child, ChildState, Health, Service, ServiceError, Strategy};
+use couplet::services::{Child, ChildState, Health, Restart, Service, ServiceError, Strategy};
 
 use crate::defer_witness::given;
+use crate::logged::logged;
 use scripted::{Rig, Script};
 
 const S: Duration = Duration::from_secs(1);
@@ -122,6 +123,25 @@ fn c139b_a_stop_during_the_start_cancels_it_and_stops_those_that_have_started() 
 }
 
 #[test]
+fn c139b_a_cancelled_start_stops_those_that_have_started_and_can_be_repeated() {
+    let mut rig = Rig::new(&["a", "b"]);
+    rig.script("b").start_takes(S * 5);
+    for _ in 0..2 {
+        let starting = rig.supervisor.start(&rig.reactor());
+        rig.settle();
+        starting.cancel();
+        rig.settle();
+        assert_eq!(rig.take(), ["start a", "start b", "cancelled start b", "stop a"]);
+        assert!(given(starting).take().unwrap_err().is_cancelled());
+        assert_eq!(rig.states(), [ChildState::Stopped; 2]);
+        assert_eq!(rig.reactor_load(), 0);
+    }
+    assert_eq!(rig.start(), ["start a", "start b"]);
+    rig.advance(S * 5);
+    assert_eq!(rig.states(), [ChildState::Running; 2]);
+}
+
+#[test]
 fn c139b_cancelling_the_stop_cancels_the_stops_of_the_children_those_to_come_too() {
     let mut rig = Rig::new(&["a", "b", "c"]);
     for name in ["a", "b", "c"] {
@@ -167,6 +187,22 @@ fn c139d_the_strategy_decides_which_children_are_restarted_together() {
         rig.start();
         assert_eq!(rig.end("b", false), expected, "{strategy:?}");
         assert!(rig.states().iter().all(|state| *state == ChildState::Running));
+    }
+}
+
+#[test]
+fn c139d_children_that_fail_to_stop_are_started_with_the_others() {
+    for fails in [Script::fails_to_stop as fn(&Script), Script::panics_at_stop] {
+        let mut rig = Rig::new(&["a", "b", "c", "d"]);
+        rig.set(|supervisor| supervisor.strategy(Strategy::OneForAll).intensity(2, S));
+        fails(&rig.script("d"));
+        fails(&rig.script("c"));
+        rig.start();
+        for _ in 0..2 {
+            let calls = ["stop d", "stop c", "stop a", "start a", "start b", "start c", "start d"];
+            assert_eq!(rig.end("b", false), calls);
+            assert_eq!(rig.states(), [ChildState::Running; 4]);
+        }
     }
 }
 
@@ -225,6 +261,29 @@ fn c139e_a_start_that_fails_during_a_restart_is_another_restart() {
 }
 
 #[test]
+fn each_restart_and_each_end_is_a_warning_and_giving_up_is_an_error() {
+    let mut rig = Rig::new(&["a", "b"]);
+    rig.add("t", |child| child.restart(Restart::Temporary));
+    rig.set(|supervisor| supervisor.intensity(2, S * 10));
+    rig.start();
+    let ((), lines) = logged(|| {
+        for name in ["a", "t", "a", "b"] {
+            rig.end(name, false);
+        }
+    });
+    let expected = [
+        ("restarting a service: a failed", "service=a"),
+        ("service ended: t failed", "service=t"),
+        ("restarting a service: a failed", "service=a"),
+        ("supervisor top gave up: more than 2 restarts", "service=b"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:?}");
+    for (line, (words, service)) in lines.iter().zip(expected) {
+        assert!(line.contains(words) && line.contains(service), "{line}");
+    }
+}
+
+#[test]
 fn c139f_restarts_in_succession_wait_twice_as_long_each_time_less_up_to_half() {
     let mut rig = Rig::new(&["a"]);
     let most = S * 4;
@@ -244,6 +303,52 @@ fn c139f_restarts_in_succession_wait_twice_as_long_each_time_less_up_to_half() {
     rig.end("a", false);
     rig.advance(S);
     assert_eq!(rig.states(), [ChildState::Running]);
+}
+
+#[test]
+fn c139f_starts_that_fail_wait_twice_as_long_each_time_too_and_each_child_has_its_delay() {
+    let mut rig = Rig::new(&["a", "b"]);
+    rig.set(|supervisor| supervisor.back_off(S, S * 8).intensity(100, S * 10));
+    rig.start();
+    rig.script("a").fails(3);
+    rig.end("a", false);
+    for (failed, full) in [S, S * 2, S * 4, S * 8].into_iter().enumerate() {
+        let began = rig.elapsed();
+        rig.advance_until(|rig| rig.starts("a") == failed + 2);
+        let waited = rig.elapsed() - began;
+        assert!(full / 2 <= waited && waited <= full, "{waited:?} of {full:?}");
+        let is_up = rig.states()[0] == ChildState::Running;
+        assert_eq!(is_up, failed == 3, "after {failed} starts that failed");
+    }
+    rig.end("b", false);
+    rig.advance(S);
+    assert_eq!(rig.states(), [ChildState::Running; 2]);
+}
+
+#[test]
+fn c139f_a_child_that_waits_for_its_restart_can_be_stopped_and_removed() {
+    for removes in [false, true] {
+        let mut rig = Rig::new(&["a", "b"]);
+        rig.set(|supervisor| supervisor.back_off(S, S).intensity(10, S * 60));
+        rig.start();
+        for _ in 0..2 {
+            rig.end("b", false);
+            assert_eq!(rig.states(), [ChildState::Running, ChildState::Restarting]);
+            let calls = rig.done(|it| if removes { it.remove("b") } else { it.stop_child("b") });
+            assert_eq!(calls, [""; 0]);
+            rig.advance(S * 5);
+            assert_eq!(rig.take(), [""; 0], "it is not restarted");
+            match removes {
+                true => {
+                    assert_eq!(rig.names(), ["a"]);
+                    rig.add("b", |child| child);
+                    rig.settle();
+                    assert_eq!(rig.take(), ["start b"]);
+                }
+                false => assert_eq!(rig.done(|it| it.start_child("b")), ["start b"]),
+            }
+        }
+    }
 }
 
 #[test]
@@ -319,6 +424,20 @@ fn c139g_a_child_that_cannot_be_added_is_forgotten() {
 }
 
 #[test]
+fn c139g_a_temporary_child_that_is_stopped_is_forgotten() {
+    let mut rig = Rig::new(&["a"]);
+    for name in ["t", "u", "v"] {
+        rig.add(name, |child| child.restart(Restart::Temporary));
+    }
+    rig.start();
+    assert_eq!(rig.done(|it| it.stop_child("t")), ["stop t"]);
+    assert_eq!(rig.names(), ["a", "u", "v"]);
+    assert_eq!(rig.done(|it| it.stop()), ["stop v", "stop u", "stop a"]);
+    assert_eq!(rig.names(), ["a"]);
+    assert_eq!(rig.start(), ["start a"]);
+}
+
+#[test]
 fn c139g_requests_are_carried_out_in_order_and_always_answered() {
     let mut rig = Rig::new(&["a", "b"]);
     rig.start();
@@ -329,10 +448,15 @@ fn c139g_requests_are_carried_out_in_order_and_always_answered() {
     removed[0].take().unwrap();
     assert_eq!([removed[1].text(), started.text()], ["there is no service a"; 2].map(String::from));
     assert_eq!(rig.take(), ["stop a"]);
-    // A stop answers the requests that it overtakes.
+    // A stop answers the requests that it overtakes: all but the first, which has begun.
+    let stopped = [given(it.stop_child("b")), given(it.stop_child("b"))];
+    let added = given(it.add(Child::new(rig.service("c"))));
     let (removed, started) = (given(it.remove("b")), given(it.start_child("b")));
     assert_eq!(rig.done(|it| it.stop()), ["stop b"]);
-    removed.take().unwrap();
+    for done in stopped.into_iter().chain([added, removed]) {
+        done.take().unwrap();
+    }
     assert_eq!(started.text(), "supervisor top does not run");
     assert_eq!(given(it.start_child("b")).text(), "there is no service b");
+    assert_eq!(rig.start(), ["start c"]);
 }

@@ -1,6 +1,6 @@
 //! The ready-made services.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use couplet::services::{
     StreamServerService, Supervisor, TaskService, TimerService,
 };
 use couplet::testing::{Clock, MemoryReactor};
-use couplet::{Datagram, DatagramProtocol, DatagramTransport, Deferred, Failure, Reactor};
+use couplet::{
+    Datagram, DatagramProtocol, DatagramTransport, Deferred, Failure, Reactor, Resolver,
+};
 
 use super::S;
 use crate::defer_witness::{Log, given};
@@ -172,9 +174,16 @@ fn c139k_a_timer_calls_at_once_and_every_interval_until_it_stops() {
     assert_eq!(calls.get(), 1);
     clock.advance(S * 3);
     assert_eq!(calls.get(), 4);
-    stop(&mut clock, &mut supervisor);
-    clock.advance(S * 3);
-    assert_eq!(calls.get(), 4);
+    for stopped_after in [4, 7] {
+        stop(&mut clock, &mut supervisor);
+        clock.advance(S * 3);
+        assert_eq!(calls.get(), stopped_after);
+        let started = given(supervisor.start(&clock.reactor()));
+        clock.settle();
+        started.take().unwrap();
+        clock.advance(S * 2);
+        assert_eq!(calls.get(), stopped_after + 3);
+    }
 }
 
 #[test]
@@ -305,4 +314,37 @@ fn c139k_a_client_is_healthy_while_it_is_connected() {
     memory.settle();
     stopped.take().unwrap();
     assert!(!client.is_running());
+    given(Service::start(&mut supervisor, &memory.reactor()));
+    memory.settle();
+    assert_eq!(supervisor.health(), Health::Starting);
+    let _wire = memory.connecting()[0].complete();
+    memory.settle();
+    assert_eq!(supervisor.health(), Health::Ready);
+}
+
+#[test]
+fn c139k_the_health_of_a_client_follows_each_of_its_connections() {
+    let mut memory = MemoryReactor::new();
+    let prepared = Rc::<RefCell<Option<Resolver<()>>>>::default();
+    let slot = prepared.clone();
+    let client = ClientService::new(&memory.reactor(), "tcp:127.0.0.1:8000", || Echo).unwrap();
+    let client = client.retry_policy(|failures, _| S * failures).prepare(move |_| {
+        let (deferred, resolver) = Deferred::new();
+        *slot.borrow_mut() = Some(resolver);
+        deferred
+    });
+    let failed = Health::Failed("not connected after 1 failures".to_owned());
+    client.start();
+    for before in [Health::Starting, failed.clone(), failed.clone()] {
+        assert_eq!(client.health(), before);
+        let wire = memory.connecting()[0].complete();
+        memory.settle();
+        assert_eq!(client.health(), before, "it is not prepared");
+        prepared.take().expect("it is being prepared").callback(());
+        assert_eq!(client.health(), Health::Ready);
+        wire.close();
+        memory.settle();
+        assert_eq!(client.health(), failed);
+        memory.advance(S);
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use couplet::reactor::Drain;
 use couplet::services::{Child, ChildState, FunctionService, Health, Restart, Service, Supervisor};
-use couplet::{Deferred, Reactor};
+use couplet::{Deferred, Failure, Reactor};
 
 use couplet::testing::{Clock, MemoryReactor};
 
@@ -40,6 +40,22 @@ fn c139h_a_supervisor_that_gave_up_is_restarted_with_its_children_if_permanent()
             rig.end("leaf", false);
             assert_eq!(under.health(), Health::Ready);
         }
+    }
+}
+
+#[test]
+fn c139h_a_supervisor_that_was_restarted_can_give_up_again() {
+    let mut rig = Rig::empty();
+    rig.set(|supervisor| supervisor.intensity(10, S * 60));
+    let under = tree(&rig, Restart::Permanent);
+    rig.start();
+    for round in 1..=3 {
+        // A restart of the leaf, and one of its supervisor.
+        for _ in 0..2 {
+            assert_eq!(rig.end("leaf", false), ["start leaf"]);
+        }
+        assert_eq!(under.health(), Health::Ready);
+        assert_eq!(rig.supervisor.children()[0].restarts, round);
     }
 }
 
@@ -168,8 +184,12 @@ fn c139m_snapshots_show_each_child_while_its_supervisor_runs() {
     assert_eq!(notes(&mut rig)[0], "top/a running 1");
     rig.done(|it| it.remove("a"));
     assert_eq!(notes(&mut rig), expected[1..]);
-    rig.done(|it| it.stop());
-    assert!(notes(&mut rig).is_empty());
+    for _ in 0..2 {
+        rig.done(|it| it.stop());
+        assert!(notes(&mut rig).is_empty());
+        rig.start();
+        assert_eq!(notes(&mut rig), expected[1..]);
+    }
 }
 
 #[test]
@@ -277,6 +297,47 @@ fn c139n_an_end_has_stages_and_a_cancel_shortens_each() {
         seen.sort_unstable();
         expected.sort_unstable();
         assert_eq!(seen, expected, "cancelled after {cancelled} s");
+    }
+}
+
+#[test]
+fn c139n_each_end_drains_the_ports_and_goes_on_if_that_fails() {
+    let mut rig = Rig::new(&["a"]);
+    let drains = Rc::new(Cell::new(0));
+    let counted = drains.clone();
+    rig.set(|supervisor| {
+        supervisor.drain_by(move |_| {
+            counted.set(counted.get() + 1);
+            Deferred::fail(Failure::msg("it cannot drain"))
+        })
+    });
+    let reactor = rig.reactor();
+    for round in 1..=2 {
+        rig.start();
+        assert_eq!(rig.done(|it| it.wind_down(&reactor)), ["stop a"]);
+        assert_eq!(drains.get(), round);
+    }
+}
+
+#[test]
+fn c139n_two_ends_that_overlap_are_both_complete_when_the_children_have_stopped() {
+    let mut rig = Rig::new(&["a"]);
+    rig.set(|supervisor| supervisor.not_ready_for(S * 10));
+    rig.script("a").stop_takes(S * 5);
+    for _ in 0..2 {
+        rig.start();
+        let first = given(rig.supervisor.wind_down(&rig.reactor()));
+        rig.advance(S * 4);
+        let second = given(rig.supervisor.wind_down(&rig.reactor()));
+        rig.advance(S * 6);
+        assert_eq!(rig.take(), ["stop a"]);
+        rig.advance(S * 4);
+        assert!(first.is_none() && second.is_none());
+        assert_eq!(rig.supervisor.health(), Health::Stopping);
+        rig.advance(S);
+        first.take().unwrap();
+        second.take().unwrap();
+        assert_eq!(rig.states(), [ChildState::Stopped]);
     }
 }
 

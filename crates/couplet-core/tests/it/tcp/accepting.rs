@@ -126,6 +126,16 @@ fn run_child() {
     });
     kept.get_or_init(|| port.clone());
     println!("{CHILD}{}", port.host().port().expect("a number"));
+    if told().is_some_and(|told| told == "exempt") {
+        let (reactor, keep) = (rig.reactor.clone(), kept.clone());
+        let exempt = rig.listen_with(move || Child {
+            reactor: reactor.clone(),
+            port: keep.clone(),
+            before: None,
+        });
+        exempt.accept_under_load(true);
+        println!("{CHILD}{}", exempt.host().port().expect("a number"));
+    }
     let (run, lines) = logged(|| rig.l.run(|_| Ok(())));
     run.expect("a stopped run succeeds");
     println!("{CHILD}{} turns, {}", rig.tapped.waits.borrow().len(), lines.join("; "));
@@ -211,6 +221,48 @@ fn c48_a_port_that_backs_off_tries_again() {
     assert_eq!(child.says(CHILD), "0", "turned away");
     let said = child.says(CHILD);
     assert!(said.contains("cannot accept"), "the port did not back off: {said}");
+    child.end();
+}
+
+/// Whether the child answers on this connection; it may close it instead.
+fn is_answered(mut stream: &TcpStream) -> bool {
+    let mut answer = [0];
+    stream.write_all(b"?").is_ok() && matches!(stream.read(&mut answer), Ok(1))
+}
+
+#[test]
+fn c48a_the_descriptors_of_exempt_ports_are_kept_for_them_again_and_again() {
+    let test = "c48a_the_descriptors_of_exempt_ports_are_kept_for_them_again_and_again";
+    if told().is_some() {
+        return run_child();
+    }
+    let mut child = Running::start(&format!("tcp::accepting::{test}"), "exempt");
+    let [port, exempt] = [(); 2].map(|()| child.says(CHILD).parse().expect("a number"));
+    let first = client(port);
+    command(&first, "limit");
+    for round in 0..3 {
+        // The descriptors of the last round come back as their connections end.
+        let mut served = Vec::new();
+        for _ in 0..10_000 {
+            let asks = client(exempt);
+            if is_answered(&asks) {
+                served.push(asks);
+            }
+            if served.len() == 16 {
+                break;
+            }
+        }
+        assert_eq!(served.len(), 16, "round {round}");
+        for other in [port, exempt, port] {
+            assert_turned_away(client(other));
+        }
+        assert!(served.iter().all(is_answered), "round {round}");
+    }
+    command(&first, "raise");
+    command(&client(port), "others are served again");
+    command(&first, "quit");
+    child.says(CHILD);
+    child.says(CHILD);
     child.end();
 }
 

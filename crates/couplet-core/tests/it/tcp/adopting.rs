@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use couplet::defer::Cancelled;
 use couplet::testing::{failure_of, success_of};
-use couplet::{Address, ConnectError, Connection, Deferred, hooks};
+use couplet::{Address, ConnectError, Connection, Deferred, LoadLimits, Shutdown, hooks};
 
 use crate::suite::kit::{Kit, LOOPBACK, Rig, tcp_options};
 use crate::suite::recorder::{A, On, Recorder, Script};
@@ -190,4 +190,51 @@ fn c22b_c51a_an_adopted_port_is_like_any_other() {
     let late = TcpStream::connect(address).expect("it listens again");
     rig.until("another", || a.log.count("made") == 2);
     drop((early, late));
+}
+
+#[test]
+fn c22e_adopted_connections_count_for_the_limit() {
+    let mut rig = Kit::mio().rig();
+    rig.reactor.set_load_limits(LoadLimits::default().connections(2));
+    let a = rig.end();
+    let port = rig.listen_with(a.makes_many());
+    rig.turns(2);
+    for round in 1..=2 {
+        let mut adopted = [(); 2].map(|()| {
+            let (end, (ours, theirs)) = (rig.end(), sockets());
+            adopt(&rig, &end, Script::new(), ours).detach();
+            rig.until("connection_made", || end.is_made());
+            (end, Some(theirs))
+        });
+        let waits = rig.peer(&port);
+        rig.turns(10);
+        assert_eq!(a.log.count("made"), round - 1, "the loop is full");
+        for (end, theirs) in &mut adopted {
+            drop(theirs.take());
+            rig.lost(end);
+        }
+        rig.until("the one that waits", || a.log.count("made") == round);
+        waits.close();
+        rig.until("its end", || a.log.count("lost") == round);
+    }
+}
+
+#[test]
+fn c51a_an_adoption_at_the_end_of_a_run_fails_and_closes_the_socket() {
+    let (mut rig, mut peers) = (Kit::mio().rig(), Vec::new());
+    let a = rig.end();
+    for when in [Shutdown::During, Shutdown::After] {
+        let ((ours, theirs), a, reactor) = (sockets(), a.clone(), rig.reactor.clone());
+        peers.push(theirs);
+        rig.reactor.on(when, move || {
+            let adopting = reactor.adopt(ours, a.once(Script::new())).expect("a socket");
+            a.log.watch("adopted", adopting);
+        });
+    }
+    rig.stop(Duration::ZERO);
+    assert_eq!(a.log.entries(), ["adopted: failed"; 2]);
+    for mut theirs in peers {
+        assert_eq!(theirs.read(&mut [0]).expect("an end of stream"), 0);
+    }
+    assert!(rig.l.snapshot().connections.is_empty());
 }

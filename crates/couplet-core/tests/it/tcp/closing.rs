@@ -90,9 +90,16 @@ fn c17a_a_dropped_loop_resets_connections_that_were_not_closed() {
         transport.write("a part");
     };
     type Case = (bool, fn(&Transport), Saw);
-    let cases: [Case; 4] = [
+    fn set(transport: &Transport, values: &[bool]) {
+        values.iter().for_each(|on| transport.set_option(SocketOption::ResetUnlessClosed(*on)));
+    }
+    let cases: [Case; 7] = [
         (false, |_| {}, Saw::Fin),
         (true, |_| {}, Saw::Reset),
+        // The last value counts, each time.
+        (true, |transport| set(transport, &[false]), Saw::Fin),
+        (true, |transport| set(transport, &[false, true]), Saw::Reset),
+        (false, |transport| set(transport, &[true, false]), Saw::Fin),
         (true, Transport::lose_write_connection, Saw::Fin),
         (true, Transport::lose_connection, Saw::Fin),
     ];

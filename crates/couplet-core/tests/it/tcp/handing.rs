@@ -16,11 +16,12 @@ use couplet::reactor::HandedOver;
 use couplet::testing::{Manner, failure_of, success_of};
 use couplet::transport::Timeout;
 use couplet::{
-    Address, ConnectionLost, HandOver, ListenOptions, PeerCredentials, Protocol, ProtocolExtension,
-    Reason, SocketOption, Transport, UnixAddress,
+    Address, ConnectionLost, HandOver, ListenOptions, PeerCredentials, Port, Protocol,
+    ProtocolExtension, Reason, SocketOption, Transport, UnixAddress,
 };
 
 use super::{TCP, hand_over, served};
+use crate::logged::logged;
 use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig};
 
@@ -418,10 +419,14 @@ fn c51d_each_framer_hands_over_a_partial_message() {
 
 #[test]
 fn c51d_a_framer_refuses_inside_a_line_that_is_too_long() {
+    refuses_in_a_long_line(|lines| LineReceiver::new(lines).with_max_length(5));
+    refuses_in_a_long_line(|lines| LineOnlyReceiver::new(lines).with_max_length(5));
+}
+
+fn refuses_in_a_long_line<P: Protocol>(build: fn(Lines) -> P) {
     let (mut rig, lines) = (Kit::mio().rig(), Lines::default());
     let its = lines.clone();
-    let factory = move || LineReceiver::new(its.clone()).with_max_length(5);
-    let mut client = served(&rig, TCP, factory);
+    let mut client = served(&rig, TCP, move || build(its.clone()));
     client.write_all(b"one\r\n").expect("room");
     reads(&mut rig, &mut client, b"one\r\n");
     // The default for a line that is too long closes; this one skips it.
@@ -433,6 +438,24 @@ fn c51d_a_framer_refuses_inside_a_line_that_is_too_long() {
         }
         let handed = hand_over(&mut rig, lines.transport().id());
         assert_eq!(handed.is_some(), may_move, "after {bytes:?}");
+    }
+}
+
+#[test]
+fn c51d_a_line_receiver_refuses_in_raw_mode_and_moves_after_it() {
+    let (mut rig, lines) = (Kit::mio().rig(), Lines::default());
+    let its = lines.clone();
+    let mut client = served(&rig, TCP, move || LineReceiver::new(its.clone()));
+    client.write_all(b"one\r\n").expect("room");
+    reads(&mut rig, &mut client, b"one\r\n");
+    let transport = lines.transport();
+    for (switch, may_move) in [
+        (LineTransport::set_raw_mode as fn(&LineTransport), false),
+        (|it| it.set_line_mode(b""), true),
+    ] {
+        switch(&transport);
+        rig.turns(2);
+        assert_eq!(hand_over(&mut rig, transport.id()).is_some(), may_move);
     }
 }
 
@@ -610,4 +633,90 @@ fn c51d_a_record_of_another_version_is_refused() {
     assert!(HandOver::new("kind", vec![0; HandOver::MOST]).is_some());
     assert!(HandOver::new("kind", vec![0; HandOver::MOST + 1]).is_none());
     assert!(HandOver::new("k".repeat(HandOver::MOST_KIND + 1), []).is_none());
+}
+
+#[test]
+fn c51d_a_moved_connection_belongs_to_the_port_on_all_addresses_with_its_number() {
+    let (mut rig, seen) = (Kit::mio().rig(), Seen::default());
+    let listen = |rig: &Rig, seen: &Seen| {
+        let port = rig.reactor.listen("tcp:0:interface=0.0.0.0:connections=1", seen.movers());
+        port.expect("a free port")
+    };
+    let ports = [Seen::default(), seen.clone()].map(|seen| listen(&rig, &seen));
+    rig.turns(2);
+    let held = |rig: &mut Rig| -> Vec<bool> {
+        let snapshot = rig.l.snapshot();
+        let is_held = |port: &Port| {
+            snapshot.ports.iter().any(|shown| shown.host == port.host() && shown.paused)
+        };
+        ports.iter().map(is_held).collect()
+    };
+    let number = ports[1].host().port().expect("a TCP port");
+    let _client = TcpStream::connect(("127.0.0.1", number)).expect("it listens");
+    seen.connected(&mut rig);
+    rig.turns(2);
+    assert_eq!(held(&mut rig), [false, true]);
+    let handed = hand_over(&mut rig, seen.transport().id()).expect("it may move");
+    assert_eq!(held(&mut rig), [false; 2]);
+    let again = Seen::default();
+    rig.reactor.take_over(handed, again.mover(Says::Yes, 0)).expect("a socket").detach();
+    again.connected(&mut rig);
+    rig.turns(2);
+    assert_eq!(held(&mut rig), [false, true]);
+    again.transport().abort_connection();
+    rig.turns(3);
+    assert_eq!(held(&mut rig), [false; 2]);
+}
+
+#[test]
+fn c51d_a_connection_that_cannot_leave_after_all_ends() {
+    let mut old = Old::over("tcp:0:interface=127.0.0.1:connections=1", Says::Yes);
+    old.rig.tapped.keeps_sockets.set(true);
+    let (handed, lines) = logged(|| old.hand_over());
+    assert!(handed.is_none() && old.seen.is_dropped.get());
+    assert!(lines.iter().any(|line| line.contains("cannot hand a connection over")), "{lines:?}");
+    old.client.set_nonblocking(true).expect("an option");
+    old.rig.until("its end", || matches!(old.client.read(&mut [0]), Ok(0)));
+    assert!(old.rig.l.snapshot().connections.is_empty());
+    // The next client takes the place, and may move.
+    old.rig.tapped.keeps_sockets.set(false);
+    let mut next = TcpStream::connect(old.client.peer_addr().unwrap()).expect("a queue");
+    next.write_all(b"x").expect("room");
+    reads(&mut old.rig, &mut next, b"x");
+    assert!(old.hand_over().is_some());
+}
+
+/// Each loop has a ring, which receives from the connection until it moves.
+#[cfg(all(target_os = "linux", feature = "uring"))]
+#[test]
+fn c51d_a_connection_in_a_ring_moves_each_time_with_all_its_bytes() {
+    let ring = || Kit::uring().in_ring().rig();
+    let (mut rig, mut seen) = (ring(), Seen::default());
+    let its = seen.clone();
+    let mut client = served(&rig, TCP, move || its.mover(Says::Yes, 0));
+    seen.connected(&mut rig);
+    let mut count = 0;
+    for round in 0..4 {
+        let text = format!("round {round}");
+        for _ in 0..2 {
+            client.write_all(text.as_bytes()).expect("room");
+            reads(&mut rig, &mut client, text.as_bytes());
+            count += text.len() as u8;
+        }
+        seen.transport().write("held");
+        let handed = hand_over(&mut rig, seen.transport().id()).expect("it may move");
+        assert_eq!(handed.state(), [count], "round {round}");
+        // They wait in the socket, and the loop that the connection has left takes none.
+        client.write_all(b"between").expect("room");
+        rig.turns(3);
+        assert!(rig.l.snapshot().connections.is_empty());
+        let (mut next, its) = (ring(), Seen::default());
+        let mover = its.mover(Says::Yes, count);
+        let taken = next.reactor.take_over(handed, mover).expect("a socket");
+        its.connected(&mut next);
+        success_of(taken);
+        reads(&mut next, &mut client, b"heldbetween");
+        count += 7;
+        (rig, seen) = (next, its);
+    }
 }

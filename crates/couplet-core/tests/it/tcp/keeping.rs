@@ -560,3 +560,38 @@ fn c51e_a_keeper_that_panics_disturbs_no_connection() {
     old.echo(b"abc");
     old.echo(b"def");
 }
+
+#[test]
+fn c51e_another_keeper_takes_the_place_of_the_first() {
+    let mut old = Old::new();
+    let (first, second) = (old.store.clone(), Store::default());
+    old.rig.l.keep_connections(second.clone());
+    old.echo(b"abc");
+    old.rig.turns(2);
+    assert_eq!((first.records.get(), second.records.get()), (1, 1));
+    old.transport().abort_connection();
+    old.rig.until("its end", || second.forgotten.get() == 1);
+    assert_eq!((first.forgotten.get(), second.len()), (0, 0));
+}
+
+#[test]
+fn c51e_each_connection_with_bytes_in_a_turn_is_kept() {
+    let (mut rig, store) = (Kit::mio().rig(), Store::default());
+    rig.l.keep_connections(store.clone());
+    let port = rig.reactor.listen(TCP, Counter::default).expect("a free port");
+    let mut clients = [(); 3].map(|()| client(&port.host()));
+    rig.until("all connections", || store.len() == 3);
+    rig.turns(2);
+    for round in 1..=2 {
+        clients.iter_mut().for_each(|client| client.write_all(b"abc").expect("room"));
+        while rig.l.snapshot().connections.iter().any(|it| it.bytes_in < 3 * round) {
+            rig.turn();
+        }
+        // The records of that turn match the sockets.
+        for (socket, record) in store.entries.borrow().values() {
+            let socket = socket.try_clone().expect("a descriptor");
+            let handed = HandedOver::kept(socket, record).expect("a record");
+            assert_eq!(handed.expect("an up-to-date record").state(), [3 * round as u8]);
+        }
+    }
+}

@@ -184,6 +184,36 @@ fn a_name_has_the_addresses_that_the_test_gives_it_and_they_are_tried_in_turn() 
 }
 
 #[test]
+fn c180_a_connector_names_the_last_address_that_failed() {
+    let mut memory = MemoryReactor::new();
+    let addresses = (1..=4).map(|last| [10, 0, 0, last].into()).collect();
+    memory.network().set_name("poetry.example", s(0), Ok(addresses));
+    let connecting = memory.reactor().connect("tcp:poetry.example:1", Notes::default);
+    let why = |memory: &mut MemoryReactor| {
+        let snapshot = memory.reactor().snapshot();
+        memory.settle();
+        let snapshot = success_of(snapshot);
+        snapshot.connectors[0].why.at(snapshot.at.expect("of a loop")).to_string()
+    };
+    memory.settle();
+    let fails = ", fails in 30.0 s";
+    assert_eq!(why(&mut memory), format!("waits for an answer of tcp:10.0.0.1:1{fails}"));
+    for failed in 1..=3 {
+        memory.connecting()[0].fail(refused());
+        memory.settle();
+        let why = why(&mut memory);
+        let next = format!("waits for an answer of tcp:10.0.0.{}:1, after tcp:10.0.0.", failed + 1);
+        assert!(why.starts_with(&format!("{next}{failed}:1: ")) && why.ends_with(fails), "{why}");
+    }
+    let wire = memory.connecting()[0].complete();
+    memory.settle();
+    let connection = success_of(connecting);
+    let id = connection.transport().id();
+    assert_eq!(why(&mut memory), format!("has connection {id}"));
+    drop(wire);
+}
+
+#[test]
 fn a_client_that_tries_again_is_seen_again() {
     let mut memory = MemoryReactor::new();
     let factory = ReconnectingClientFactory::new(hello);

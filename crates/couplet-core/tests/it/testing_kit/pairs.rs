@@ -368,6 +368,9 @@ fn panics_that_the_test_takes_do_not_fail_it() {
     held.reactor().call_soon(|| panic!("no poem"));
     held.settle();
     // After the first `take_panics`, further panics do not fail the test either.
+    let panics = held.take_panics();
+    assert!(panics.len() == 1 && panics[0].contains("no poem"), "{panics:?}");
+    assert!(held.take_panics().is_empty());
 }
 
 #[test]

@@ -137,6 +137,21 @@ fn triggers_before_the_shutdown_may_clean_up() {
         done()
     });
     assert!(result.is_ok());
+    // Each of several, whichever is the slowest.
+    for delays in [[1, 2, 3], [3, 2, 1], [1, 3, 2]] {
+        let result = run(|reactor| {
+            for (number, delay) in (1..).zip(delays) {
+                let port = reactor.listen(format!("tcp:{number}"), || Echo).expect("a free port");
+                let later = reactor.clone();
+                reactor.on(Shutdown::Before, move || {
+                    let stop = move || port.stop_listening().expect("it listens");
+                    later.sleep(s(delay)).then(move |()| stop())
+                });
+            }
+            done()
+        });
+        assert!(result.is_ok());
+    }
     let text = failing(|| {
         run(|reactor| {
             reactor.on(Shutdown::Before, || Deferred::new().0.add_errback(|_| Ok(())));

@@ -65,6 +65,39 @@ fn connects_wait_while_the_queue_of_the_port_is_full() {
 }
 
 #[test]
+fn connects_that_wait_for_a_queue_fail_when_its_port_is_gone() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.join("port");
+    // Twice, with several that wait.
+    for round in 1..=2 {
+        let address = socket2::SockAddr::unix(&path).expect("a short path");
+        let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+        let listener = listener.expect("a socket");
+        listener.bind(&address).expect("a free path");
+        listener.listen(0).expect("it is bound");
+        let _first = UnixStream::connect(&path).expect("the queue holds one");
+        let waiting = [rig.end(), rig.end(), rig.end()];
+        for a in &waiting {
+            let to = UnixAddress::from(path.clone());
+            hooks::connector(
+                &rig.reactor,
+                to,
+                ConnectOptions::default(),
+                Maker::new(&a.log, |_| None),
+            );
+        }
+        rig.turns(5);
+        let failed = "client_connection_failed(Failed(connection refused))";
+        assert!(waiting.iter().all(|a| a.log.count(failed) == 0), "it is full");
+        drop(listener);
+        rig.until("the failures", || waiting.iter().all(|a| a.log.has(failed)));
+        assert!(waiting.iter().all(|a| a.log.count("client_connection_failed") == 1), "{round}");
+        assert_eq!(rig.l.snapshot().connectors.len(), 0, "{round}");
+        std::fs::remove_file(&path).expect("it stays");
+    }
+}
+
+#[test]
 fn a_socket_is_prepared_before_it_connects_and_an_error_fails_the_attempt() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let path = folder.join("port");

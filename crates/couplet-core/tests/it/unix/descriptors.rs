@@ -120,6 +120,33 @@ fn c162_a_pause_between_a_descriptor_and_its_bytes_holds_the_bytes() {
 }
 
 #[test]
+fn c162_a_connection_that_ends_with_held_bytes_takes_none_of_the_others() {
+    let mut rig = Kit::mio().unix().rig();
+    let pauses = || Script::new().on(On::Descriptor, Transport::pause_producing);
+    let pairs: Vec<_> = (0..3).map(|_| pair(&mut rig, pauses())).collect();
+    let pipes: Vec<_> = (0..3).map(|_| pipe()).collect();
+    let (readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
+    for ((n, (sender, _)), writer) in (0..).zip(&pairs).zip(writers) {
+        sender.send_descriptor(writer).expect("a UNIX socket");
+        sender.write(vec![b'a' + n; 10 + usize::from(n)]);
+    }
+    rig.until("the descriptors", || pairs.iter().all(|(_, a)| a.log.has("descriptor")));
+    for (n, (_, a)) in pairs.iter().enumerate().skip(1) {
+        pairs[n - 1].1.transport().abort_connection();
+        rig.until("connection_lost", || pairs[n - 1].1.is_lost());
+        assert_eq!(pairs[n - 1].1.received_len(), if n == 1 { 0 } else { 11 });
+        a.transport().resume_producing();
+        rig.until("its bytes", || a.received() == vec![b'a' + n as u8; 10 + n]);
+    }
+    // The connection in the freed place gets only its own.
+    let (sender, a) = pair(&mut rig, Script::new());
+    sender.write("own");
+    rig.until("bytes", || a.received() == b"own");
+    pairs.iter().for_each(|(_, a)| drop(a.take_descriptors()));
+    assert!(readers.iter().all(is_closed));
+}
+
+#[test]
 fn c162_unclaimed_descriptors_are_closed() {
     // By a protocol that does not handle them.
     let mut rig = Kit::mio().unix().rig();

@@ -168,6 +168,14 @@ fn c44_the_error_of_a_handler_is_logged_unless_its_websocket_failed() {
     let [line] = &lines[..] else { panic!("{lines:?}") };
     assert!(line.contains("message=a WebSocket handler failed"), "{line}");
     assert!(line.contains("failure=no database"), "{line}");
+    let panics = async |mut socket: WebSocket| {
+        let message = socket.recv().await.transpose()?;
+        panic!("as it was asked to by {message:?}")
+    };
+    let (_, lines) = logged(|| code_of(panics));
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains("message=a WebSocket handler panicked"), "{line}");
+    assert!(line.contains("panic=as it was asked to by Some(Text(\"go\"))"), "{line}");
     let ((), lines) = logged(|| {
         let handle = async |mut socket: WebSocket| loop {
             socket.recv().await.ok_or(WebSocketError::Closed)??;

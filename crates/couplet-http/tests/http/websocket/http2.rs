@@ -248,18 +248,25 @@ fn a_drain_sends_1001_over_http2() {
     run(async move |reactor| {
         let port = serve(&reactor, AT, options(), echo)?;
         let (mut client, ended) = client(&reactor).await?;
-        let mut io = open(&mut client).await?;
-        let drained = port.drain(secs(60));
-        let mut got = Vec::new();
-        let quiet = reactor.sleep(secs(1));
-        match select(std::pin::pin!(rest(&mut io, &mut got)), quiet).await {
-            Either::Left(_) => panic!("the server waits for an answer"),
-            Either::Right(_) => {}
+        let mut sockets = Vec::new();
+        for _ in 0..3 {
+            sockets.push(open(&mut client).await?);
         }
-        assert_eq!(got, plain(FIN | CLOSE, close(1001, "going away")));
-        write(&mut io, &masked(FIN | CLOSE, close(1001, ""))).await?;
-        rest(&mut io, &mut got).await?;
-        drop((io, client));
+        let drained = port.drain(secs(60));
+        for io in &mut sockets {
+            let mut got = Vec::new();
+            let quiet = reactor.sleep(secs(1) / 5);
+            match select(std::pin::pin!(rest(io, &mut got)), quiet).await {
+                Either::Left(_) => panic!("the server waits for an answer"),
+                Either::Right(_) => {}
+            }
+            assert_eq!(got, plain(FIN | CLOSE, close(1001, "going away")));
+        }
+        for io in &mut sockets {
+            write(io, &masked(FIN | CLOSE, close(1001, ""))).await?;
+            rest(io, &mut Vec::new()).await?;
+        }
+        drop((sockets, client));
         ended.await?;
         let drained = drained.await?;
         assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));

@@ -111,6 +111,43 @@ fn status_shows_the_program_and_hundreds_of_connections() {
 }
 
 #[test]
+fn status_tells_the_figures_of_connections_ports_and_services_apart() {
+    let text = poet(8002, 0) + &echo("a", 8001, "") + &task("glass", "failures = 1");
+    run(&(text + &process("")), &[], async |site: Site| {
+        let (reader, client) = (site.connect(8002).await?, site.connect(8001).await?);
+        drop(site.connect(8001).await?);
+        assert!(client.is_served().await);
+        // Two lines of the poem.
+        site.sleep(12).await?;
+        let status: serde_json::Value = serde_json::from_str(&site.order("status json").await?)?;
+        let of = |list: &str, name: &str, value: &str, fields: &[&str]| {
+            let rows = status[list].as_array().expect("a list");
+            let row = rows.iter().find(|row| row[name] == value);
+            let row = row.unwrap_or_else(|| panic!("{value}: {status:#}"));
+            fields.iter().map(|field| row[*field].clone()).collect::<Vec<_>>()
+        };
+        for (wire, host, counts) in [
+            (&reader.wire, "tcp:127.0.0.1:8002", [0, 8]),
+            (&client.wire, "tcp:127.0.0.1:8001", [5, 5]),
+        ] {
+            let fields = ["host", "state", "bytes_in", "bytes_out", "buffered"];
+            let seen = of("connections", "peer", &wire.address().to_string(), &fields);
+            let wanted = serde_json::json!([host, "open", counts[0], counts[1], 0]);
+            assert_eq!(serde_json::json!(seen), wanted);
+        }
+        for (host, accepted) in [("tcp:127.0.0.1:8002", 1), ("tcp:127.0.0.1:8001", 2)] {
+            let seen = of("ports", "host", host, &["accepted", "turned_away", "is_paused"]);
+            assert_eq!(serde_json::json!(seen), serde_json::json!([accepted, 0, false]));
+        }
+        for (name, restarts) in [("poet", 0), ("a", 0), ("glass", 1)] {
+            let seen = of("services", "name", name, &["restarts", "state"]);
+            assert_eq!(serde_json::json!(seen), serde_json::json!([restarts, "running"]));
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn log_changes_the_events_that_are_logged() {
     run(&(echo("a", 8001, "") + &process("")), &[], async |site: Site| {
         let mut before = 0;

@@ -113,13 +113,50 @@ fn a_reload_while_another_is_in_progress_follows_it() {
         assert!(site.log().contains("draining connections=1"), "{}", site.log());
         let second = site.reload(&(task("c", "") + &process(""))).await?;
         assert_eq!(second, "ok\na reload is in progress; another follows\n");
+        // A third one is part of the second.
+        assert_eq!(site.reload(&(task("d", "") + &process(""))).await?, second);
         assert_eq!(first.await?, "ok\n0 services changed, 1 added, 1 removed\n");
         site.sleep(1).await?;
-        assert_eq!(running(&site).await?, "c");
+        assert_eq!(running(&site).await?, "d");
+        let last = site.reload(&(task("e", "") + &process(""))).await?;
+        assert_eq!(last, "ok\n0 services changed, 1 added, 1 removed\n", "none is in progress");
         drop(reader);
         Ok(())
     });
-    assert_eq!(ended.log.matches("reloaded: ").count(), 2, "{}", ended.log);
+    assert_eq!(ended.log.matches("reloaded: ").count(), 3, "{}", ended.log);
+}
+
+#[test]
+fn a_reload_follows_one_that_fails() {
+    // The stop of the service takes longer than the next two orders.
+    let text = task("a", "stops-in = 100") + &process("");
+    let (_, ended) = run(&text, &["-v"], async |site: Site| {
+        for round in 1..=2 {
+            let asked = site.reactor.clone();
+            let refused = site.reload("nonsense").await?;
+            assert!(refused.starts_with("error: "), "{refused}");
+            assert_eq!(running(&site).await?, "a", "{round}");
+            site.write(&(task("b", "") + &process("")));
+            let first = site.reactor.spawn(async move {
+                let mut client = asked.connect_stream("unix:/ctl").await?;
+                client.write_all("reload\n").await?;
+                Ok(read_answer(client).await)
+            });
+            site.sleep(1).await?;
+            let next = task("a", "stops-in = 100") + &task("c", "is-broken = true") + &process("");
+            let second = site.reload(&next).await?;
+            assert_eq!(second, "ok\na reload is in progress; another follows\n");
+            assert_eq!(first.await?, "ok\n0 services changed, 1 added, 1 removed\n");
+            site.sleep(1).await?;
+            // The one that followed has failed, and is over.
+            assert_eq!(running(&site).await?, "b", "{round}");
+            let text = task("a", "stops-in = 100") + &process("");
+            let last = site.reload(&text).await?;
+            assert_eq!(last, "ok\n0 services changed, 1 added, 1 removed\n");
+        }
+        Ok(())
+    });
+    assert_eq!(ended.log.matches("cannot reload: ").count(), 4, "{}", ended.log);
 }
 
 #[test]

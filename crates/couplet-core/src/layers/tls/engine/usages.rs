@@ -285,4 +285,36 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn c75a_each_authority_of_a_chain_has_to_be_one_that_signs() {
+        use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign};
+        let key = || KeyPair::generate_for(&PKCS_ED25519).expect("a key");
+        let authority = |name: &str, usage: KeyUsagePurpose| {
+            let mut params = params(name, &[usage]);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params
+        };
+        for (upper, lower, signs) in [
+            (KeyCertSign, KeyCertSign, true),
+            (KeyCertSign, CrlSign, false),
+            (CrlSign, KeyCertSign, false),
+        ] {
+            let case = format!("{upper:?}, {lower:?}");
+            let (top, signing) = (authority("upper", upper), key());
+            let above = top.self_signed(&signing).expect("a certificate");
+            let top = Issuer::new(top, signing);
+            let (middle, signing) = (authority("lower", lower), key());
+            let below = middle.signed_by(&signing, &top).expect("a certificate");
+            let middle = Issuer::new(middle, signing);
+            let leaf = params("leaf", &[DigitalSignature]).signed_by(&key(), &middle);
+            let leaf = leaf.expect("a certificate");
+            let [above, below] = [above.der().clone(), below.der().clone()];
+            for others in [[below.clone(), above.clone()], [above, below]] {
+                for one_of in [SERVER, CLIENT] {
+                    assert_eq!(check(leaf.der(), &others, one_of).is_ok(), signs, "{case}");
+                }
+            }
+        }
+    }
 }
