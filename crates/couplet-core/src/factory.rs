@@ -69,7 +69,7 @@ pub trait Factory {
 
     /// The attempt failed; no protocol was built. The reason is [`Reason::Failed`] with a
     /// [`ConnectError`](crate::ConnectError). By default, the failure of the connect's Deferred is
-    /// reported if nobody handles that either.
+    /// reported if no callback handles that either.
     fn client_connection_failed(&mut self, connector: &Connector, _reason: &Reason) {
         connector.ignore_failure();
     }

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_takes_no_memory_for_long() {
+    fn bytes_that_were_read_take_no_memory_for_long() {
         let mut unread = Unread::default();
         for _ in 0..3 {
             unread.keep(&[7; 100_000]);

@@ -204,7 +204,7 @@ fn dropped_datagrams_are_counted_and_their_1st_2nd_4th_and_8th_is_logged() {
     let b = rig.at(LOOPBACK, &far);
     let a = rig.with(DatagramOptions::default().queue(4), Far::default());
     rig.turns(1);
-    // The count goes on after the queue has drained.
+    // The count continues after the queue has drained.
     for (round, logged_drops) in [(1, &[1, 2, 4][..]), (2, &[8]), (3, &[16])] {
         a.send_to("full", b.host()).expect("the queue is empty");
         let ((), lines) = logged(|| {

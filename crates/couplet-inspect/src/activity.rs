@@ -659,7 +659,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-    fn the_pace_is_that_of_the_last_whole_second() {
+    fn the_pace_counts_the_last_whole_second() {
         let begun = Instant::now();
         let ring = Ring::in_nanoseconds(1 << 16, 1, Some(begun));
         let mut activity = activity(&[]);

@@ -256,7 +256,7 @@ mod tests {
     }
 
     fn set(signal: i32, action: libc::sighandler_t) {
-        // SAFETY: the action is none of the program's functions.
+        // SAFETY: the action is not a function of the program.
         assert_ne!(unsafe { libc::signal(signal, action) }, libc::SIG_ERR);
     }
 
@@ -279,12 +279,12 @@ mod tests {
         set(libc::SIGUSR2, libc::SIG_IGN);
         let before = [libc::SIG_IGN, libc::SIG_DFL];
         for _ in 0..2 {
-            // Nobody can handle the last one: the others are given back.
+            // No handler can have the last one: the others are given back.
             let failed = Signals::take(&[all[0], all[1], libc::SIGKILL]).map(drop);
             assert_eq!(failed.map_err(|error| error.kind()), Err(ErrorKind::InvalidInput));
             assert_eq!(actions(), before);
 
-            let mut signals = Signals::take(&all).expect("nobody has them");
+            let mut signals = Signals::take(&all).expect("they are free");
             assert_eq!(signals.read(), None);
             let other = Signals::take(&all).map(drop);
             assert_eq!(other.map_err(|error| error.kind()), Err(ErrorKind::AlreadyExists));
@@ -301,7 +301,7 @@ mod tests {
             drop(signals);
             assert_eq!(actions(), before);
         }
-        assert_eq!(Signals::take(&all).expect("nobody has them").read(), None);
+        assert_eq!(Signals::take(&all).expect("they are free").read(), None);
         set(libc::SIGUSR2, libc::SIG_DFL);
     }
 }

@@ -189,7 +189,7 @@ fn c209_a_queue_that_was_sent_takes_as_many_messages_again() {
     assert!(expected.is_some_and(|fit| (80..100).contains(&fit)), "{expected:?}");
 }
 
-/// Messages that a close drops leave the whole queue to those of the next start, each time.
+/// Messages that a close drops leave the whole queue to the next start, each time.
 #[test]
 fn c206_a_bus_that_is_closed_and_started_again_has_its_whole_queue() {
     const QUEUE: usize = 10_000;

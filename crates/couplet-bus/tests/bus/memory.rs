@@ -222,7 +222,7 @@ fn c206_a_closed_bus_refuses_and_a_restarted_one_works() {
 }
 
 #[test]
-fn c201_what_a_call_adds_is_delivered_in_a_later_call() {
+fn c201_messages_that_a_call_adds_are_delivered_in_a_later_call() {
     let mut scene = Scene::hub(&Memory::new());
     let (log, reactor, bus) = (Log::default(), scene.memory.reactor(), scene.bus.clone());
     let noted = log.clone();

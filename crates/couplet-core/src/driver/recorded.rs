@@ -482,7 +482,7 @@ mod tests {
         let mut expected = Vec::new();
         for round in 1..=3 {
             rig.clock.set(100 * round);
-            // An attempt that fails is none.
+            // A failed attempt makes no connection.
             let options = ConnectOptions::default();
             let failed = rig.driver.connect(&loopback(1), &options).expect("a route");
             let key = rig.driver.connect(&far, &options).expect("a route");

@@ -101,11 +101,14 @@ impl Framed {
             let put = |data: &[u8]| arrived.extend_from_slice(data);
             match ready!(self.stream.shared().poll_read_into(cx, usize::MAX, put))? {
                 0 => self.framer = None,
-                // A framer gives nothing for a connection that is lost.
-                _ if self.stream.shared().is_broken() => {
-                    transport.cell.parse_before_loss(|| framer.data_received(&transport, &arrived));
+                _ => {
+                    let mut parse = || framer.data_received(&transport, &arrived);
+                    match self.stream.shared().is_broken() {
+                        // A framer gives nothing for a connection that is lost.
+                        true => transport.cell.parse_before_loss(parse),
+                        false => parse(),
+                    }
                 }
-                _ => framer.data_received(&transport, &arrived),
             }
         }
     }

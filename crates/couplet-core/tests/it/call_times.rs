@@ -85,7 +85,7 @@ fn the_time_of_a_call_includes_all_calls_inside_it() {
         let made = clock.clone();
         let script = Script::new().once(On::Made, move |_| made.pass(s(2)));
         let mut protocol = Some(a.plays(script));
-        // Both are calls inside that of the connect.
+        // Both calls are made inside the call of the connect.
         let build = move |_: &Address| {
             clock.pass(s(1));
             protocol.take()

@@ -132,7 +132,7 @@ fn each_piece_of_each_response_counts_once() {
     }
 }
 
-/// Over HTTP/1.1 the bytes are exactly those of the body that were sent.
+/// Over HTTP/1.1 the count is exactly the sent part of the body.
 #[test]
 fn a_response_that_is_cut_in_a_later_file_counts_the_bytes_sent() {
     const LENGTH: usize = 5_000_000;

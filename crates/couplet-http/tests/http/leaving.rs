@@ -535,7 +535,7 @@ fn c58b_c175_a_handler_can_wait_for_its_client_to_leave() {
 }
 
 #[test]
-fn c58b_c175_requests_of_a_client_that_has_left_are_told() {
+fn c58b_c175_requests_learn_that_their_client_has_left() {
     let service = async |_: Reactor, request: Request<Body>| {
         let left = request.extensions().get::<ClientLeft>().expect("the option is set").clone();
         left.wait().await;

@@ -153,7 +153,7 @@ fn each_fault_of_a_service_is_logged_once_with_its_cause() {
 
 /// A service may read a part of a body, and then the rest.
 #[test]
-fn the_size_of_a_body_is_that_of_its_rest() {
+fn the_size_of_a_body_counts_its_unread_bytes() {
     let reads = async |_: Reactor, request: Request<Body>| {
         let mut body = request.into_body();
         let first = body.next().await.expect("it is whole").expect("a piece");

@@ -157,7 +157,7 @@ fn a_drain_closes_idle_connections_at_once_and_waits_a_second_for_silent_ones() 
 fn bodies_of_one_connection_that_stop_together_all_fail() {
     beside(HttpOptions::default().body_timeout(secs(20)), async |reactor| {
         let mut stream = opened(&reactor, hello()).await?;
-        // Twice, beside an upload that goes on.
+        // Twice, beside an upload that continues.
         for first in [1, 9] {
             let uploads = [0, 2, 4, 6].map(|n| post(first + n, "/a", b"")).concat();
             stream.write_all(uploads).await?;

@@ -341,7 +341,7 @@ fn the_server_limits_open_streams() {
     }
     assert_eq!(connection.request(&line, NO_FIELDS, true), Err(SendError::Busy), "the options");
     fine(&mut connection, &settings(&[(3, 149)]));
-    // Other settings leave it as it is.
+    // Other settings do not change it.
     fine(&mut connection, &[settings(&[]), settings(&[(4, 1000)])].concat());
     fine(&mut connection, &response(1, WHOLE, &OK));
     assert_eq!(connection.request(&line, NO_FIELDS, true), Err(SendError::Busy), "the setting");

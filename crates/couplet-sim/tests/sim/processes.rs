@@ -490,7 +490,7 @@ fn a_child_has_the_time_of_day_of_its_machine() {
 }
 
 #[test]
-fn c154c_the_clocks_and_the_partitions_of_a_machine_are_those_of_its_processes() {
+fn c154c_processes_share_the_clock_and_the_partitions_of_their_machine() {
     let (mut sim, parent, _heard, _) = family(3);
     sim.run_for(5 * SECOND).expect("a calm world");
     let [_, third, child, grandchild] = sim.hosts()[..] else { panic!("four hosts") };

@@ -186,7 +186,7 @@ fn connections_that_were_handed_over_outlive_a_kill_of_the_program_and_no_crash(
         let socket = sim.socket(client, sim.at(server, 80)).unwrap();
         sim.fault(s(1), s(0), Fault::Restart(server));
         sim.fault(s(2), s(1), fault(server));
-        // Two wait for the next program, one before and one while there is none.
+        // Two wait for the next program: one comes before the end of the last one, one after it.
         sim.run_for(ms(1400)).unwrap();
         let queued = sim.socket(client, sim.at(server, 80)).unwrap();
         sim.run_for(s(1)).unwrap();

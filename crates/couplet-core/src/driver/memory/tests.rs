@@ -489,7 +489,7 @@ fn a_full_datagram_port_takes_the_rest_as_it_has_room() {
     assert_eq!(seen, (0..50).collect::<Vec<u8>>());
 }
 
-/// All that the network has for a closed port, or for connections that nobody sees, is gone.
+/// The network keeps nothing for a closed port or for connections without a handle.
 #[test]
 fn a_port_that_closes_resets_each_connection_of_its_queue_and_leaves_nothing() {
     for manner in MANNERS {

@@ -214,7 +214,7 @@ impl Mio {
             match (accepted, answer) {
                 (Ok((stream, peer)), _) => {
                     if let Err(error) = port.probes.apply(&SockRef::from(&stream)) {
-                        log_warn!(host = %port.host, %error, "cannot set an option");
+                        log_warn!(host = %port.host, option = "KeepAlive", %error, "cannot set an option");
                     }
                     return Some((stream, peer, port.host.clone()));
                 }
@@ -382,7 +382,7 @@ mod tests {
         }
     }
 
-    /// A connection in the queue of a port, whose client has gone.
+    /// A connection in the queue of a port, whose client was closed.
     #[cfg(target_os = "linux")]
     fn leave_a_client(to: std::net::SocketAddr) {
         let mut client = std::net::TcpStream::connect(to).expect("it listens");

@@ -622,7 +622,7 @@ fn unread_bytes_of_all_levels_are_taken_in_their_order() {
 
 #[test]
 fn foreign_buffers_that_have_been_sent_are_given_back_from_each_level() {
-    /// Replaces its output by a buffer of its own.
+    /// Replaces its output by a separate buffer.
     struct Foreign;
     impl Layer for Foreign {
         fn up<'a>(&'a mut self, _: &mut &'a [u8], _: Instant) -> Up<'a> {

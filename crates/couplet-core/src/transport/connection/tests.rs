@@ -141,7 +141,7 @@ fn bytes_that_leave_the_system_postpone_the_close_deadline_each_time_and_only_th
     }
 }
 
-/// The count for that comparison is asked for after each progress of our own buffer.
+/// The count for that comparison is asked for after each progress of our buffer.
 #[test]
 fn the_systems_count_is_measured_whenever_a_close_or_a_half_close_has_sent_bytes() {
     type Close = fn(&Transport);

@@ -159,7 +159,7 @@ fn c145d_threads_that_share_a_file_write_whole_records() {
 }
 
 #[test]
-fn c145d_a_log_is_written_until_the_last_of_its_users_has_gone_and_then_by_new_ones() {
+fn c145d_a_log_is_written_until_its_last_user_ends_and_then_by_new_ones() {
     let folder = Folder::new();
     for name in ["log", "traffic.pcap"] {
         let file = folder.path(name);

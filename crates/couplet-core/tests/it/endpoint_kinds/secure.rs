@@ -263,7 +263,7 @@ fn a_reload_reaches_every_port_through_each_wrapper_each_time() {
 }
 
 #[test]
-fn an_endpoint_forgets_its_ports_that_have_gone() {
+fn an_endpoint_forgets_its_ports_that_have_stopped() {
     let folder = files();
     let endpoint = format!("tls:7777:cert={}", folder.path("site.pem"));
     let endpoint = server_from_string(&endpoint).unwrap();

@@ -84,7 +84,7 @@ fn bytes_around_each_of_several_layers_leave_in_order_and_once() {
 
 /// A layer that has done its work took bytes that its protocol never sees.
 #[test]
-fn the_bytes_of_a_layer_that_is_gone_stay_counted_on_the_wire() {
+fn the_bytes_of_a_layer_that_has_ended_stay_counted_on_the_wire() {
     let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\n";
     for (early, mut rig) in Rig::each([&b""[..], b"early"]) {
         let server = End::default();

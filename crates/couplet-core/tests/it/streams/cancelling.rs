@@ -76,7 +76,7 @@ fn a_write_that_is_dropped_has_written_a_part_in_order_or_nothing() {
     }
 }
 
-/// The waits have different wakers, as those of `select` and `FuturesUnordered` may.
+/// The waits have different wakers, as in `select` and `FuturesUnordered`.
 #[test]
 fn bytes_wake_the_wait_that_came_after_a_dropped_one() {
     for (mut rig, mut stream, wire) in both_connected() {

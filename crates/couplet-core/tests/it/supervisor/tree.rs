@@ -301,7 +301,7 @@ fn c139n_an_end_has_stages_and_a_cancel_shortens_each() {
 }
 
 #[test]
-fn c139n_each_end_drains_the_ports_and_goes_on_if_that_fails() {
+fn c139n_each_end_drains_the_ports_and_continues_if_that_fails() {
     let mut rig = Rig::new(&["a"]);
     let drains = Rc::new(Cell::new(0));
     let counted = drains.clone();

@@ -65,7 +65,7 @@ fn connects_wait_while_the_queue_of_the_port_is_full() {
 }
 
 #[test]
-fn connects_that_wait_for_a_queue_fail_when_its_port_is_gone() {
+fn connects_that_wait_for_a_queue_fail_when_its_port_stops() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let path = folder.join("port");
     // Twice, with several that wait.

@@ -111,7 +111,7 @@ fn status_shows_the_program_and_hundreds_of_connections() {
 }
 
 #[test]
-fn status_tells_the_figures_of_connections_ports_and_services_apart() {
+fn status_has_the_figures_of_each_connection_port_and_service() {
     let text = poet(8002, 0) + &echo("a", 8001, "") + &task("glass", "failures = 1");
     run(&(text + &process("")), &[], async |site: Site| {
         let (reader, client) = (site.connect(8002).await?, site.connect(8001).await?);
