@@ -108,3 +108,30 @@ fn running(path: &Path, file: &mut File) -> Exit {
     };
     Exit::failed(format!("{owner} is running: it has locked the pid file {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_keeps_its_number_until_the_next_process_claims_it() {
+        let folder = couplet_testkit::needed::Folder::new();
+        let path = folder.join("pid");
+        let read = || std::fs::read_to_string(&path).expect("a file");
+        let ours = format!("{}\n", std::process::id());
+        let first = PidFile::lock(&path).unwrap_or_else(|_| panic!("it is free"));
+        for _ in 0..2 {
+            let file = first.descriptor().expect("a duplicate");
+            drop(PidFile::inherited(&path, file).unwrap_or_else(|_| panic!("it is the same")));
+            assert_eq!(read(), ours, "the next process has failed");
+        }
+        let file = first.descriptor().expect("a duplicate");
+        let mut next = PidFile::inherited(&path, file).unwrap_or_else(|_| panic!("it is the same"));
+        first.leave();
+        assert_eq!(read(), ours);
+        assert!(next.claim().write().is_ok());
+        assert_eq!(read(), ours);
+        drop(next);
+        assert_eq!(read(), "");
+    }
+}

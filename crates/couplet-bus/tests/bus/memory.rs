@@ -150,14 +150,14 @@ fn c205_messages_for_a_busy_loop_are_bounded_and_the_lost_ones_reported() {
     let hub = Memory::new().queue(100);
     let (mut busy, other) = (Scene::hub(&hub), Scene::hub(&hub));
     let _busy = busy.subscribe("a");
-    for text in ["1", "2", "3"] {
-        other.publish(&text.repeat(45));
+    for (text, times) in [("1", 45), ("2", 45), ("3", 45), ("4", 3), ("5", 45)] {
+        other.publish(&text.repeat(times));
     }
-    assert_eq!(
-        busy.log(),
-        [format!("a {}", "1".repeat(45)), format!("a {}", "2".repeat(45)), "lost 1".to_owned()]
-    );
-    assert_eq!(busy.bus.counts().lost, 1);
+    // A message that fits is queued behind one that did not.
+    let queued = [("1", 45), ("2", 45), ("4", 3)];
+    let queued = queued.map(|(text, times)| format!("a {}", text.repeat(times)));
+    assert_eq!(busy.log(), [&queued[..], &["lost 2".to_owned()]].concat());
+    assert_eq!(busy.bus.counts().lost, 2);
     other.publish("4");
     assert_eq!(busy.log(), ["a 4"], "there is room again");
 }

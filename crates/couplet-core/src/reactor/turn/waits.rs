@@ -487,6 +487,32 @@ mod tests {
     }
 
     #[test]
+    fn c180a_a_semaphore_has_the_earliest_of_its_permits_that_are_not_taken() {
+        for untaken_first in [false, true] {
+            let kept: Rc<RefCell<Vec<Deferred<_>>>> = Rc::default();
+            let untaken = kept.clone();
+            let snapshot = seen(move |reactor| {
+                let (semaphore, own) = (DeferredSemaphore::new(2), reactor.clone());
+                let task = async move {
+                    if untaken_first {
+                        untaken.borrow_mut().push(semaphore.acquire());
+                    }
+                    let _permit = semaphore.acquire().await?;
+                    yield_now().await;
+                    if !untaken_first {
+                        untaken.borrow_mut().push(semaphore.acquire());
+                    }
+                    std::future::pending::<crate::Result<()>>().await
+                };
+                own.spawn(task).detach();
+            });
+            let [lock] = &snapshot.locks[..] else { panic!("one: {:?}", snapshot.locks) };
+            assert_eq!((lock.held, lock.untaken.is_some()), (2, true), "{untaken_first}");
+            assert_eq!(kept.borrow().len(), 1);
+        }
+    }
+
+    #[test]
     fn a_snapshot_has_the_oldest_1000_deferreds_that_wait() {
         let mut kept = Vec::new();
         let snapshot = seen(|_| kept.extend((0..MOST + 3).map(|_| Deferred::<u8>::new())));

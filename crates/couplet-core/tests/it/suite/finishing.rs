@@ -210,6 +210,11 @@ scripted! {
         "next; drain 100{1:| paced 2/400}; any draining; cancel-drain; results failed; b sees Fin; b2 sees Fin
         b fin; b2 fin; a lost Shutdown; a2 lost Shutdown; time 0; echoes";
 
+    fn c105b_each_silent_peer_of_a_drain_has_its_own_patience() needs awaited_end
+        "next; next; drain 100 patience 10; turns 3; a lose; b sees Fin; pass 2; a2 lose; b2 sees Fin; pass 2
+        a3 lose; b3 sees Fin; pass 6; a lost Done(Us); a2 open; pass 2; a2 lost Done(Us); a3 open
+        pass 2; a3 lost Done(Us); results 3/0/0; echoes";
+
     fn c105b_the_patience_of_a_drain_can_be_set() needs awaited_end
         "on draining: write bye, lose; drain 100 patience 20; b sees Fin; pass 19; turns 3; a open
         pass 1; a lost Done(Us); results 1/0/0";

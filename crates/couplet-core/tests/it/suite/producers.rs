@@ -295,7 +295,11 @@ pub(crate) fn c71_writable_fires_at_the_low_mark(kit: Kit) {
     takes(&mut rig, &b, big.len() + 8);
     let edge = "in-memory; a fill; a write #16394; a loss writable at; b drain 9; a log made; b drain 1; a loss writable below
         a log made, at: ok, below: ok";
-    play(kit, &[edge]);
+    // One send passes both levels, each time.
+    let both = "in-memory; a fill; a write #20000; a loss flushed all; a loss writable low; b drain 20000
+        a log made, low: ok, all: ok; a write #20000; a loss flushed all; a loss writable low; b drain 20000
+        a log made, low: ok, all: ok, low: ok, all: ok";
+    play(kit, &[edge, both]);
 }
 
 pub(crate) fn c71_flushed_fires_when_everything_is_sent(kit: Kit) {
