@@ -38,6 +38,11 @@ impl ReadContents {
         ReadContents { each: contents.each(), chunks }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_test(chunks: Vec<(usize, Vec<u8>)>) -> ReadContents {
+        ReadContents { each: 100, chunks }
+    }
+
     /// The first records are dropped.
     pub(crate) fn drop_first(&mut self, count: usize) {
         let first = self.chunks.partition_point(|(record, _)| *record < count);

@@ -824,7 +824,7 @@ pub(crate) mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-    fn c184c_a_recording_of_a_time_begins_with_the_first_event_in_it() {
+    fn c184c_c184d_a_recording_of_a_time_begins_with_the_first_event_in_it() {
         let begun = Instant::now();
         let ring = Ring::in_nanoseconds(1 << 16, 10, Some(begun));
         for second in [1, 39, 40, 41, 99] {
@@ -835,15 +835,27 @@ pub(crate) mod tests {
             snapshot.at = Some(begun + Duration::from_secs(second));
             Arc::new(Frame { ticks: second * 1_000_000_000, snapshot, left_out: 0 })
         };
+        let text_of = |second: u32| second.to_string().into_bytes();
         let frames = Frames::new(TableLimits::default());
         let clock = Clock::at(begun, Duration::from_secs(1000));
         let of_last = |last: Option<u64>| {
             let mut read = LoopRecords::read(0, 1, "main", (&ring, &frames));
             read.frames = [10, 30, 39, 45, 90].map(frame).to_vec();
+            // No contents of the third event were kept.
+            let kept = [(0, 1), (1, 39), (3, 41), (4, 99)];
+            let kept = kept.map(|(place, second): (usize, u32)| (place, text_of(second)));
+            read.contents = Some(ReadContents::of_test(kept.to_vec()));
             let now = begun + Duration::from_secs(100);
-            let (header, records, _) = read.until(now, last.map(Duration::from_secs), clock);
+            let (header, records, section) = read.until(now, last.map(Duration::from_secs), clock);
             assert_eq!((header.count, header.origin), (records.len(), 1000.0));
             let events = records.iter().map(|record| record.value).collect::<Vec<_>>();
+            let places: Vec<_> = (0..records.len()).collect();
+            let kept = KeptContents::parse(&section, records.len(), &places, &records);
+            let kept = kept.expect("each chunk belongs to an event");
+            for (place, second) in places.iter().zip(&events) {
+                let wanted = (*second != 40).then(|| text_of(*second));
+                assert_eq!(kept.of(*place).map(<[u8]>::to_vec), wanted, "{last:?}: {second}");
+            }
             let frames = header.frames.iter().map(|frame| json!(frame)["time"].clone());
             (events, frames.collect::<Vec<_>>())
         };

@@ -9,7 +9,7 @@ use couplet::layers::{Bandwidth, PassThrough, Throttle};
 use couplet::protocols::Relay;
 use couplet::testing::{Manner, Wire};
 use couplet::transport::Timeout;
-use couplet::{TlsError, TlsProblem};
+use couplet::{TlsError, TlsProblem, Transport};
 
 use super::{End, NAME, Rig, accepting};
 use crate::suite::kit::LOOPBACK;
@@ -339,6 +339,26 @@ fn c79_a_close_notify_that_a_pause_held_back_ends_the_connection_with_our_end() 
         rig.turn();
         assert!(end.is_lost(), "{:?}", end.log());
         assert!(end.reason().is_clean(), "{}", end.reason());
+    }
+}
+
+#[test]
+fn c79_a_close_notify_behind_a_pause_in_the_layers_came_before_our_close() {
+    for mut rig in Rig::both() {
+        let end = End::default().on("data", Transport::pause_producing);
+        let mut peer = connected(&mut rig, Kind::Tls(TlsVersion::Tls13), &end);
+        // In one chunk: the pause finds the other two records in the layers.
+        let Some(sealed) = &mut peer.sealed else { unreachable!("it has TLS") };
+        sealed.send(&peer.wire, b"read");
+        sealed.send(&peer.wire, b"unread");
+        sealed.say_goodbye(&peer.wire);
+        rig.turn();
+        assert_eq!(end.received(), b"read");
+        end.transport().write("bye");
+        end.transport().lose_connection();
+        assert_eq!(peer.take_to_the_end(&mut rig), 3);
+        rig.turn();
+        assert_eq!(text(&end.reason()), "Done(Peer)", "{:?}", end.log());
     }
 }
 
