@@ -56,12 +56,14 @@ impl<T> Arrived<T> {
     }
 
     /// Drops a value, or gives up the claim to it; `report` gets a failure.
-    pub(super) fn abandon(self, report: impl Fn(Failure)) {
+    pub(super) fn abandon(self, report: &dyn Fn(Failure)) {
         match self {
             Arrived::Here(Ok(value)) => discard(value),
             Arrived::Here(Err(failure)) => report(failure),
             Arrived::Claimed(claim) => {
-                claim.0.failures().into_iter().for_each(report);
+                for failure in claim.0.failures() {
+                    report(failure);
+                }
                 discard(claim);
             }
         }

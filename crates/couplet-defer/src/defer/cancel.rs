@@ -61,13 +61,13 @@ fn walk(start: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
 ///
 /// A canceller does not keep the chain alive. Clones cancel the same chain.
 #[derive(Clone)]
-pub struct Canceller(pub(super) Rc<ChainEnd>);
+pub struct Canceller(pub(super) Rc<OtherNode>);
 
 impl Canceller {
     /// Cancels the Deferred that the chain is waiting for; does nothing if the chain has fired. See
     /// [`Deferred::cancel`](super::Deferred::cancel).
     pub fn cancel(&self) {
-        if let Some(end) = self.0.end() {
+        if let Some(end) = self.0.get() {
             cancel(end);
         }
     }
@@ -75,26 +75,25 @@ impl Canceller {
 
 impl fmt::Debug for Canceller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Canceller").field("alive", &self.0.end().is_some()).finish()
+        f.debug_struct("Canceller").field("alive", &self.0.get().is_some()).finish()
     }
 }
 
-/// Tracks the end of a chain as links are added, so that a canceller created early also reaches the
-/// Deferreds that later links wait for.
+/// A node that is not kept alive: the one that a link waits for, or the end of a chain. The end
+/// moves as links are added, so that a canceller created early also reaches the Deferreds that
+/// later links wait for.
 #[derive(Default)]
-pub(super) struct ChainEnd {
-    end: Cell<Option<Weak<dyn Node>>>,
-}
+pub(super) struct OtherNode(Cell<Option<Weak<dyn Node>>>);
 
-impl ChainEnd {
-    pub(super) fn set_end(&self, end: Option<Weak<dyn Node>>) {
-        self.end.set(end);
+impl OtherNode {
+    pub(super) fn set(&self, node: Option<Weak<dyn Node>>) {
+        self.0.set(node);
     }
 
-    fn end(&self) -> Option<Rc<dyn Node>> {
-        let end = self.end.take();
-        let node = end.as_ref().and_then(Weak::upgrade);
-        self.end.set(end);
+    pub(super) fn get(&self) -> Option<Rc<dyn Node>> {
+        let held = self.0.take();
+        let node = held.as_ref().and_then(Weak::upgrade);
+        self.0.set(held);
         node
     }
 }

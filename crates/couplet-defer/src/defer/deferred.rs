@@ -11,10 +11,10 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 use super::arrived::Arrived;
-use super::cancel::{self, Canceller, ChainEnd};
+use super::cancel::{self, Canceller, OtherNode};
 use super::drops::{self, DropWork};
 use super::history::{self, History, Method, Named, Number};
-use super::node::{CreatedAt, Link, Node, Outcome, Produce, Receive, SlotState, run};
+use super::node::{CreatedAt, Link, Node, Outcome, Produce, Receive, follow, run_now};
 use super::report::report;
 use super::resolver::{Resolver, origin};
 use super::{Failure, Result};
@@ -39,8 +39,11 @@ use super::{Failure, Result};
 #[must_use = "add callbacks, await it, or say `detach()`"]
 pub struct Deferred<T> {
     inner: Inner<T>,
-    watch: OnceCell<Rc<ChainEnd>>,
+    /// The end of the chain, for its cancellers.
+    watch: OnceCell<Rc<OtherNode>>,
 }
+
+type Extension<T> = (Outcome<T>, Number, Option<Rc<OtherNode>>);
 
 enum Inner<T> {
     /// Fired, without a node or a history.
@@ -191,27 +194,32 @@ impl<T: 'static> Deferred<T> {
         self.link(Location::caller(), named, |result| Outcome::now(callback(result.take())))
     }
 
-    pub(super) fn link<U: 'static, C>(
-        mut self,
+    pub(super) fn link<U: 'static>(
+        self,
         created_at: CreatedAt,
-        named: Named<C>,
+        named: Named,
         callback: impl FnOnce(Arrived<T>) -> Outcome<U> + 'static,
     ) -> Deferred<U> {
-        let watch = self.watch.take();
-        let trace = named.add_step(self.trace(), created_at);
-        let outcome = match self.into_outcome() {
+        let (input, trace, watch) = self.extend(created_at, named);
+        let outcome = match input {
             // With a history there is a node, even for a Deferred that has fired.
-            Outcome::Now(result) if trace.is_some() => {
-                Outcome::Later(Link::run(result, callback, created_at, trace))
-            }
-            Outcome::Now(result) => Link::run_now(result, callback, created_at),
-            Outcome::Later(node) => Outcome::Later(Link::below(&node, callback, created_at, trace)),
+            Outcome::Now(result) if trace.is_none() => run_now(result, callback, created_at),
+            input => Outcome::Later(Link::below(input, callback, created_at, trace)),
         };
         Deferred::linked(outcome, created_at, watch)
     }
 
+    /// The input of a new link, the number of its entry in the history, and the end of the chain
+    /// for its cancellers.
+    #[inline(always)]
+    fn extend(mut self, created_at: CreatedAt, named: Named) -> Extension<T> {
+        let watch = self.watch.take();
+        let trace = named.add_step(self.trace(), created_at);
+        (self.into_outcome(), trace, watch)
+    }
+
     /// The end of a chain after its new link, whose outcome so far is `outcome`.
-    fn linked(outcome: Outcome<T>, created_at: CreatedAt, watch: Option<Rc<ChainEnd>>) -> Self {
+    fn linked(outcome: Outcome<T>, created_at: CreatedAt, watch: Option<Rc<OtherNode>>) -> Self {
         let end = Self::from_inner(match outcome {
             Outcome::Now(result) => Inner::Fired(result, created_at),
             Outcome::Later(node) => Inner::Chain(node),
@@ -263,7 +271,7 @@ impl<T: 'static> Deferred<T> {
         if let Some(watch) = self.watch.get() {
             return Canceller(watch.clone());
         }
-        let watch = Rc::new(ChainEnd::default());
+        let watch = Rc::new(OtherNode::default());
         self.watch_with(watch.clone());
         Canceller(watch)
     }
@@ -314,8 +322,13 @@ impl<T: 'static> Deferred<T> {
         Some(Rc::downgrade(&node))
     }
 
-    fn watch_with(&self, watch: Rc<ChainEnd>) {
-        watch.set_end(self.end());
+    /// Passes the result to `below`, now or when it arrives.
+    pub(super) fn feed(self, below: Rc<dyn Receive<T>>) {
+        follow(below, self.into_outcome());
+    }
+
+    fn watch_with(&self, watch: Rc<OtherNode>) {
+        watch.set(self.end());
         // Callers have checked that no watch is set.
         let _ = self.watch.set(watch);
     }
@@ -368,19 +381,11 @@ impl<T> Deferred<T> {
         }
     }
 
-    /// Passes the result to `below`, now or when it arrives.
-    pub(super) fn feed(self, below: Rc<dyn Receive<T>>) {
-        match self.into_outcome() {
-            Outcome::Now(result) => run(below.receive(result)),
-            Outcome::Later(node) => node.slot().attach(SlotState::Linked(below)),
-        }
-    }
-
     /// Gives up the result. Returns the end of the chain if the Deferred was being awaited.
     fn release(&mut self) -> Option<Rc<dyn Produce<T>>> {
         match mem::replace(&mut self.inner, Inner::Taken) {
             Inner::Fired(result, created_at) => {
-                result.abandon(|failure| report(failure, created_at, None));
+                result.abandon(&|failure| report(failure, created_at, None));
             }
             Inner::Chain(node) => match node.slot().take() {
                 Some(result) => node.abandon(result),

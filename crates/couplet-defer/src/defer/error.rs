@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::mem::needs_drop;
 use std::time::Duration;
 
 use super::Failure;
@@ -85,12 +86,17 @@ impl Error for Panicked {}
 ///
 /// Unwind safety: the caller has taken everything that `run` touches out of its cells.
 pub(super) fn run_contained<R>(run: impl FnOnce() -> R) -> Result<R, Panicked> {
-    catch_panic(run).map_err(Panicked)
+    match catch_panic(run) {
+        Ok(done) => Ok(done),
+        Err(text) => Err(Panicked(text)),
+    }
 }
 
 /// Drops a user's object; a panic in its destructor is swallowed.
 pub(super) fn discard<T>(thing: T) {
-    let _ = run_contained(|| drop(thing));
+    if needs_drop::<T>() {
+        let _ = run_contained(|| drop(thing));
+    }
 }
 
 /// The first failure of a `gather`. Twisted's `FirstError`.

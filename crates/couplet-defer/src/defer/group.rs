@@ -161,7 +161,7 @@ trait Rule<T>: Sized {
 
     /// Disposes of an untaken result of the group.
     fn abandon(result: Arrived<Self::Output>, slot: &ResultSlot<Self::Output>) {
-        result.abandon(|failure| slot.report(failure));
+        result.abandon(&|failure| slot.report(failure));
     }
 }
 
@@ -212,9 +212,9 @@ impl<T: 'static> Rule<T> for List<T> {
         match result {
             Arrived::Here(results) => {
                 let each = results.into_iter().flatten();
-                each.for_each(|result| Arrived::Here(result).abandon(report));
+                each.for_each(|result| Arrived::Here(result).abandon(&report));
             }
-            claim => claim.abandon(report),
+            claim => claim.abandon(&report),
         }
     }
 }
@@ -287,8 +287,8 @@ impl<T: 'static> Rule<T> for FirstOf {
         // A `FirstOf` never fails as a whole.
         let report = |failure| slot.report(failure);
         match result {
-            Arrived::Here(Ok((_, result))) => Arrived::Here(result).abandon(report),
-            other => other.abandon(report),
+            Arrived::Here(Ok((_, result))) => Arrived::Here(result).abandon(&report),
+            other => other.abandon(&report),
         }
     }
 }
@@ -344,7 +344,7 @@ where
         }
         let group = &self.group;
         let Some(mut rule) = group.rule.take() else {
-            input.abandon(|failure| R::late(failure, &self));
+            input.abandon(&|failure| R::late(failure, &self));
             return None;
         };
         let result = match rule.arrived(self.index, input, group.slot.created_at) {
@@ -369,7 +369,7 @@ where
 }
 
 impl<T, R: Rule<T>> Waits for Member<T, R> {
-    /// Never called: the ends of members are watched, so they stay in their chains.
+    /// The group has the ends of its members, which are watched, so they stay in their chains.
     fn wait_for(&self, _above: Weak<dyn Node>) {}
 }
 

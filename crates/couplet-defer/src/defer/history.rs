@@ -14,7 +14,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
@@ -121,28 +120,25 @@ impl Method {
     }
 }
 
-/// The method, and the type of the callback that was passed to it.
-pub(super) struct Named<C>(Method, PhantomData<C>);
+/// The method, and the name of the type of the callback that was passed to it.
+#[derive(Clone, Copy)]
+pub(super) struct Named(Method, &'static str);
 
-impl<C> Named<C> {
+impl Named {
     #[inline(always)]
-    pub(super) fn new(method: Method, _: &C) -> Named<C> {
-        Named(method, PhantomData)
+    pub(super) fn new<C>(method: Method, _: &C) -> Named {
+        Named(method, std::any::type_name::<C>())
     }
-}
 
-impl Named<()> {
     /// A method that takes no callback.
-    pub(super) fn none(method: Method) -> Named<()> {
-        Named(method, PhantomData)
+    pub(super) fn none(method: Method) -> Named {
+        Named(method, "()")
     }
-}
 
-impl<C> Named<C> {
     /// The number for this callback's link, which is added to the node `number`.
     #[inline(always)]
-    pub(super) fn add_step(&self, number: Number, place: CreatedAt) -> Number {
-        add_step(number?, self.0, std::any::type_name::<C>(), place)
+    pub(super) fn add_step(self, number: Number, place: CreatedAt) -> Number {
+        add_step(number?, self.0, self.1, place)
     }
 }
 

@@ -22,7 +22,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::arrived::Arrived;
-use super::cancel::Upstream;
+use super::cancel::{OtherNode, Upstream};
 use super::error::run_contained;
 use super::history::{self, Number, Trace};
 use super::report::report;
@@ -49,7 +49,7 @@ pub(super) trait Produce<T>: Node {
 
     /// Disposes of an untaken result: drops a value or its claim, reports a failure.
     fn abandon(&self, result: Arrived<T>) {
-        result.abandon(|failure| self.slot().report(failure));
+        result.abandon(&|failure| self.slot().report(failure));
     }
 }
 
@@ -339,7 +339,7 @@ impl<T> Outcome<T> {
 /// the callback returned.
 pub(super) struct Link<T, U, F> {
     callback: Cell<Option<F>>,
-    above: Cell<Option<Weak<dyn Node>>>,
+    above: OtherNode,
     slot: ResultSlot<U>,
     input: PhantomData<fn(T)>,
 }
@@ -350,52 +350,53 @@ where
     U: 'static,
     F: FnOnce(Arrived<T>) -> Outcome<U> + 'static,
 {
-    /// A link below `above`, which hasn't fired.
+    /// A link that waits for its input, or whose callback runs now.
     pub(super) fn below(
-        above: &Rc<dyn Produce<T>>,
+        input: Outcome<T>,
         callback: F,
         created_at: CreatedAt,
         trace: Number,
     ) -> Rc<Self> {
-        let above_node: Rc<dyn Node> = above.clone();
-        let above_node = Some(Rc::downgrade(&above_node));
-        let link = Self::new(Some(callback), above_node, created_at, trace);
-        above.slot().attach(SlotState::Linked(link.clone()));
+        let link = Self::new(Some(callback), created_at, trace);
+        follow(link.clone(), input);
         link
     }
 
-    /// A link whose input is already available: its callback runs now.
-    pub(super) fn run_now(input: Arrived<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
-        match call(callback, input, created_at) {
-            Outcome::Now(result) => Outcome::Now(result),
-            Outcome::Later(inner) => Outcome::Later(adopt_result(inner, created_at)),
-        }
-    }
-
-    /// The same, as a node that keeps the result.
-    pub(super) fn run(
-        input: Arrived<T>,
-        callback: F,
-        created_at: CreatedAt,
-        trace: Number,
-    ) -> Rc<Self> {
-        let link = Self::new(Some(callback), None, created_at, trace);
-        run(link.clone().receive(input));
-        link
-    }
-
-    fn new(
-        callback: Option<F>,
-        above: Option<Weak<dyn Node>>,
-        created_at: CreatedAt,
-        trace: Number,
-    ) -> Rc<Self> {
+    fn new(callback: Option<F>, created_at: CreatedAt, trace: Number) -> Rc<Self> {
         Rc::new(Self {
             callback: Cell::new(callback),
-            above: Cell::new(above),
+            above: OtherNode::default(),
             slot: ResultSlot::new(created_at, trace),
             input: PhantomData,
         })
+    }
+}
+
+/// Makes `link` receive `input`, now or when it arrives.
+pub(super) fn follow<T: 'static>(link: Rc<dyn Receive<T>>, input: Outcome<T>) {
+    match input {
+        Outcome::Now(result) => run(link.receive(result)),
+        Outcome::Later(above) => {
+            link.wait_for(weak(&above));
+            above.slot().attach(SlotState::Linked(link));
+        }
+    }
+}
+
+fn weak<T: 'static>(node: &Rc<dyn Produce<T>>) -> Weak<dyn Node> {
+    let node: Rc<dyn Node> = node.clone();
+    Rc::downgrade(&node)
+}
+
+/// Runs a callback whose input has arrived, without a node.
+pub(super) fn run_now<T, U: 'static>(
+    input: Arrived<T>,
+    callback: impl FnOnce(Arrived<T>) -> Outcome<U>,
+    created_at: CreatedAt,
+) -> Outcome<U> {
+    match call(callback, input, created_at) {
+        Outcome::Now(result) => Outcome::Now(result),
+        Outcome::Later(inner) => Outcome::Later(adopt_result(inner, created_at)),
     }
 }
 
@@ -404,13 +405,13 @@ fn adopt_result<U: 'static>(
     inner: Rc<dyn Produce<U>>,
     created_at: CreatedAt,
 ) -> Rc<dyn Produce<U>> {
-    let link = Link::<U, U, fn(Arrived<U>) -> Outcome<U>>::new(None, None, created_at, None);
+    let link = Link::<U, U, fn(Arrived<U>) -> Outcome<U>>::new(None, created_at, None);
     relay(link.clone(), inner);
     link
 }
 
 /// Passes on the outcome of `link`'s callback; returns the node to step next.
-fn pass_outcome<U>(link: Rc<dyn Adopt<U>>, outcome: Outcome<U>) -> Option<Rc<dyn Node>> {
+fn pass_outcome<U: 'static>(link: Rc<dyn Adopt<U>>, outcome: Outcome<U>) -> Option<Rc<dyn Node>> {
     let inner = match outcome {
         Outcome::Now(result) => return deliver(link, result),
         Outcome::Later(inner) => inner,
@@ -427,15 +428,14 @@ fn pass_outcome<U>(link: Rc<dyn Adopt<U>>, outcome: Outcome<U>) -> Option<Rc<dyn
 }
 
 /// Makes `link` wait for `inner`, which has not fired.
-fn relay<U>(link: Rc<dyn Adopt<U>>, inner: Rc<dyn Produce<U>>) {
+fn relay<U: 'static>(link: Rc<dyn Adopt<U>>, inner: Rc<dyn Produce<U>>) {
     debug_assert!(!inner.slot().has_fired(), "`Outcome::Later` is a Deferred that has not fired");
     let slot = link.slot();
     if let Some(number) = slot.trace.number() {
         let inner = inner.slot();
         history::record_wait(number, inner.trace.number(), inner.created_at);
     }
-    let inner_node: Rc<dyn Node> = inner.clone();
-    let inner_node = Rc::downgrade(&inner_node);
+    let inner_node = weak(&inner);
     if slot.watched.get() {
         link.wait_for(inner_node);
         return inner.slot().attach(SlotState::Adopted(link));
@@ -470,8 +470,10 @@ fn call<T, U>(
     input: Arrived<T>,
     created_at: CreatedAt,
 ) -> Outcome<U> {
-    run_contained(|| callback(input))
-        .unwrap_or_else(|panicked| Outcome::now(Err(Failure::at(panicked, created_at))))
+    match run_contained(|| callback(input)) {
+        Ok(outcome) => outcome,
+        Err(panicked) => Outcome::now(Err(Failure::at(panicked, created_at))),
+    }
 }
 
 impl<T, U, F> Receive<T> for Link<T, U, F>
@@ -504,10 +506,7 @@ where
     F: 'static,
 {
     fn cancel(self: Rc<Self>) -> Upstream {
-        let above = self.above.take();
-        let node = above.as_ref().and_then(Weak::upgrade);
-        self.above.set(above);
-        node.map_or(Upstream::Nothing, Upstream::One)
+        self.above.get().map_or(Upstream::Nothing, Upstream::One)
     }
 
     fn step(self: Rc<Self>) -> Option<Rc<dyn Node>> {

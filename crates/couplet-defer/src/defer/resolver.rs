@@ -186,7 +186,7 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Produce<T> for Origin<T, C> {
 
     /// Both ends were dropped unused: `ResolverDropped` is not reported, since it has no consumer.
     fn abandon(&self, result: Arrived<T>) {
-        result.abandon(|failure| match failure.is::<ResolverDropped>() {
+        result.abandon(&|failure| match failure.is::<ResolverDropped>() {
             true => discard(failure),
             false => self.slot.report(failure),
         });
