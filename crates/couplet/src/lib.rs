@@ -126,7 +126,7 @@
 //! | `sim` | by default | [`sim`]; implies `testing` |
 //! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
-//! | `backtrace` | by default | backtraces of loops that stall, on Linux with glibc |
+//! | `backtrace` | by default | backtraces of loops that stall, in the log and in the inspector, on Linux with glibc |
 //! | `sim-tokio` | | `Sim::host_with_tokio`, tokio's tasks and timers in the simulator |
 //! | `trap` | | the C library's time and entropy, from the seed on [simulating](sim) threads: for test binaries, on Linux |
 //! | `http` | | `http`: HTTP/1.1 and HTTP/2 servers and clients |

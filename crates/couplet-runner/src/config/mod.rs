@@ -180,9 +180,11 @@ impl<'a> Section<'a> {
     /// Reads the table. A key that the type doesn't have is an error.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let mut odd: Option<Vec<String>> = None;
-        let read = serde_ignored::deserialize(self.deserializer(), |path| {
+        // By one type of function, all configurations share the code of their values.
+        let ignored: &mut dyn FnMut(serde_ignored::Path<'_>) = &mut |path| {
             odd.get_or_insert_with(|| segments(&path));
-        });
+        };
+        let read = serde_ignored::deserialize(self.deserializer(), ignored);
         // An unknown key explains a missing one.
         if let Some(path) = odd {
             let (key, above) = path.split_last().expect("a key");
