@@ -27,8 +27,8 @@ const FEATURES: [&str; 12] = [
      couplet-http/tokio,couplet-http/websocket",
 ];
 /// The program, and the crates below it that are tested with it.
-const PROGRAM_PACKAGES: [&str; 6] =
-    ["-p", "couplet-cli", "-p", "couplet-command", "-p", "couplet-runner"];
+const PROGRAM_PACKAGES: [&str; 8] =
+    ["-p", "couplet-cli", "-p", "couplet-command", "-p", "couplet-runner", "-p", "couplet-servers"];
 const PYTHON: [&str; 2] = ["--manifest-path", "python/Cargo.toml"];
 /// The stages of Python's tests, shortest first.
 const STAGES: [&str; 3] = ["receivers", "builder", "own"];

@@ -16,6 +16,8 @@ pub enum Crate {
     Runner,
     /// The parts that the command lines of programs share.
     Command,
+    /// The servers of the program `couplet`.
+    Servers,
     /// The program `couplet`.
     Program,
     /// The program `chat`.
@@ -47,7 +49,7 @@ const fn of_guest(name: &'static str, is_of: Crate, tests: &'static [&'static st
     Room { name, is_of, path: "", tests }
 }
 
-pub const ROOMS: [Room; 38] = [
+pub const ROOMS: [Room; 39] = [
     of_library("transport", &["inbox", "memory", "signals", "public_api", "datagrams"]),
     of_library("reactor", &["inbox", "memory", "signals", "cluster", "stall", "datagrams"]),
     of_library("recorder", &["memory", "signals"]),
@@ -91,6 +93,7 @@ pub const ROOMS: [Room; 38] = [
     ),
     Room { name: "runner", is_of: Crate::Runner, path: "", tests: &[] },
     Room { name: "command", is_of: Crate::Command, path: "", tests: &[] },
+    Room { name: "servers", is_of: Crate::Servers, path: "", tests: &[] },
     Room { name: "cli", is_of: Crate::Program, path: "", tests: &[] },
     of_guest("chat", Crate::Chat, &["chat --lib", "chat it"]),
     of_guest("poetry", Crate::Poetry, &["poetry --lib", "poetry it"]),
@@ -106,8 +109,9 @@ pub const SIM: &str = "--lib couplet_sim";
 const ALWAYS: [&str; 3] = [CORE, "it", "sim"];
 /// The tests that judge the program and the crates below it: the beginning of the line of cargo, and a
 /// part of the binary's name.
-pub const PROGRAM: [(&str, (&str, &str)); 5] = [
+pub const PROGRAM: [(&str, (&str, &str)); 6] = [
     ("program command", ("unittests src/lib.rs (", "couplet_command-")),
+    ("program servers", ("unittests src/lib.rs (", "couplet_servers-")),
     ("program runner", ("unittests src/lib.rs (", "couplet_runner-")),
     ("program fastpoetry", ("tests/fastpoetry.rs (", "")),
     ("program units", ("unittests src/lib.rs (", "couplet_cli-")),
@@ -127,6 +131,7 @@ impl Crate {
             Crate::Inspect => "crates/couplet-inspect/src",
             Crate::Runner => "crates/couplet-runner/src",
             Crate::Command => "crates/couplet-command/src",
+            Crate::Servers => "programs/servers/src",
             Crate::Program => "programs/couplet/src",
             Crate::Chat => "programs/chat/src",
             Crate::Poetry => "programs/poetry/src",
@@ -146,6 +151,7 @@ impl Crate {
             Crate::Inspect => "inspect/",
             Crate::Runner => "runner/",
             Crate::Command => "command/",
+            Crate::Servers => "servers/",
             Crate::Program => "cli/",
             Crate::Chat => "chat/",
             Crate::Poetry => "poetry/",
@@ -153,7 +159,7 @@ impl Crate {
         }
     }
 
-    pub const ALL: [Crate; 14] = [
+    pub const ALL: [Crate; 15] = [
         Crate::Core,
         Crate::Defer,
         Crate::Http,
@@ -164,6 +170,7 @@ impl Crate {
         Crate::Inspect,
         Crate::Runner,
         Crate::Command,
+        Crate::Servers,
         Crate::Program,
         Crate::Chat,
         Crate::Poetry,
@@ -172,7 +179,7 @@ impl Crate {
 
     /// True for the program `couplet` and the crates that are tested with it.
     pub fn is_of_program(self) -> bool {
-        matches!(self, Crate::Command | Crate::Runner | Crate::Program)
+        matches!(self, Crate::Command | Crate::Runner | Crate::Servers | Crate::Program)
     }
 
     /// The package of a crate above the core whose tests are built only for it.
@@ -223,7 +230,7 @@ pub fn targets_of(mutant: &Mutant) -> Vec<&'static str> {
         | Crate::Inspect
         | Crate::Chat
         | Crate::Poetry => room.tests.to_vec(),
-        Crate::Command | Crate::Runner | Crate::Program => {
+        Crate::Command | Crate::Runner | Crate::Servers | Crate::Program => {
             PROGRAM.map(|(target, _)| target).to_vec()
         }
         Crate::Python => Vec::new(),

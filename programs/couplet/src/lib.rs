@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 #[cfg(test)]
 use couplet_command::held;
-use couplet_command::{endpoint, exit, known, logging, marks, output, server, signals, values};
+use couplet_command::{endpoint, exit, known, logging, output, server, signals, values};
 
 use cli::Command;
 use exit::Exit;

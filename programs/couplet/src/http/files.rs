@@ -1,28 +1,17 @@
 //! `couplet serve`: the files of a folder over HTTP/1.1 and HTTP/2.
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
-use couplet::http::HttpExt;
-use couplet::http::{Body, FileBody, HttpOptions, Peer, Request, Response, StatusCode};
-use couplet::{Reactor, hooks};
-use tower::service_fn;
-use tracing::field::display;
+use couplet::Reactor;
+use couplet_servers::files::{DotNames, Links, Sending, Site, SiteOptions};
 
-use super::beneath::Links;
-use super::cache::Limits;
-use super::path::DotNames;
-use super::site::{Sending, Site, SiteRequest, plain};
 use crate::exit::Exit;
 use crate::output;
 use crate::server::{Listen, Server, Threads, listening};
 use crate::values::flag;
-
-/// Files that no request has asked for during such an interval are closed.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 const EXAMPLE: &str = listening!(
     "  couplet serve --listen 8000                 the folder you are in
@@ -102,74 +91,16 @@ pub(crate) fn run(options: HttpServe) -> Result<(), Exit> {
 
 /// The server. With a name, as a service, it moves its connections to a new process.
 pub(crate) fn server(options: HttpServe, name: Option<&str>) -> Result<Server, Exit> {
-    let Cached { files, bytes, trust } = options.cached;
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let sealed = match options.sending {
-        Sending::Copied => Limits::sealed_of(bytes),
-        Sending::Direct => 0,
-    };
-    let limits = Limits { files, bytes, sealed, trust };
-    let site =
-        Site::new(&options.folder, options.links, options.dot_names, options.sending, limits);
-    let name = name.map(str::to_owned);
+    let HttpServe { folder, links, dot_names, sending, cached, listen, threads } = options;
+    let Cached { files, bytes, trust } = cached;
+    let site = Site::new(&folder, SiteOptions { links, dot_names, sending, files, bytes, trust });
     let site = Arc::new(site.map_err(|error| {
-        let (folder, why) = (options.folder.display(), output::plain(&error));
+        let (folder, why) = (folder.display(), output::plain(&error));
         Exit::failed(format!("cannot serve {folder}: {why}"))
     })?);
-    Ok(Server::new(options.listen, options.threads, move |_| {
+    let name = name.map(str::to_owned);
+    Ok(Server::new(listen, threads, move |_| {
         let (site, name) = (site.clone(), name.clone());
-        move |reactor: &Reactor, endpoint| {
-            let (answering, site) = (reactor.clone(), site.clone());
-            let service = service_fn(move |request| {
-                // Boxed: hyper keeps the memory of the future until the answer is sent.
-                let answer = Box::pin(answer(answering.clone(), site.clone(), request));
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
-            let http = HttpOptions::default().peer(true);
-            let http = name.iter().fold(http, |http, name| http.hand_over_as(name));
-            reactor.serve_http_with(endpoint, service, http)
-        }
+        move |reactor: &Reactor, endpoint| site.listen(reactor, endpoint, name.as_deref())
     }))
-}
-
-/// Answers a request and logs it.
-async fn answer(reactor: Reactor, site: Arc<Site>, request: Request<Body>) -> Response<FileBody> {
-    let peer = request.extensions().get::<Peer>().cloned();
-    let (method, target) = (request.method().clone(), request.uri().clone());
-    let (now, random) = (hooks::unix_time(&reactor), hooks::random(&reactor));
-    let site_request = SiteRequest { request: request.map(drop), now, random };
-    let answer = match site.cached_answer(&site_request) {
-        Some(answer) => answer,
-        None => read_answer(&reactor, site, site_request).await,
-    };
-    let status = answer.status().as_u16();
-    let peer = peer.as_ref().map(|Peer(peer)| display(peer));
-    tracing::info!(peer, %method, %target, status, "request");
-    answer
-}
-
-/// Answers a request in a thread.
-async fn read_answer(
-    reactor: &Reactor,
-    site: Arc<Site>,
-    site_request: SiteRequest,
-) -> Response<FileBody> {
-    let answering = site.clone();
-    let answer = reactor.defer_to_thread(move || Ok(answering.answer(&site_request))).await;
-    sweep_later(reactor, &site);
-    answer.unwrap_or_else(|error| {
-        tracing::error!(%error, "cannot answer a request");
-        plain(StatusCode::INTERNAL_SERVER_ERROR)
-    })
-}
-
-/// Closes the files that no request has asked for, until none is kept.
-fn sweep_later(reactor: &Reactor, site: &Arc<Site>) {
-    if site.cache().starts_sweeping() {
-        let (sweeping, site) = (reactor.clone(), site.clone());
-        reactor.call_later(SWEEP_INTERVAL, move || {
-            site.cache().sweep();
-            sweep_later(&sweeping, &site);
-        });
-    }
 }

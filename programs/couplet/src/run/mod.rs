@@ -97,7 +97,9 @@ fn runner() -> Runner {
     runner
         .loop_options(inspected(LoopOptions::default()))
         .version(env!("CARGO_PKG_VERSION"))
-        .takes_over_in_loops(echo::MOVES_AS, |_, _| Ok(echo::continued()))
+        .takes_over_in_loops(couplet_servers::echo::MOVES_AS, |_, _| {
+            Ok(couplet_servers::echo::continued())
+        })
         .takes_over_in_loops(Continued::KIND, |state, _| Continued::new(state))
         .kind_in_loops("echo", |name, table: Table<echo::Echo>, _| {
             child(name, Ok(echo::server(table.0)))

@@ -38,9 +38,10 @@ impl Kind {
 
 /// The treatment of names that begin with a dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DotNames {
+pub enum DotNames {
     /// As if they did not exist.
     Hidden,
+    /// Like others.
     Served,
 }
 

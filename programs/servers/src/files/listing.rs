@@ -85,7 +85,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::path::Kind;
+    use crate::files::path::Kind;
 
     #[test]
     fn names_are_harmless_in_a_page() {

@@ -2,6 +2,7 @@
 //!
 //! Only [`Site::cached_answer`] waits for no disk; the rest runs in a thread.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
@@ -34,20 +35,43 @@ const AHEAD: NonZeroU64 = NonZeroU64::new(1024 * 1024).unwrap();
 
 /// How long files leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sending {
+pub enum Sending {
     /// Copied into memory, where they can't change any more.
     Copied,
     /// By sendfile: the files never change in place.
     Direct,
 }
 
-/// The served folder and the rules for its names.
-pub(super) struct Site {
+/// How a folder is served.
+#[derive(Clone, Copy, Debug)]
+pub struct SiteOptions {
+    /// Which symbolic links are followed.
+    pub links: Links,
+    /// Whether names that begin with a dot are served.
+    pub dot_names: DotNames,
+    /// How long files leave.
+    pub sending: Sending,
+    /// The most files that are kept open or in memory, with two descriptors each.
+    pub files: usize,
+    /// The most bytes of files that are kept in memory.
+    pub bytes: u64,
+    /// For how long a kept file is served without a look at the file system.
+    pub trust: Duration,
+}
+
+/// A served folder and the rules for its names.
+pub struct Site {
     folder: Folder,
     dot_names: DotNames,
     sending: Sending,
     listings: Listings,
     cache: Cache,
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").field("folder", &self.folder).finish_non_exhaustive()
+    }
 }
 
 /// A request without its body, and the values that the answer needs from the loop.
@@ -74,13 +98,14 @@ impl Site {
     /// # Errors
     ///
     /// If the path is not a folder, or can't be read.
-    pub(super) fn new(
-        folder: &Path,
-        links: Links,
-        dot_names: DotNames,
-        sending: Sending,
-        limits: Limits,
-    ) -> io::Result<Site> {
+    pub fn new(folder: &Path, options: SiteOptions) -> io::Result<Site> {
+        let SiteOptions { links, dot_names, sending, files, bytes, trust } = options;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let sealed = match sending {
+            Sending::Copied => Limits::sealed_of(bytes),
+            Sending::Direct => 0,
+        };
+        let limits = Limits { files, bytes, sealed, trust };
         let folder = Folder::new(folder, links)?;
         let (listings, cache) = (Listings::default(), Cache::new(limits));
         Ok(Site { folder, dot_names, sending, listings, cache })
