@@ -9,7 +9,6 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::mem::needs_drop;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,28 +20,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The panic's message.
 #[inline(always)]
 pub fn catch_panic<R>(f: impl FnOnce() -> R) -> Result<R, String> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(done) => Ok(done),
-        Err(payload) => Err(panic_text(payload)),
-    }
+    catch_unwind(AssertUnwindSafe(f)).map_err(panic_text)
 }
 
 /// Runs user code and logs a panic. Returns true if it panicked.
 pub fn contain(what: &'static str, f: impl FnOnce()) -> bool {
-    match catch_panic(f) {
-        Ok(()) => false,
-        Err(text) => {
-            log_text(what, &text);
-            true
-        }
-    }
+    catch_panic(f).map_err(|text| log_text(what, &text)).is_err()
 }
 
 /// Drops a user's object; a panic is logged.
 pub fn discard<T>(what: &'static str, thing: T) {
-    if needs_drop::<T>() {
-        contain(what, move || drop(thing));
-    }
+    contain(what, move || drop(thing));
 }
 
 /// Drops user objects one by one: a second panic during unwinding would abort the process.

@@ -43,8 +43,6 @@ pub struct Deferred<T> {
     watch: OnceCell<Rc<OtherNode>>,
 }
 
-type Extension<T> = (Outcome<T>, Number, Option<Rc<OtherNode>>);
-
 enum Inner<T> {
     /// Fired, without a node or a history.
     Fired(Arrived<T>, CreatedAt),
@@ -195,27 +193,19 @@ impl<T: 'static> Deferred<T> {
     }
 
     pub(super) fn link<U: 'static>(
-        self,
+        mut self,
         created_at: CreatedAt,
         named: Named,
         callback: impl FnOnce(Arrived<T>) -> Outcome<U> + 'static,
     ) -> Deferred<U> {
-        let (input, trace, watch) = self.extend(created_at, named);
-        let outcome = match input {
+        let watch = self.watch.take();
+        let trace = named.add_step(self.trace(), created_at);
+        let outcome = match self.into_outcome() {
             // With a history there is a node, even for a Deferred that has fired.
             Outcome::Now(result) if trace.is_none() => run_now(result, callback, created_at),
             input => Outcome::Later(Link::below(input, callback, created_at, trace)),
         };
         Deferred::linked(outcome, created_at, watch)
-    }
-
-    /// The input of a new link, the number of its entry in the history, and the end of the chain
-    /// for its cancellers.
-    #[inline(always)]
-    fn extend(mut self, created_at: CreatedAt, named: Named) -> Extension<T> {
-        let watch = self.watch.take();
-        let trace = named.add_step(self.trace(), created_at);
-        (self.into_outcome(), trace, watch)
     }
 
     /// The end of a chain after its new link, whose outcome so far is `outcome`.

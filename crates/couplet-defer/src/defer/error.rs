@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::mem::needs_drop;
 use std::time::Duration;
 
 use super::Failure;
@@ -86,17 +85,12 @@ impl Error for Panicked {}
 ///
 /// Unwind safety: the caller has taken everything that `run` touches out of its cells.
 pub(super) fn run_contained<R>(run: impl FnOnce() -> R) -> Result<R, Panicked> {
-    match catch_panic(run) {
-        Ok(done) => Ok(done),
-        Err(text) => Err(Panicked(text)),
-    }
+    catch_panic(run).map_err(Panicked)
 }
 
 /// Drops a user's object; a panic in its destructor is swallowed.
 pub(super) fn discard<T>(thing: T) {
-    if needs_drop::<T>() {
-        let _ = run_contained(|| drop(thing));
-    }
+    let _ = run_contained(|| drop(thing));
 }
 
 /// The first failure of a `gather`. Twisted's `FirstError`.

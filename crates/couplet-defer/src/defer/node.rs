@@ -470,10 +470,8 @@ fn call<T, U>(
     input: Arrived<T>,
     created_at: CreatedAt,
 ) -> Outcome<U> {
-    match run_contained(|| callback(input)) {
-        Ok(outcome) => outcome,
-        Err(panicked) => Outcome::now(Err(Failure::at(panicked, created_at))),
-    }
+    run_contained(|| callback(input))
+        .unwrap_or_else(|panicked| Outcome::now(Err(Failure::at(panicked, created_at))))
 }
 
 impl<T, U, F> Receive<T> for Link<T, U, F>
