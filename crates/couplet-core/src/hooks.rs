@@ -15,6 +15,7 @@ pub use crate::driver::process::WorldProcess;
 use crate::endpoints::{IntoEndpoint, ServerEndpoint};
 pub use crate::panics::catch_panic;
 pub use crate::slots::Slots;
+pub use crate::sorted::SortedMap;
 pub use crate::stream::guest::{ConnectionEnd, Departure, GuestStream};
 pub use crate::stream::loop_owned::LoopOwned;
 use crate::{

@@ -55,7 +55,7 @@ pub use address::{Address, UnixAddress};
 pub use bytes::Bytes;
 #[doc(inline)]
 pub use couplet_defer::{backlog, defer};
-use couplet_defer::{bounded, events, internals, panics};
+use couplet_defer::{bounded, events, internals, panics, sorted};
 pub use datagrams::{DatagramPort, DatagramProtocol, DatagramTransport, PortStopped, SendError};
 pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{

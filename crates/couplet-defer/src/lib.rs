@@ -22,6 +22,8 @@ pub mod defer;
 pub mod internals;
 #[doc(hidden)]
 pub mod panics;
+#[doc(hidden)]
+pub mod sorted;
 pub mod testing;
 
 pub use defer::{Deferred, Failure, Resolver, Result};

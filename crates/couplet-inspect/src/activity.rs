@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use couplet_core::hooks::SortedMap;
 use couplet_core::hooks::inspector::{Kind, Record, Ring, UserCall, short_type};
 use couplet_core::reactor::CallTimes;
 use serde::Serialize;
@@ -75,9 +76,9 @@ struct Second {
     /// The ticks of the longest call, and the number of its name.
     slowest: (u64, u32),
     /// Ticks and calls, by the number of the name.
-    by_name: BTreeMap<u32, (u64, u64)>,
+    by_name: SortedMap<u32, (u64, u64)>,
     /// The same for each cause of a protocol's callbacks.
-    by_cause: BTreeMap<u32, [(u64, u64); CAUSES.len()]>,
+    by_cause: SortedMap<u32, [(u64, u64); CAUSES.len()]>,
     times: CallTimes,
 }
 
@@ -193,7 +194,7 @@ impl Activity {
             Kind::Returned => {
                 self.spend(passed, time);
                 self.calls.pop();
-                self.second(time).by_name.entry(key).or_default().1 += 1;
+                self.second(time).by_name.get_or_insert_with(key, Default::default).1 += 1;
                 if self.calls.is_empty() && self.callback.is_none() {
                     self.end_call(key, time);
                 }
@@ -245,9 +246,9 @@ impl Activity {
         let name = self.calls.last().copied().or(callback.map(|callback| callback.name));
         let second = self.second(time);
         second.busy += passed;
-        second.by_name.entry(name.unwrap_or(DRIVER)).or_default().0 += passed;
+        second.by_name.get_or_insert_with(name.unwrap_or(DRIVER), Default::default).0 += passed;
         if let Some(Callback { name, cause, .. }) = callback {
-            second.by_cause.entry(name).or_default()[cause].0 += passed;
+            second.by_cause.get_or_insert_with(name, Default::default)[cause].0 += passed;
         }
     }
 
@@ -265,8 +266,8 @@ impl Activity {
         self.spend(passed, time);
         if let Some(Callback { name, cause, .. }) = self.callback.take() {
             let second = self.second(time);
-            second.by_name.entry(name).or_default().1 += 1;
-            second.by_cause.entry(name).or_default()[cause].1 += 1;
+            second.by_name.get_or_insert_with(name, Default::default).1 += 1;
+            second.by_cause.get_or_insert_with(name, Default::default)[cause].1 += 1;
             if self.calls.is_empty() {
                 self.end_call(name, time);
             }
@@ -408,12 +409,12 @@ impl Activity {
         for second in &self.seconds {
             all.idle += second.idle;
             all.busy += second.busy;
-            for (name, (ticks, calls)) in &second.by_name {
-                let sum = all.by_name.entry(*name).or_default();
+            for (name, (ticks, calls)) in second.by_name.iter() {
+                let sum = all.by_name.get_or_insert_with(*name, Default::default);
                 *sum = (sum.0 + ticks, sum.1 + calls);
             }
-            for (name, causes) in &second.by_cause {
-                let sums = all.by_cause.entry(*name).or_default();
+            for (name, causes) in second.by_cause.iter() {
+                let sums = all.by_cause.get_or_insert_with(*name, Default::default);
                 for (sum, (ticks, calls)) in sums.iter_mut().zip(causes) {
                     *sum = (sum.0 + ticks, sum.1 + calls);
                 }

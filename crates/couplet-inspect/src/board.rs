@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use couplet_core::backlog;
 use couplet_core::defer::{Deferred, DeferredLock, Resolver};
+use couplet_core::hooks::SortedMap;
 use couplet_core::hooks::inspector::InspectedLoop;
 use couplet_core::hooks::present_time;
 use couplet_core::reactor::Snapshot;
@@ -52,8 +53,8 @@ struct BoardState {
     version: u64,
     /// When the views were made.
     made_at: Option<Instant>,
-    views: BTreeMap<&'static str, View>,
-    loops: BTreeMap<u32, Watched>,
+    views: SortedMap<&'static str, View>,
+    loops: SortedMap<u32, Watched>,
     /// Fires when every loop has answered.
     answered: Option<Resolver<()>>,
     /// Fires when a thread has got the backtraces; `None` if none is asked for them.
@@ -64,15 +65,15 @@ struct BoardState {
 impl BoardState {
     fn new() -> BoardState {
         let views = VIEWS.into_iter().map(|name| (name, View::default())).collect();
-        let (loops, marks) = (BTreeMap::new(), Marks::default());
+        let (loops, marks) = (SortedMap::new(), Marks::default());
         BoardState { version: 0, made_at: None, views, loops, answered: None, traced: None, marks }
     }
 
     /// The views in the order of the page: the program's own are the last.
     fn views(&self) -> impl Iterator<Item = (&'static str, &View)> {
-        let known = VIEWS.into_iter().filter_map(|name| self.views.get_key_value(name));
-        let own = self.views.iter().filter(|(name, _)| !VIEWS.contains(name));
-        known.chain(own).map(|(name, view)| (*name, view))
+        let known = VIEWS.into_iter().filter_map(|name| Some((name, self.views.get(name)?)));
+        let all = self.views.iter().map(|(name, view)| (*name, view));
+        known.chain(all.filter(|(name, _)| !VIEWS.contains(name)))
     }
 
     /// The red flags of all loops.
@@ -272,7 +273,7 @@ impl Board {
         let mut state = self.state.borrow_mut();
         state.loops.retain(|serial, _| loops.iter().any(|inspected| inspected.serial == *serial));
         for (number, inspected) in loops.into_iter().enumerate() {
-            let watched = state.loops.entry(inspected.serial).or_insert_with(|| Watched {
+            let watched = state.loops.get_or_insert_with(inspected.serial, || Watched {
                 inspected,
                 number,
                 asked_at: None,
@@ -292,7 +293,7 @@ impl Board {
     fn ask_loops(&self, now: Instant) -> Option<Deferred<()>> {
         let mut state = self.state.borrow_mut();
         let mut is_one_asked = false;
-        for (serial, watched) in &mut state.loops {
+        for (serial, watched) in state.loops.iter_mut() {
             if watched.asked_at.is_some() {
                 continue;
             }

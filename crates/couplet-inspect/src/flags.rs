@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use couplet_core::backlog::BacklogState;
+use couplet_core::hooks::SortedMap;
 use couplet_core::hooks::inspector::{LockSnapshot, PendingSnapshot, Why, WhyPart};
 use couplet_core::hooks::inspector::{size, time};
 use couplet_core::reactor::{ConnectionSnapshot, PortCounters, Snapshot};
@@ -157,13 +158,13 @@ pub(crate) struct Facts<'a> {
 #[derive(Default)]
 pub(crate) struct History {
     /// When each flag was raised.
-    raised: BTreeMap<&'static str, f64>,
+    raised: SortedMap<&'static str, f64>,
     /// The unsent bytes of connections, and how often they grew.
     outboxes: BTreeMap<String, (usize, u32)>,
     /// The children that have exited, by their process ids, and when this was first seen.
     exited: BTreeMap<String, Instant>,
     /// Counters, and when each has grown last.
-    counters: BTreeMap<&'static str, Counter>,
+    counters: SortedMap<&'static str, Counter>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -208,7 +209,7 @@ impl History {
         ];
         for (name, count) in counted.map(|(name, _, count)| (name, count)).chain(others) {
             // The first measurement is compared with a loop that has just begun.
-            let counter = self.counters.entry(name).or_default();
+            let counter = self.counters.get_or_insert_with(name, Default::default);
             if count > counter.count {
                 let recent =
                     counter.grown.filter(|(_, at)| now.saturating_duration_since(*at) < RECENT);
@@ -237,7 +238,7 @@ pub(crate) fn flags(facts: &Facts<'_>, history: &mut History, clock: Clock) -> V
             history.raised.remove(rule.id);
             continue;
         };
-        let since = *history.raised.entry(rule.id).or_insert_with(|| clock.unix(now));
+        let since = *history.raised.get_or_insert_with(rule.id, || clock.unix(now));
         let Rule { id, severity, title, threshold, remedy, view, .. } = *rule;
         let (id, threshold) = (format!("{number}.{id}"), threshold());
         flags.push(Flag {

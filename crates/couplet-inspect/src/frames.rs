@@ -1,9 +1,9 @@
 //! The tables of a loop as of earlier times, in the header of a recording: each as the changes since
 //! the one before, like the messages of a page.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use couplet_core::hooks::SortedMap;
 use couplet_core::hooks::inspector::Frame;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
@@ -34,7 +34,7 @@ pub(crate) fn headers(
     of: LoopName,
     at: impl Fn(u64) -> f64,
 ) -> Vec<FrameHeader> {
-    let mut views: BTreeMap<&'static str, View> =
+    let mut views: SortedMap<&'static str, View> =
         VIEWS.into_iter().map(|name| (name, View::default())).collect();
     let Some(first) = frames.iter().find_map(|frame| frame.snapshot.at) else { return Vec::new() };
     let header = |(number, frame): (u64, &Arc<Frame>)| {
@@ -52,7 +52,7 @@ pub(crate) fn headers(
 
 /// The changes of all views but connections, which the events show.
 struct Tables<'a> {
-    views: &'a BTreeMap<&'static str, View>,
+    views: &'a SortedMap<&'static str, View>,
     after: u64,
 }
 

@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use couplet_core::hooks::NoteRow;
 use couplet_core::hooks::inspector::{DeferredSnapshot, LockSnapshot, PendingSnapshot, WaitRef};
 use couplet_core::hooks::inspector::{chain, short_type};
+use couplet_core::hooks::{NoteRow, SortedMap};
 use couplet_core::reactor::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
 };
@@ -49,7 +49,7 @@ pub(crate) struct LoopName {
 pub(crate) struct Rows<'a> {
     pub(crate) of: LoopName,
     pub(crate) version: Version,
-    pub(crate) views: &'a mut BTreeMap<&'static str, View>,
+    pub(crate) views: &'a mut SortedMap<&'static str, View>,
 }
 
 /// An object of a loop.
@@ -243,7 +243,12 @@ impl Rows<'_> {
     /// Adds an object to a view.
     fn put(&mut self, view: &'static str, id: ObjectId, kind: Kind<'_>, counts: [u64; 2]) {
         let (of, id) = (self.of, RowId(self.of.number, id));
-        self.views.entry(view).or_default().put(self.version, id, Object { of, kind }, counts);
+        self.views.get_or_insert_with(view, Default::default).put(
+            self.version,
+            id,
+            Object { of, kind },
+            counts,
+        );
     }
 
     fn own(&mut self, row: &NoteRow) {

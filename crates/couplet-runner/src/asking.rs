@@ -2,10 +2,10 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use couplet::defer::Canceller;
+use couplet::hooks::SortedMap;
 use couplet::reactor::LoopGone;
 use couplet::{Deferred, Reactor, Remote, Resolver};
 
@@ -14,9 +14,9 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     /// The answers that this loop waits for: a `Resolver` for each number.
-    static AWAITED: RefCell<BTreeMap<u64, Box<dyn Any>>> = const { RefCell::new(BTreeMap::new()) };
+    static AWAITED: RefCell<SortedMap<u64, Box<dyn Any>>> = const { RefCell::new(SortedMap::new()) };
     /// The questions of other loops that this one works on.
-    static WORK: RefCell<BTreeMap<u64, Canceller>> = const { RefCell::new(BTreeMap::new()) };
+    static WORK: RefCell<SortedMap<u64, Canceller>> = const { RefCell::new(SortedMap::new()) };
 }
 
 /// A question to another loop.
@@ -153,7 +153,7 @@ mod tests {
         });
         l.run_until(talk).unwrap();
         thread.join().unwrap();
-        assert!(AWAITED.with_borrow(BTreeMap::is_empty));
+        assert!(AWAITED.with_borrow(SortedMap::is_empty));
     }
 
     #[test]
@@ -165,13 +165,13 @@ mod tests {
         // This question arrives after the first.
         let second = ask(&reactor, &reactor.remote(), |_| Deferred::succeed(())).0;
         l.run_until(second).unwrap();
-        assert_eq!(WORK.with_borrow(BTreeMap::len), 1);
-        assert_eq!(AWAITED.with_borrow(BTreeMap::len), 1);
+        assert_eq!(WORK.with_borrow(SortedMap::len), 1);
+        assert_eq!(AWAITED.with_borrow(SortedMap::len), 1);
         forget_all();
-        assert!(AWAITED.with_borrow(BTreeMap::is_empty));
-        assert!(WORK.with_borrow(BTreeMap::is_empty));
+        assert!(AWAITED.with_borrow(SortedMap::is_empty));
+        assert!(WORK.with_borrow(SortedMap::is_empty));
         drop(answer);
-        assert!(AWAITED.with_borrow(BTreeMap::is_empty));
-        assert!(WORK.with_borrow(BTreeMap::is_empty));
+        assert!(AWAITED.with_borrow(SortedMap::is_empty));
+        assert!(WORK.with_borrow(SortedMap::is_empty));
     }
 }

@@ -2,11 +2,11 @@
 //! health and its end, and is stopped, as the main loop asks.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use couplet::hooks::SortedMap;
 use couplet::services::{Child, Health, Service};
 use couplet::{Deferred, LoopingCall, Reactor, Resolver};
 
@@ -42,7 +42,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// The parts of this loop that have started, by the numbers of their runs.
-    static PARTS: RefCell<BTreeMap<u64, Rc<Part>>> = const { RefCell::new(BTreeMap::new()) };
+    static PARTS: RefCell<SortedMap<u64, Rc<Part>>> = const { RefCell::new(SortedMap::new()) };
 }
 
 /// A part that has started, or starts.

@@ -1,9 +1,10 @@
 //! The services that a program can have, and those in a configuration.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use couplet::hooks::SortedMap;
 use couplet::reactor::Drain;
 use couplet::services::{Child, Restart, Strategy, Supervisor};
 use couplet::{Failure, Reactor};
@@ -28,7 +29,7 @@ pub(crate) struct Services {
     /// Each reads the whole configuration.
     whole: Vec<Read>,
     /// Each reads a table that has its kind.
-    kinds: BTreeMap<&'static str, Read>,
+    kinds: SortedMap<&'static str, Read>,
 }
 
 /// The contents of a configuration.

@@ -1,10 +1,10 @@
 //! Limits warnings and errors that repeat: of each place in the code, the first ones within ten seconds
 //! are logged, and the others are counted.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use couplet::hooks::SortedMap;
 use tracing::{Event, Level, Metadata};
 use tracing_subscriber::layer::{Context, Filter};
 
@@ -19,7 +19,7 @@ type Place = (&'static str, u32);
 pub(crate) struct Repeats {
     most: Option<u32>,
     /// How many events came from each place in this period.
-    seen: Arc<Mutex<BTreeMap<Place, u32>>>,
+    seen: Arc<Mutex<SortedMap<Place, u32>>>,
 }
 
 impl Repeats {
@@ -39,7 +39,7 @@ impl Repeats {
             return true;
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = seen.entry(place).or_default();
+        let count = seen.get_or_insert_with(place, || 0);
         *count = count.saturating_add(1);
         *count <= most
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use couplet::ConnectionId;
 use couplet::endpoints::take_passed;
+use couplet::hooks::SortedMap;
 use couplet::reactor::{HandedOver, Keeper};
 use couplet::transport::SockRef;
 use rustix::fs::{FileType, fstat};
@@ -110,7 +111,7 @@ impl Keeper for Store {
 
 /// The connections of a process that has died, until the services of this one serve.
 #[derive(Default)]
-pub(crate) struct Stored(BTreeMap<String, Vec<OwnedFd>>);
+pub(crate) struct Stored(SortedMap<String, Vec<OwnedFd>>);
 
 impl Stored {
     /// Takes the connections from systemd, before children could inherit them. The store keeps them
@@ -118,7 +119,7 @@ impl Stored {
     pub(crate) fn take() -> Stored {
         let mut stored = Stored::default();
         for (name, descriptor) in take_passed(PREFIX) {
-            stored.0.entry(name).or_default().push(descriptor);
+            stored.0.get_or_insert_with(name, Vec::new).push(descriptor);
         }
         stored
     }

@@ -252,6 +252,8 @@ pub use couplet_sim as sim;
 /// Functions for guests: code that drives a connection or a loop on behalf of another library or
 /// language, of an inspector, or of a process that continues a connection. Unstable.
 pub mod hooks {
+    #[doc(hidden)]
+    pub use couplet_core::hooks::SortedMap;
     #[cfg(unix)]
     #[doc(inline)]
     pub use couplet_core::hooks::descriptor;

@@ -77,7 +77,7 @@ const OWN: &str = "
 
 /// Types that grow. A `String` is a part of a message.
 const COLLECTIONS: &str = "BTreeMap BTreeSet BinaryHeap BytesMut HashMap HashSet LinkedList Sender
-    SyncSender UnboundedSender Vec VecDeque";
+    SortedMap SyncSender UnboundedSender Vec VecDeque";
 
 /// The fields, and aliases, with collections outside of a `Bounded`: `::module::Type::field`.
 struct Fields<'a> {

@@ -2,8 +2,6 @@
 //!
 //! Contract: 157a.
 
-#[cfg(feature = "testing")]
-use std::collections::BTreeSet;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -97,16 +95,23 @@ impl Group {
     pub(crate) fn set_in_memory(
         self,
         change: Membership,
-        groups: &mut BTreeSet<Group>,
+        groups: &mut Vec<Group>,
     ) -> io::Result<()> {
-        match change {
-            Membership::Join if !self.address.is_multicast() => {
+        let joined = groups.iter().position(|group| *group == self);
+        match (change, joined) {
+            (Membership::Join, _) if !self.address.is_multicast() => {
                 Err(io::ErrorKind::InvalidInput.into())
             }
-            Membership::Join if groups.insert(self) => Ok(()),
-            Membership::Join => Err(io::ErrorKind::AddrInUse.into()),
-            Membership::Leave if groups.remove(&self) => Ok(()),
-            Membership::Leave => Err(io::ErrorKind::AddrNotAvailable.into()),
+            (Membership::Join, None) => {
+                groups.push(self);
+                Ok(())
+            }
+            (Membership::Join, Some(_)) => Err(io::ErrorKind::AddrInUse.into()),
+            (Membership::Leave, Some(index)) => {
+                groups.swap_remove(index);
+                Ok(())
+            }
+            (Membership::Leave, None) => Err(io::ErrorKind::AddrNotAvailable.into()),
         }
     }
 }

@@ -3,7 +3,6 @@
 //!
 //! Contract: 145b, 145c, 146a, 147, 150, 150a, 150c, 151, 154c.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -20,6 +19,7 @@ pub use couplet_os::process::Resource;
 use couplet_os::process::{self, Running, SIGNALS, Session, Setup};
 
 use super::Adopted;
+use crate::sorted::SortedMap;
 
 /// The variables by which systemd addresses one process: for its readiness and watchdog, its sockets,
 /// and its descriptor store.
@@ -57,7 +57,7 @@ pub struct Command {
     /// Changes of our environment, in order.
     env: Vec<EnvChange>,
     directory: Option<PathBuf>,
-    descriptors: BTreeMap<i32, ChildFd>,
+    descriptors: SortedMap<i32, ChildFd>,
     terminal: Option<WindowSize>,
     /// Standard input and output are one connection.
     is_stream: bool,
@@ -131,7 +131,7 @@ impl Command {
             args: Vec::new(),
             env: Vec::new(),
             directory: None,
-            descriptors: BTreeMap::from([
+            descriptors: SortedMap::from_iter([
                 (0, ChildFd::ToChild),
                 (1, ChildFd::FromChild),
                 (2, ChildFd::FromChild),
@@ -548,7 +548,7 @@ impl fmt::Display for ProcessEnd {
 #[non_exhaustive]
 pub struct Spawned {
     /// Our ends of the child's pipes, by its descriptor numbers. A terminal is at 1.
-    pub pipes: BTreeMap<i32, Adopted>,
+    pub pipes: SortedMap<i32, Adopted>,
     /// The child's standard input.
     pub input: ChildInput,
     /// The process.
@@ -667,15 +667,15 @@ impl AsFd for SystemProcess {
 
 /// The child's descriptors, and our ends.
 struct ChildDescriptors {
-    theirs: BTreeMap<i32, OwnedFd>,
-    ours: BTreeMap<i32, super::Pipe>,
+    theirs: SortedMap<i32, OwnedFd>,
+    ours: SortedMap<i32, super::Pipe>,
     terminal: Option<OwnedFd>,
 }
 
 impl ChildDescriptors {
     fn for_command(command: &Command) -> io::Result<ChildDescriptors> {
         let mut plumbing =
-            ChildDescriptors { theirs: BTreeMap::new(), ours: BTreeMap::new(), terminal: None };
+            ChildDescriptors { theirs: SortedMap::new(), ours: SortedMap::new(), terminal: None };
         if let Some(size) = command.terminal {
             plumbing.open_terminal(size)?;
         }
@@ -787,7 +787,7 @@ pub(super) fn spawn(
     setup.descriptors = theirs.into_iter().map(|(number, theirs)| (theirs, number)).collect();
     // Before the child starts, while a failure can still be returned.
     let pipes = ours.into_iter().map(|(number, pipe)| Ok((number, adopt(pipe)?)));
-    let pipes = pipes.collect::<io::Result<BTreeMap<i32, Adopted>>>()?;
+    let pipes = pipes.collect::<io::Result<SortedMap<i32, Adopted>>>()?;
     let running = Running::new(process::spawn(&mut std, setup)?);
     let ended = match process::end_descriptor(running.pid()) {
         Ok(ended) => ended,

@@ -6,7 +6,6 @@
 //!
 //! Contract: 184.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +18,7 @@ use super::UserCall;
 use super::connection_log::{ConnectionLog, LoggedConnection};
 use super::contents::Contents;
 use crate::bounded::{AtMost, Bounded};
+use crate::sorted::SortedMap;
 
 /// The bits of the time in its two words; the kind is above them. At 4 GHz they last two years.
 const TIME_BITS: u32 = 58;
@@ -173,7 +173,7 @@ enum Clock {
 #[derive(Default)]
 struct Names {
     list: Bounded<Vec<UserCall>, AtMost<NAMES>>,
-    numbers: Bounded<BTreeMap<UserCall, u32>, AtMost<NAMES>>,
+    numbers: Bounded<SortedMap<UserCall, u32>, AtMost<NAMES>>,
 }
 
 impl Ring {

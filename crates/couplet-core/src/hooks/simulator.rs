@@ -1,9 +1,6 @@
 //! Hooks for the simulator, `couplet-sim`: its loops under observation, and the parts that its
 //! driver shares with ours. Unstable.
 
-#[cfg(unix)]
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +18,8 @@ use crate::layers::{Direction, PcapTap};
 pub use crate::reactor::frames::{Frames, TableLimits};
 pub use crate::reactor::inspect::Observing;
 use crate::reactor::numbered;
+#[cfg(unix)]
+use crate::sorted::SortedMap;
 pub use crate::transport::report::LayerReport;
 use crate::{Address, ConnectError, Loop, LoopOptions, Protocol, Reactor, Transport};
 
@@ -175,7 +174,7 @@ pub fn write_packet(tap: &mut PcapTap, kind: PacketKind, direction: Direction, n
 pub fn set_membership(
     group: &Group,
     change: Membership,
-    groups: &mut BTreeSet<Group>,
+    groups: &mut Vec<Group>,
 ) -> io::Result<()> {
     group.set_in_memory(change, groups)
 }
@@ -194,7 +193,7 @@ pub fn arguments_and_pipes(command: &Command) -> io::Result<(Vec<String>, bool)>
 /// A process of a world that has its own programs, with our ends of its pipes. The pipe at 1 is its
 /// standard input too.
 #[cfg(unix)]
-pub fn spawned(pipes: BTreeMap<i32, Adopted>, process: impl WorldProcess + 'static) -> Spawned {
+pub fn spawned(pipes: SortedMap<i32, Adopted>, process: impl WorldProcess + 'static) -> Spawned {
     let child = ChildProcess::from_world(process);
     Spawned { pipes, input: ChildInput::Joined, child }
 }

@@ -16,7 +16,6 @@ mod tether;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -44,6 +43,7 @@ use crate::internals::{FiredBy, fired_by};
 use crate::panics::{Contained, contain};
 use crate::reactor::notes::Note;
 use crate::reactor::{DelayedCall, Reactor, Watch};
+use crate::sorted::SortedMap;
 use crate::transport::{Connection, Transport};
 
 /// Callbacks for the events of a child. Twisted's `ProcessProtocol`.
@@ -136,7 +136,7 @@ struct ProcessCell {
     /// Taken out during a call, and dropped once the process has ended.
     protocol: RefCell<Option<Contained<Box<dyn ProcessProtocol>>>>,
     /// By the child's descriptor numbers.
-    pipes: RefCell<BTreeMap<i32, PipeState>>,
+    pipes: RefCell<SortedMap<i32, PipeState>>,
     /// Held from the start until the child is watched, after `connection_made`.
     child: RefCell<Option<ChildProcess>>,
     watch: RefCell<Option<Watch<SystemProcess>>>,

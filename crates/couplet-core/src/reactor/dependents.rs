@@ -4,11 +4,11 @@
 //! Contract: 145c.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::error::Reason;
 use crate::panics::contain;
+use crate::sorted::SortedMap;
 
 /// A program at the other end of an adopted connection.
 pub(crate) trait Dependent: Any {
@@ -28,7 +28,7 @@ pub(crate) struct DependentId(u64);
 #[derive(Default)]
 pub(super) struct Dependents {
     next: u64,
-    running: BTreeMap<DependentId, Rc<dyn Dependent>>,
+    running: SortedMap<DependentId, Rc<dyn Dependent>>,
 }
 
 impl Dependents {

@@ -4,7 +4,7 @@
 //! Contract: 105b.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use super::records::LoopRequest;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::Key;
 use crate::recorder::{Reactor, loop_ended};
+use crate::sorted::SortedMap;
 use crate::timers::TimerKey;
 
 /// How the connections of a drain ended.
@@ -43,9 +44,9 @@ pub(super) struct DrainCell {
     pub(super) times: Drain,
     pub(super) stage: Cell<DrainStage>,
     /// Connections that have not ended.
-    pub(super) left: RefCell<BTreeSet<Key>>,
-    /// Connections that have not been asked to finish yet.
-    pub(super) unasked: RefCell<BTreeSet<Key>>,
+    pub(super) left: RefCell<SortedMap<Key, ()>>,
+    /// Connections that have not been asked to finish yet, by key.
+    pub(super) unasked: RefCell<VecDeque<Key>>,
     pub(super) dues: Cell<Dues>,
     pub(super) drained: Cell<Drained>,
     pub(super) timer: Cell<Option<TimerKey>>,

@@ -1,13 +1,13 @@
 //! [`Note`]: a line of a program's own in the snapshots of its loop.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
 use super::snapshot::Snapshot;
 use crate::panics::{contain, discard, discard_all};
 use crate::recorder::Reactor;
+use crate::sorted::SortedMap;
 
 /// A line in the [snapshots](Reactor::snapshot) of a loop, until this is dropped.
 pub struct Note {
@@ -19,8 +19,8 @@ pub struct Note {
 #[derive(Default)]
 pub(super) struct Notes {
     next: Cell<u64>,
-    lines: RefCell<BTreeMap<u64, String>>,
-    rows: RefCell<BTreeMap<u64, MakeRows>>,
+    lines: RefCell<SortedMap<u64, String>>,
+    rows: RefCell<SortedMap<u64, MakeRows>>,
     revise: RefCell<Option<Revise>>,
 }
 

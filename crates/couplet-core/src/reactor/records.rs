@@ -4,7 +4,7 @@
 //! Contract: 125b.
 
 use std::cell::{Cell, OnceCell, Ref, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,6 +36,7 @@ use crate::driver::{Key, Spares, Ticket, UserCall, World};
 use crate::internals::{FiredBy, fired_by};
 use crate::recorder::{Reactor, Recorder, Source, TimerOwner, TimerPurpose, loop_ended};
 use crate::slots::Slots;
+use crate::sorted::SortedMap;
 use crate::timers::{TimerKey, Timers, after};
 use crate::transport::cell::ConnectionCell;
 #[cfg(feature = "testing")]
@@ -90,7 +91,7 @@ pub(super) struct Records {
     /// The ports that listen on sockets shared with other loops.
     shared_ports: RefCell<Slots<Rc<PortCell>>>,
     /// Factories of protocols that continue connections of another process.
-    pub(super) named: RefCell<BTreeMap<String, Weak<BuildProtocol>>>,
+    pub(super) named: RefCell<SortedMap<String, Weak<BuildProtocol>>>,
     pub(super) run: Run,
     /// Whether connections whose output waits are to be counted.
     pub(super) counts_output: Cell<bool>,

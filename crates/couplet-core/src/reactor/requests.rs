@@ -1,11 +1,11 @@
 //! Cancellable driver requests: blocking jobs and name lookups.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::defer::{Failure, Resolver};
 use crate::driver::{Job, Ticket};
+use crate::sorted::SortedMap;
 
 /// Requests and cancellations since the last turn.
 pub(super) struct DriverRequests<T> {
@@ -59,7 +59,7 @@ impl<T> DriverRequests<T> {
 pub(super) struct Jobs {
     pub(super) requested: RefCell<DriverRequests<Job>>,
     /// Called in the loop's thread when a job has run or is given up, in the order of the requests.
-    pub(super) waiting: RefCell<BTreeMap<Ticket, Finish>>,
+    pub(super) waiting: RefCell<SortedMap<Ticket, Finish>>,
 }
 
 /// Fires the job's Deferred: with the job's result, or else with this failure.

@@ -1,16 +1,16 @@
 //! The watches of foreign descriptors, by id.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::driver::{Ready, WatchId, World};
 use crate::recorder::Source;
+use crate::sorted::SortedMap;
 
 /// The watches of a loop, by id.
 #[derive(Default)]
 pub(super) struct Watches {
     next: usize,
-    cells: BTreeMap<WatchId, Rc<dyn AnyWatch>>,
+    cells: SortedMap<WatchId, Rc<dyn AnyWatch>>,
 }
 
 impl Watches {

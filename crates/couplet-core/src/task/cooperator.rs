@@ -4,7 +4,7 @@
 //! Contract: 133.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
@@ -18,6 +18,7 @@ use crate::defer::{
 };
 use crate::panics::{Contained, catch_panic};
 use crate::recorder::{CallAtEnd, Reactor, Source, TimerPurpose, loop_ended};
+use crate::sorted::SortedMap;
 
 /// The default duration of a slice.
 const SLICE: Duration = Duration::from_millis(10);
@@ -80,7 +81,7 @@ struct Scheduler {
     // Each task once: `Progress::Queued`.
     ready: RefCell<VecDeque<Rc<IteratorTask>>>,
     /// All unfinished tasks; `None` once the cooperator was stopped.
-    tasks: RefCell<Option<BTreeMap<u64, Weak<IteratorTask>>>>,
+    tasks: RefCell<Option<SortedMap<u64, Weak<IteratorTask>>>>,
     next: Cell<u64>,
     /// Whether a slice is scheduled or in progress.
     scheduled: Cell<bool>,
@@ -128,7 +129,7 @@ impl Cooperator {
             slice: Cell::new(SLICE),
             steps: Cell::new(STEPS),
             ready: RefCell::default(),
-            tasks: RefCell::new(Some(BTreeMap::new())),
+            tasks: RefCell::new(Some(SortedMap::new())),
             next: Cell::new(0),
             scheduled: Cell::new(false),
             at_end: Cell::new(None),
@@ -269,7 +270,7 @@ impl CooperativeTask {
 
 impl Scheduler {
     fn unfinished_tasks(&self) -> Vec<Rc<IteratorTask>> {
-        self.tasks.borrow().iter().flat_map(BTreeMap::values).filter_map(Weak::upgrade).collect()
+        self.tasks.borrow().iter().flat_map(SortedMap::values).filter_map(Weak::upgrade).collect()
     }
 
     /// Adds a task; returns false if the cooperator was stopped.
@@ -471,7 +472,7 @@ impl fmt::Debug for Cooperator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cooperator")
             .field("ready", &self.scheduler.ready.borrow().len())
-            .field("tasks", &self.scheduler.tasks.borrow().as_ref().map_or(0, BTreeMap::len))
+            .field("tasks", &self.scheduler.tasks.borrow().as_ref().map_or(0, SortedMap::len))
             .field("stopped", &self.scheduler.tasks.borrow().is_none())
             .finish_non_exhaustive()
     }

@@ -3,7 +3,6 @@
 //! Contract: 125c.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::mem;
@@ -13,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use super::race_against;
 use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver, Result};
 use crate::recorder::Reactor;
+use crate::sorted::SortedMap;
 
 impl Reactor {
     /// Runs `body` and the tasks that it spawns in its [`Scope`]. Every task ends before the scope
@@ -88,7 +88,7 @@ pub struct Scope {
 
 struct ScopeState {
     reactor: Reactor,
-    children: RefCell<BTreeMap<u64, Option<Canceller>>>,
+    children: RefCell<SortedMap<u64, Option<Canceller>>>,
     spawned: Cell<u64>,
     /// The first failure of a task.
     failure: OnceCell<Failure>,

@@ -461,8 +461,10 @@ pub(super) fn recordings() -> Vec<Rc<Recording>> {
         let each = entries.entries.values().map(|entry| &entry.recording);
         each.map(|recording| (recording.standing.id(), recording.clone())).collect()
     };
-    let all: BTreeMap<u64, Rc<Recording>> = with_entries(all).unwrap_or_default();
-    all.into_values().collect()
+    let mut all: Vec<(u64, Rc<Recording>)> = with_entries(all).unwrap_or_default();
+    all.sort_unstable_by_key(|(id, _)| *id);
+    all.dedup_by_key(|(id, _)| *id);
+    all.into_iter().map(|(_, recording)| recording).collect()
 }
 
 /// The history so far. `result` is the latest result of the chain, if it has one.

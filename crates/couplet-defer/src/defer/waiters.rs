@@ -3,11 +3,11 @@
 //! Contract: 129.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::panic::Location;
 use std::rc::Rc;
 
 use super::{Deferred, Resolver};
+use crate::sorted::SortedMap;
 
 /// Resolvers in the order in which their Deferreds were created, without the cancelled ones.
 ///
@@ -15,7 +15,7 @@ use super::{Deferred, Resolver};
 pub(super) struct Waiters<T>(Rc<WaiterList<T>>);
 
 struct WaiterList<T> {
-    waiting: RefCell<BTreeMap<u64, Resolver<T>>>,
+    waiting: RefCell<SortedMap<u64, Resolver<T>>>,
     next: Cell<u64>,
 }
 
@@ -44,8 +44,8 @@ impl<T> Waiters<T> {
     /// Removes the first waiter, if it was added before the [`mark`](Self::mark).
     pub(super) fn pop_before(&self, mark: u64) -> Option<Resolver<T>> {
         let mut waiting = self.0.waiting.borrow_mut();
-        let first = waiting.first_entry()?;
-        (*first.key() < mark).then(|| first.remove())
+        let first = waiting.keys().next().copied().filter(|first| *first < mark)?;
+        waiting.remove(&first)
     }
 
     /// The number of the next waiter, which separates present waiters from later ones.

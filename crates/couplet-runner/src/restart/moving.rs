@@ -1,11 +1,11 @@
 //! Connections that move to the new process. All of a loop leave within one turn, so that protocols
 //! that know each other leave together, and the new process serves them once it has all.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use couplet::hooks::SortedMap;
 use couplet::reactor::HandedOver;
 use couplet::{Address, Deferred, Failure, Protocol, Reactor};
 
@@ -23,7 +23,7 @@ enum Taker {
 
 /// The kinds of connections that a program takes over.
 #[derive(Clone, Default)]
-pub(crate) struct Takers(Rc<BTreeMap<&'static str, Taker>>);
+pub(crate) struct Takers(Rc<SortedMap<&'static str, Taker>>);
 
 impl Takers {
     /// Adds a kind for the main loop, before the program runs.

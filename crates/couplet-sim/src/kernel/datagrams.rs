@@ -1,6 +1,6 @@
 //! Datagrams: how the network loses, duplicates, reorders and truncates them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) struct Socket {
     /// For each destination host, the number of datagrams sent and the arrival time of the last:
     /// datagrams arrive in order unless the link reorders them.
     sent_to: BTreeMap<u32, (u64, u64)>,
-    groups: BTreeSet<Group>,
+    groups: Vec<Group>,
     /// Paused until a driver serves it.
     intake: Intake,
     /// Error for the next read: the peer's system refused a datagram.
@@ -91,7 +91,7 @@ impl Kernel {
             options: options.clone(),
             queue: VecDeque::new(),
             sent_to: BTreeMap::new(),
-            groups: BTreeSet::new(),
+            groups: Vec::new(),
             intake: Intake::Paused,
             error: None,
         };

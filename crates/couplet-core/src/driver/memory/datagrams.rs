@@ -1,7 +1,7 @@
 //! Datagrams in memory. The network loses none, unless a queue is full. In the completion manner
 //! they arrive some turns later, and one call sends a few.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,6 +10,7 @@ use super::{Manner, Memory, Notice};
 use crate::address::{Address, UnixAddress};
 use crate::driver::datagrams::{DatagramQueue, DatagramsSent, Group};
 use crate::driver::{Bound, Datagram, DatagramOptions, Event, Key, Membership};
+use crate::sorted::SortedMap;
 use crate::switches::Switch;
 
 /// Datagrams that a socket queues; further ones are lost, as in real systems.
@@ -21,14 +22,14 @@ const BATCH: usize = 64;
 #[derive(Default)]
 pub(super) struct Sockets {
     next: u32,
-    open: BTreeMap<u32, Socket>,
+    open: SortedMap<u32, Socket>,
 }
 
 struct Socket {
     address: Address,
     options: DatagramOptions,
     received: VecDeque<Packet>,
-    groups: BTreeSet<Group>,
+    groups: Vec<Group>,
     /// Error to be reported: the peer refused a datagram.
     error: Option<io::ErrorKind>,
 }
@@ -104,7 +105,7 @@ impl Network {
             address: address.clone(),
             options: options.clone(),
             received: VecDeque::new(),
-            groups: BTreeSet::new(),
+            groups: Vec::new(),
             error: None,
         };
         let id = net.datagrams.next;

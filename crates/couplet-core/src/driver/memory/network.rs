@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -19,6 +19,7 @@ use crate::driver::file_locks::FileLocks;
 use crate::driver::{
     Bound, CloseMode, DatagramOptions, Key, ListenOptions, Signal, SocketOption, World,
 };
+use crate::sorted::SortedMap;
 
 /// Maximum bytes in flight in one direction, unless set.
 const CAPACITY: usize = 64 * 1024;
@@ -111,20 +112,20 @@ pub(super) struct Net {
     pub(super) started: Instant,
     pub(super) elapsed: Duration,
     pub(super) random: u64,
-    pub(super) links: BTreeMap<usize, Link>,
+    pub(super) links: SortedMap<usize, Link>,
     next_link: usize,
-    pub(super) listeners: BTreeMap<Address, Listener>,
+    pub(super) listeners: SortedMap<Address, Listener>,
     pub(super) next_port: u16,
     pub(super) datagrams: Sockets,
     pub(super) capacity: usize,
     pub(super) cut: Cut,
-    pub(super) names: BTreeMap<String, (Duration, Result<Vec<IpAddr>, io::ErrorKind>)>,
-    pub(super) silent: BTreeSet<Address>,
-    pub(super) unreachable: BTreeSet<IpAddr>,
+    pub(super) names: SortedMap<String, (Duration, Result<Vec<IpAddr>, io::ErrorKind>)>,
+    pub(super) silent: Vec<Address>,
+    pub(super) unreachable: Vec<IpAddr>,
     pub(super) signals: VecDeque<Signal>,
     files: FileLocks,
     /// Connects that the test completes or fails; `None` if the network answers automatically.
-    pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
+    pub(super) held: Option<SortedMap<Key, HeldConnect>>,
     /// The longest time that the clock may run.
     pub(super) longest: Duration,
     /// The maximum number of waits without the clock advancing, and the current count.
@@ -384,16 +385,19 @@ impl Network {
                 started,
                 elapsed: Duration::ZERO,
                 random: seed,
-                links: BTreeMap::new(),
+                links: SortedMap::new(),
                 next_link: 0,
-                listeners: BTreeMap::new(),
+                listeners: SortedMap::new(),
                 next_port: 10_000,
                 datagrams: Sockets::default(),
                 capacity: CAPACITY,
                 cut: Cut::Whole,
-                names: BTreeMap::from([("localhost".into(), (Duration::ZERO, Ok(localhost)))]),
-                silent: BTreeSet::new(),
-                unreachable: BTreeSet::new(),
+                names: SortedMap::from_iter([(
+                    "localhost".into(),
+                    (Duration::ZERO, Ok(localhost)),
+                )]),
+                silent: Vec::new(),
+                unreachable: Vec::new(),
                 signals: VecDeque::new(),
                 files: FileLocks::default(),
                 held: None,
@@ -430,12 +434,12 @@ impl Network {
 
     /// Makes connects to this address hang: they are never answered.
     pub fn set_silent(&self, address: impl Into<Address>) {
-        self.net.borrow_mut().silent.insert(address.into());
+        self.net.borrow_mut().silent.push(address.into());
     }
 
     /// Makes connects to this host fail immediately, as without a route.
     pub fn set_unreachable(&self, host: IpAddr) {
-        self.net.borrow_mut().unreachable.insert(host);
+        self.net.borrow_mut().unreachable.push(host);
     }
 
     /// Makes the driver report this signal in its next turn.

@@ -38,7 +38,7 @@ mod unix;
 #[cfg(all(target_os = "linux", feature = "uring"))]
 mod uring;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -88,6 +88,7 @@ use crate::counters::PortCounters;
 use crate::driver::ListeningSocket;
 use crate::driver::readiness::Readiness;
 use crate::slots::Slots;
+use crate::sorted::SortedMap;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
@@ -159,7 +160,7 @@ pub struct Mio {
     full_logged_at: Option<Instant>,
     /// By slot: descriptors and bytes received on UNIX sockets and not reported yet.
     // A socket is read again only after the report.
-    held: BTreeMap<u32, HeldMessage>,
+    held: SortedMap<u32, HeldMessage>,
     buffer: ReadBuffer,
     /// The part of the buffer that the first read of an idle stream may fill.
     first_read: usize,
@@ -235,7 +236,7 @@ impl Mio {
             reserve: Reserve::new(),
             turned_away: 0,
             full_logged_at: None,
-            held: BTreeMap::new(),
+            held: SortedMap::new(),
             buffer: ReadBuffer::new(read_buffer.max(1)),
             first_read: read_buffer.clamp(1, READ),
             lent: 0,

@@ -7,7 +7,7 @@
 //!
 //! Contract: 32, 35–40, 140, 141, 144a.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -22,6 +22,7 @@ use crate::factory::AnyFactory;
 use crate::internals::{failure_at, mark_handled};
 use crate::reactor::names::named;
 use crate::reactor::records::TimerAction;
+use crate::sorted::SortedMap;
 use crate::timers::{TimerKey, after};
 
 /// The Connection Attempt Delay of RFC 8305, section 5.
@@ -30,12 +31,12 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub(super) struct Connecting {
     /// The connectors that are connecting or connected, in the order in which they began.
-    connectors: BTreeMap<u64, Rc<ConnectorCell>>,
+    connectors: SortedMap<u64, Rc<ConnectorCell>>,
     /// The number of the latest connector.
     last: u64,
-    lookups: BTreeMap<Ticket, Rc<ConnectorCell>>,
+    lookups: SortedMap<Ticket, Rc<ConnectorCell>>,
     /// The sockets that connect.
-    attempts: BTreeMap<Key, Rc<ConnectorCell>>,
+    attempts: SortedMap<Key, Rc<ConnectorCell>>,
 }
 
 impl Connecting {

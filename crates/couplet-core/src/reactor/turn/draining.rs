@@ -77,7 +77,7 @@ impl Core {
         let (now, (_, over)) = (self.reactor.now(), drain.times.pace);
         let until = after(after(now, over), drain.times.finish);
         drain.stage.set(DrainStage::Finishing(until));
-        drain.left.borrow_mut().extend(&concerned);
+        drain.left.borrow_mut().extend(concerned.iter().map(|key| (*key, ())));
         drain.unasked.borrow_mut().extend(concerned);
         let patience = Some(after(now, drain.times.patience));
         drain.dues.set(Dues { patience, group: Some(GroupDue { planned: now, at: now }) });
@@ -92,7 +92,7 @@ impl Core {
         let (groups, over) = drain.times.pace;
         let connections = drain.left.borrow().len() + drain.drained.get().count();
         let size = connections.div_ceil(groups as usize).max(1);
-        let next = || drain.unasked.borrow_mut().pop_first();
+        let next = || drain.unasked.borrow_mut().pop_front();
         let group: Vec<Key> = iter::from_fn(next).take(size).collect();
         let are_left = !drain.unasked.borrow().is_empty();
         let dues = drain.dues.get();
@@ -177,9 +177,9 @@ impl Core {
     /// finish, and plans the next look.
     fn cut_silent_peers(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         let (now, patience) = (self.reactor.now(), drain.times.patience);
-        let (left, unasked) = (drain.left.borrow(), drain.unasked.borrow());
-        let asked: Vec<Key> = left.difference(&unasked).copied().collect();
-        drop((left, unasked));
+        let unasked = drain.unasked.borrow().front().copied();
+        let is_asked = |key: &Key| unasked.is_none_or(|first| *key < first);
+        let asked: Vec<Key> = drain.left.borrow().keys().copied().take_while(is_asked).collect();
         let mut next = after(now, patience);
         for key in asked {
             let Some(entry) = self.table.connection(key) else { continue };
@@ -196,7 +196,7 @@ impl Core {
 
     /// Moves the remaining connections to the next stage.
     fn next_stage(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
-        let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
+        let left: Vec<Key> = drain.left.borrow().keys().copied().collect();
         if left.is_empty() {
             // A drain without connections, cancelled before it began: it has already finished.
             return;
@@ -233,7 +233,7 @@ impl Core {
     /// A connection has ended: counts it in every drain that waits for it.
     pub(super) fn count_in_drains(&mut self, key: Key, drain_outcome: DrainOutcome) {
         for drain in &self.drains.list {
-            if !drain.left.borrow_mut().remove(&key) {
+            if drain.left.borrow_mut().remove(&key).is_none() {
                 continue;
             }
             let mut drained = drain.drained.get();

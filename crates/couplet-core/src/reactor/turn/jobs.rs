@@ -2,7 +2,6 @@
 //!
 //! Contract: 97, 142a, 144a.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
@@ -13,11 +12,12 @@ use crate::driver::{Commands, Ticket};
 use crate::reactor::names::named;
 use crate::reactor::requests::{DriverRequests, Lookup};
 use crate::recorder::loop_ended;
+use crate::sorted::SortedMap;
 
 /// The lookups for callers that the driver has begun.
 #[derive(Default)]
 pub(super) struct Lookups {
-    begun: BTreeMap<Ticket, Lookup>,
+    begun: SortedMap<Ticket, Lookup>,
 }
 
 impl Lookups {
@@ -33,7 +33,7 @@ impl Lookups {
         self.begun.remove(&ticket)
     }
 
-    fn end_all(&mut self) -> BTreeMap<Ticket, Lookup> {
+    fn end_all(&mut self) -> SortedMap<Ticket, Lookup> {
         std::mem::take(&mut self.begun)
     }
 }

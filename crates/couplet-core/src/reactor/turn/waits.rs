@@ -13,6 +13,7 @@ use crate::reactor::snapshot::{
     ConnectionSnapshot, DeferredSnapshot, LockSnapshot, PendingSnapshot, WaitRef,
 };
 use crate::recorder::Source;
+use crate::sorted::SortedMap;
 use crate::transport::ConnectionId;
 use crate::why::Why;
 
@@ -25,23 +26,23 @@ const STEPS: usize = 6;
 /// Tasks, Deferreds and locks, and their relations.
 pub(super) struct Waits<'a> {
     pending: BTreeMap<WaitRef, &'a PendingSnapshot>,
-    deferreds: BTreeMap<u64, Waiting>,
-    locks: BTreeMap<u64, HeldLock>,
+    deferreds: SortedMap<u64, Waiting>,
+    locks: SortedMap<u64, HeldLock>,
     /// The Deferreds for which a task or a Deferred waits.
     awaited: BTreeMap<WaitRef, Vec<u64>>,
     /// The connections whose bytes tasks wait for, and their peers.
-    reading: BTreeMap<u64, (ConnectionId, Option<&'a Address>)>,
+    reading: SortedMap<u64, (ConnectionId, Option<&'a Address>)>,
 }
 
 impl Waits<'_> {
     /// The graph of this thread, with the oldest `most` Deferreds; empty unless the thread is observed.
     pub(super) fn of<'a>(
         pending: &'a [PendingSnapshot],
-        readers: BTreeMap<u64, ConnectionId>,
+        readers: SortedMap<u64, ConnectionId>,
         connections: &'a [ConnectionSnapshot],
         most: usize,
     ) -> Waits<'a> {
-        let deferreds: BTreeMap<_, _> = internals::waiting(most)
+        let deferreds: SortedMap<_, _> = internals::waiting(most)
             .into_iter()
             .filter(|it| it.fired_by.kind != SNAPSHOT)
             .map(|it| (it.id, it))

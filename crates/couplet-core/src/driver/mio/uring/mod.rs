@@ -144,11 +144,8 @@ impl Uring {
     /// Keeps the lent bytes until the connection may report them.
     #[cold]
     fn hold(&mut self, key: Key) {
-        let held = self
-            .mio
-            .held
-            .entry(key.slot)
-            .or_insert_with(|| HeldMessage { descriptors: Default::default(), bytes: Vec::new() });
+        let empty = || HeldMessage { descriptors: Default::default(), bytes: Vec::new() };
+        let held = self.mio.held.get_or_insert_with(key.slot, empty);
         held.bytes.extend_from_slice(self.ring.lent());
         self.mio.queue(key.slot);
     }
