@@ -9,11 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
-use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
 
 use super::WebSocket;
 use super::error::HandshakeError;
+use super::key;
 use super::options::WebSocketOptions;
 use super::server::{has_token, single_value};
 use super::socket::Socket;
@@ -21,7 +21,7 @@ use super::wire::Wire;
 use crate::parse_url;
 use crate::url::port_of;
 use couplet_core::endpoints::{ClientEndpoint, IntoEndpoint, TcpClient};
-use couplet_core::{Deferred, Reactor, Result, Stream, hooks};
+use couplet_core::{Deferred, Reactor, Result, Stream};
 
 /// Maximum length of the server's response head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -102,7 +102,7 @@ pub(crate) fn connect(owner: &Reactor, request: WebSocketRequest) -> Deferred<We
     let reactor = owner.clone();
     owner.spawn(async move {
         let target = parse_target(&request)?;
-        let (head, accept) = build_head(&request, &target, random_key(&reactor))?;
+        let (head, accept) = build_head(&request, &target, key::random(&reactor))?;
         let stream = match &request.over {
             Some(endpoint) => reactor.connect_stream(endpoint.clone()).await?,
             None => reactor.connect_stream(target_endpoint(&request, &target)?).await?,
@@ -113,17 +113,6 @@ pub(crate) fn connect(owner: &Reactor, request: WebSocketRequest) -> Deferred<We
         let shaken = reactor.timeout(limit, shaking).await;
         Ok(shaken.map_err(|_| HandshakeError::TimedOut)??)
     })
-}
-
-/// Returns 16 random bytes in Base64.
-fn random_key(reactor: &Reactor) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let [a, b] = [hooks::random(reactor), hooks::random(reactor)];
-    let number = u128::from(a) << 64 | u128::from(b);
-    let digit = |at: u32| DIGITS[(number.rotate_left(6 * (at + 1)) & 63) as usize] as char;
-    // Only two bits of the last of 22 digits count.
-    let last = DIGITS[((number & 3) << 4) as usize] as char;
-    (0..21).map(digit).chain([last, '=', '=']).collect()
 }
 
 /// A URL, its port, and whether it requires TLS.
@@ -211,7 +200,7 @@ fn build_head(
         head += &format!("{name}: {value}\r\n");
     }
     head += "\r\n";
-    Ok((head, derive_accept_key(key.as_bytes())))
+    Ok((head, key::answer(key.as_bytes())))
 }
 
 /// Sends the request and reads the response.

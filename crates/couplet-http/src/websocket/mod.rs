@@ -65,6 +65,7 @@ mod alarm;
 mod client;
 mod error;
 mod h2_stream;
+mod key;
 mod message;
 mod options;
 mod server;

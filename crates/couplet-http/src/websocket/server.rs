@@ -13,14 +13,13 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
-use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
 
 use super::h2_stream::H2Stream;
 use super::options::WebSocketOptions;
 use super::socket::Socket;
 use super::wire::Wire;
-use super::{ReturnSlot, WebSocket, WebSocketError, code};
+use super::{ReturnSlot, WebSocket, WebSocketError, code, key};
 use crate::http2::{StreamEnd, TunnelIo};
 use crate::io::Io;
 use crate::monitor::Monitor;
@@ -175,13 +174,13 @@ fn check_request<Q>(
         }
         None => return Err((WRONG, "exactly one Sec-WebSocket-Version is required\n")),
     }
-    let key = single_value(headers, header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
+    let key = single_value(headers, header::SEC_WEBSOCKET_KEY).filter(|key| key::is_valid(key));
     if key.is_none() && !is_extended {
         return Err((WRONG, "exactly one Sec-WebSocket-Key of 16 bytes in Base64 is required\n"));
     }
     let accept = key
         .filter(|_| !is_extended)
-        .map(|key| HeaderValue::try_from(derive_accept_key(key)).expect("Base64 is ASCII"));
+        .map(|key| HeaderValue::try_from(key::answer(key)).expect("Base64 is ASCII"));
     let offered: Vec<&str> = tokens(headers, header::SEC_WEBSOCKET_PROTOCOL).collect();
     let protocol = options.protocols.iter().find(|ours| offered.contains(&ours.as_str())).cloned();
     Ok(Acceptance { accept, protocol })
@@ -209,14 +208,6 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
 
 pub(super) fn has_token(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
-}
-
-/// Whether `key` is 16 bytes in Base64.
-fn is_key(key: &[u8]) -> bool {
-    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    // The last digit of 16 bytes has four zero bits.
-    matches!(key, [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'=']
-        if digits.len() == 21 && digits.iter().all(is_digit))
 }
 
 /// The connection of a WebSocket, or its HTTP/2 stream, observed for its end.

@@ -9,13 +9,15 @@ mod ranges;
 mod site;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use couplet::endpoints::ServerEndpoint;
 use couplet::http::{Body, FileBody, HttpExt, HttpOptions, Peer, Request, Response, StatusCode};
 use couplet::{Port, Reactor, hooks};
-use tower::service_fn;
+use tower_service::Service;
 use tracing::field::display;
 
 pub use beneath::Links;
@@ -39,15 +41,33 @@ impl Site {
         endpoint: Arc<dyn ServerEndpoint>,
         name: Option<&str>,
     ) -> couplet::Result<Port> {
-        let (answering, site) = (reactor.clone(), self.clone());
-        let service = service_fn(move |request| {
-            // Boxed: hyper keeps the memory of the future until the answer is sent.
-            let answer = Box::pin(answer(answering.clone(), site.clone(), request));
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
+        let service = Answers { reactor: reactor.clone(), site: self.clone() };
         let http = HttpOptions::default().peer(true);
         let http = name.iter().fold(http, |http, name| http.hand_over_as(*name));
         reactor.serve_http_with(endpoint, service, http)
+    }
+}
+
+/// Answers the requests of all connections.
+#[derive(Clone)]
+struct Answers {
+    reactor: Reactor,
+    site: Arc<Site>,
+}
+
+impl Service<Request<Body>> for Answers {
+    type Response = Response<FileBody>;
+    type Error = Infallible;
+    // Boxed: hyper keeps the memory of the future until the answer is sent.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let answer = answer(self.reactor.clone(), self.site.clone(), request);
+        Box::pin(async { Ok(answer.await) })
     }
 }
 

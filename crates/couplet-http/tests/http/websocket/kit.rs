@@ -229,7 +229,9 @@ pub(crate) async fn raw_server(stream: Stream) -> Result<Raw> {
 /// The answer to a handshake, with more headers.
 pub(crate) fn accepting(head: &str, more: &str) -> String {
     let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
-    let accept = tungstenite::handshake::derive_accept_key(key.unwrap_or_default().as_bytes());
+    let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(
+        key.unwrap_or_default().as_bytes(),
+    );
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\n\
          Connection: keep-alive, Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{more}\r\n"
