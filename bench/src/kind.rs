@@ -21,12 +21,20 @@ pub(crate) enum Kind {
     CoupletLayer,
     /// An echo or a relay in async style.
     CoupletStream,
+    /// A fan-out by a room.
+    CoupletRooms,
+    /// Twisted on this library's loop.
+    CoupletTwisted,
     /// Epoll by hand.
     Raw(usize),
+    /// The same, which sends a fan-out once all events of a poll are handled.
+    RawAfter,
     /// io_uring by hand, in C.
     RawUring,
     Mio(usize),
     Tokio(usize),
+    /// A fan-out by a channel for each connection.
+    TokioChannels,
     Hyper,
     /// With `sendfile on`.
     Nginx,
@@ -42,19 +50,23 @@ pub(crate) enum Kind {
 }
 
 /// Default buffer size in KiB.
-const USUAL: usize = 16;
+pub(crate) const USUAL: usize = 16;
 /// Connections that the kernel queues for a server of any kind.
 pub(crate) const BACKLOG: u16 = 1024;
 
 /// The kinds that have one form, by their names on the command line.
-const NAMED: [(&str, Kind); 17] = [
+const NAMED: [(&str, Kind); 21] = [
     ("couplet", Kind::Couplet),
     ("couplet-uring", Kind::CoupletUring),
     ("couplet-sendfile", Kind::CoupletSendfile),
     ("couplet-inspected", Kind::CoupletInspected),
     ("couplet-layer", Kind::CoupletLayer),
     ("couplet-stream", Kind::CoupletStream),
+    ("couplet-rooms", Kind::CoupletRooms),
+    ("couplet-twisted", Kind::CoupletTwisted),
+    ("raw-after", Kind::RawAfter),
     ("raw-uring", Kind::RawUring),
+    ("tokio-channels", Kind::TokioChannels),
     ("hyper", Kind::Hyper),
     ("nginx", Kind::Nginx),
     ("nginx-copies", Kind::NginxCopies),
@@ -72,10 +84,14 @@ pub(crate) const COMPARED: &[Kind] = &[
     Kind::Couplet,
     Kind::CoupletUring,
     Kind::CoupletSendfile,
+    Kind::CoupletRooms,
+    Kind::CoupletTwisted,
     Kind::Raw(USUAL),
+    Kind::RawAfter,
     Kind::RawUring,
     Kind::Mio(USUAL),
     Kind::Tokio(USUAL),
+    Kind::TokioChannels,
     Kind::Hyper,
     Kind::Nginx,
     Kind::NginxCopies,
@@ -115,6 +131,7 @@ impl Kind {
             Kind::CoupletSendfile | Kind::NginxCopies => role == Files,
             Kind::CoupletInspected | Kind::CoupletLayer | Kind::RawUring => role == Echo,
             Kind::CoupletStream => matches!(role, Echo | Relay(_)),
+            Kind::CoupletRooms | Kind::RawAfter | Kind::TokioChannels => role == Role::FanOut,
             Kind::Raw(_) => matches!(role, Echo | EchoOne | Relay(_) | Role::FanOut),
             Kind::Mio(_) => matches!(role, Echo | EchoOne),
             Kind::Tokio(_) => !matches!(role, Hello1 | Hello2 | Files),
@@ -123,21 +140,32 @@ impl Kind {
             Kind::Haproxy => matches!(role, Hello1 | Hello2 | Relay(_)),
             Kind::H2o => matches!(role, Hello1 | Hello2 | Files),
             Kind::Nghttpd => role == Hello2,
-            Kind::Node => matches!(role, Echo | EchoOne | Hello1 | Hello2),
-            Kind::Go => matches!(role, Echo | EchoOne | Lines | Hello1),
-            Kind::Uvloop => matches!(role, Echo | EchoOne | Lines),
-            Kind::Twisted => !matches!(role, Tls | Hello2 | Files),
+            Kind::Node => matches!(role, Echo | EchoOne | Role::FanOut | Hello1 | Hello2),
+            Kind::Go => matches!(role, Echo | EchoOne | Lines | Role::FanOut | Hello1),
+            Kind::Uvloop => matches!(role, Echo | EchoOne | Lines | Role::FanOut),
+            Kind::Twisted | Kind::CoupletTwisted => !matches!(role, Tls | Hello2 | Files),
         }
     }
 
     /// True for the servers of other projects, each a separate program.
     pub(crate) fn is_foreign(self) -> bool {
         use Kind::{
-            Go, H2o, Haproxy, Nghttpd, Nginx, NginxCopies, Node, RawUring, Twisted, Uvloop,
+            CoupletTwisted, Go, H2o, Haproxy, Nghttpd, Nginx, NginxCopies, Node, RawUring, Twisted,
+            Uvloop,
         };
         matches!(
             self,
-            RawUring | Nginx | NginxCopies | Haproxy | H2o | Nghttpd | Node | Go | Uvloop | Twisted
+            CoupletTwisted
+                | RawUring
+                | Nginx
+                | NginxCopies
+                | Haproxy
+                | H2o
+                | Nghttpd
+                | Node
+                | Go
+                | Uvloop
+                | Twisted
         )
     }
 }

@@ -39,8 +39,8 @@ serve, and depends little on other work of the machine. A ratio is the median of
 first server within a round, with the least and the most. Read the ratios first: they hold on other
 machines.
 
-In the scenarios latency-… requests are due at fixed times, at half of the server's own best rate,
-and a latency counts from the time at which its request was due: a server that stalls is charged for
+In the scenarios latency-… requests are due at fixed times, at half of the server's own best rate or
+at the share in the name, and a latency counts from the time at which its request was due: a server that stalls is charged for
 all requests that had to wait.
 
 busy % is the share of the time for which the server had its processor: well below 100 the load, or

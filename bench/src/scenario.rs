@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::kind::{COMPARED, COMPARED_IN_BULK, Kind, Role};
 use crate::load::bytes::{Closer, Load};
+use crate::load::chat::Chat;
 use crate::load::http1::Http1;
 use crate::load::http2::Http2;
 use crate::load::tls::Tls;
@@ -33,8 +34,8 @@ pub(crate) struct Scenario {
 pub(crate) enum Pace {
     /// The next one when an answer arrives.
     Closed,
-    /// At half of the server's best rate.
-    Half,
+    /// At this share of the server's best rate, in percent.
+    Share(u32),
 }
 
 /// The clients of a scenario.
@@ -47,6 +48,8 @@ pub(crate) enum Shape {
     Relay,
     SlowReaders,
     FanOut,
+    /// Members, all of whom speak.
+    Chat(usize),
     Short(Closer),
     /// Connections, and requests in flight on each.
     Http1(usize, usize),
@@ -68,12 +71,12 @@ const fn closed(load: Shape) -> Selected {
     Selected::Timed(Scenario { load, pace: Pace::Closed })
 }
 
-const fn half(load: Shape) -> Selected {
-    Selected::Timed(Scenario { load, pace: Pace::Half })
+const fn at(percent: u32, load: Shape) -> Selected {
+    Selected::Timed(Scenario { load, pace: Pace::Share(percent) })
 }
 
 /// All scenarios with their names and meanings.
-pub(crate) const SCENARIOS: [(&str, Selected, &str); 23] = [
+pub(crate) const SCENARIOS: [(&str, Selected, &str); 31] = [
     ("ping-1", closed(Shape::Ping(1)), "64 bytes there and back, 1 connection"),
     ("ping-50", closed(Shape::Ping(50)), "64 bytes there and back, 50 connections"),
     ("ping-500", closed(Shape::Ping(500)), "64 bytes there and back, 500 connections"),
@@ -83,6 +86,12 @@ pub(crate) const SCENARIOS: [(&str, Selected, &str); 23] = [
     ("relay", closed(Shape::Relay), "8 streams through the server to another one, 4 each way"),
     ("slow-readers", closed(Shape::SlowReaders), "ping-50 beside 4 slow readers of a stream"),
     ("fan-out", closed(Shape::FanOut), "each message of 64 bytes goes to 100 connections"),
+    ("chat-40", closed(Shape::Chat(40)), "lines of 64 bytes of 40 members, each to all of them"),
+    (
+        "chat-1000",
+        closed(Shape::Chat(1000)),
+        "lines of 64 bytes of 1000 members, each to all of them",
+    ),
     (
         "short-client-first",
         closed(Shape::Short(Closer::Client)),
@@ -116,15 +125,49 @@ pub(crate) const SCENARIOS: [(&str, Selected, &str); 23] = [
         closed(Shape::Files(4, 10 << 10)),
         "a file of 10 MiB over HTTP/1.1, 4 connections",
     ),
-    ("latency-ping", half(Shape::Ping(50)), "latency of ping-50 at half of the server's best rate"),
+    (
+        "latency-chat-40-at-25",
+        at(25, Shape::Chat(40)),
+        "latency of chat-40 at a quarter of the server's best rate",
+    ),
+    (
+        "latency-chat-40",
+        at(50, Shape::Chat(40)),
+        "latency of chat-40 at half of the server's best rate",
+    ),
+    (
+        "latency-chat-40-at-90",
+        at(90, Shape::Chat(40)),
+        "latency of chat-40 at 90 % of the server's best rate",
+    ),
+    (
+        "latency-chat-1000-at-25",
+        at(25, Shape::Chat(1000)),
+        "latency of chat-1000 at a quarter of the server's best rate",
+    ),
+    (
+        "latency-chat-1000",
+        at(50, Shape::Chat(1000)),
+        "latency of chat-1000 at half of the server's best rate",
+    ),
+    (
+        "latency-chat-1000-at-90",
+        at(90, Shape::Chat(1000)),
+        "latency of chat-1000 at 90 % of the server's best rate",
+    ),
+    (
+        "latency-ping",
+        at(50, Shape::Ping(50)),
+        "latency of ping-50 at half of the server's best rate",
+    ),
     (
         "latency-http",
-        half(Shape::Http1(50, 1)),
+        at(50, Shape::Http1(50, 1)),
         "latency of http-50 at half of the server's best rate",
     ),
     (
         "latency-http2",
-        half(Shape::Http2(50, 1)),
+        at(50, Shape::Http2(50, 1)),
         "latency of http2-50x1 at half of the server's best rate",
     ),
     ("syscalls", Selected::SystemCalls, "system calls of the server, by strace"),
@@ -178,7 +221,7 @@ impl Shape {
             Shape::Lines(_) => Role::Lines,
             Shape::Tls(_) => Role::Tls,
             Shape::Relay => Role::Relay(behind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))),
-            Shape::FanOut => Role::FanOut,
+            Shape::FanOut | Shape::Chat(_) => Role::FanOut,
             Shape::Short(Closer::Client) => Role::Echo,
             Shape::Short(Closer::Server) => Role::EchoOne,
             Shape::Http1(..) => Role::Hello1,
@@ -192,6 +235,7 @@ impl Shape {
             Shape::Ping(_) | Shape::Lines(_) | Shape::Tls(_) | Shape::SlowReaders => "trip",
             Shape::Bulk | Shape::Relay => "MB",
             Shape::FanOut => "message",
+            Shape::Chat(_) => "delivery",
             Shape::Short(_) => "connection",
             Shape::Http1(..) | Shape::Http2(..) | Shape::Files(..) => "request",
         }
@@ -216,6 +260,9 @@ impl Shape {
         let mut load = match self {
             Shape::Tls(count) => {
                 return requests(Box::new(Tls::connect(server, spin, count, folder)?));
+            }
+            Shape::Chat(count) => {
+                return requests(Box::new(Chat::connect(server, spin, count)?));
             }
             Shape::Http1(count, depth) => {
                 let hello = HELLO.to_vec();
@@ -258,13 +305,22 @@ impl Shape {
         }
     }
 
+    /// The work that an answer stands for: a member hears its own line as all others do.
+    pub(crate) fn work(self) -> f64 {
+        match self {
+            Shape::Chat(count) => count as f64,
+            _ => 1.0,
+        }
+    }
+
     /// Loads a server for that time, or until `most` short connections; returns the work done.
     pub(crate) fn run(self, clients: &mut Playing, time: Duration, most: u64) -> io::Result<f64> {
         let deadline = Instant::now() + time;
         let load = match clients {
             Playing::Bytes(load) => load,
             Playing::Requests(clients) => {
-                return Ok(closed_loop(&mut **clients, self.depth(), deadline)? as f64);
+                let answers = closed_loop(&mut **clients, self.depth(), deadline)?;
+                return Ok(answers as f64 * self.work());
             }
         };
         Ok(match self {

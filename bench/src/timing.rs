@@ -90,12 +90,16 @@ impl Running {
         let spin = bench.load_cpu.is_some();
         let folder = bench.folder.path();
         let mut clients = scenario.load.connect(server.address, spin, behind, folder)?;
-        if scenario.pace == Pace::Half {
+        if scenario.pace != Pace::Closed {
             scenario.load.run(&mut clients, bench.time / 5, MOST_SHORT / 5)?;
         }
         let start = Instant::now();
         let done = scenario.load.run(&mut clients, bench.time / 5, MOST_SHORT / 5)?;
-        let pace = done / start.elapsed().as_secs_f64() / 2.0;
+        let best = done / scenario.load.work() / start.elapsed().as_secs_f64();
+        let pace = match scenario.pace {
+            Pace::Closed => best,
+            Pace::Share(percent) => best * f64::from(percent) / 100.0,
+        };
         Ok(Running { kind, server, clients, pace, so_far: Sample::default() })
     }
 
@@ -111,10 +115,10 @@ impl Running {
                 let most = if scenario.load.is_short() { MOST_SHORT } else { u64::MAX };
                 scenario.load.run(clients, time, most / u64::from(SLICES))?
             }
-            Pace::Half => {
+            Pace::Share(_) => {
                 let before = so_far.latencies.len();
                 open_loop(clients.clients(), self.pace, time, &mut so_far.latencies)?;
-                (so_far.latencies.len() - before) as f64
+                (so_far.latencies.len() - before) as f64 * scenario.load.work()
             }
         };
         so_far.elapsed += start.elapsed().as_secs_f64();
@@ -224,7 +228,7 @@ type Figure = fn(&Sample) -> f64;
 fn figures(pace: Pace) -> (Figure, &'static [Figure]) {
     match pace {
         Pace::Closed => (Sample::cost, &[Sample::rate]),
-        Pace::Half => (
+        Pace::Share(_) => (
             |it| it.quantile(0.99),
             &[|it| it.quantile(0.5), |it| it.quantile(0.999), |it| it.quantile(1.0), Sample::rate],
         ),
@@ -236,10 +240,10 @@ fn columns(scenario: Scenario) -> (String, Vec<String>) {
     let unit = scenario.load.unit();
     let (lead, own): (String, &[&str]) = match scenario.pace {
         Pace::Closed => (format!("CPU us/{unit}"), &[]),
-        Pace::Half => ("p99 us".into(), &["p50 us", "p99.9 us", "max us"]),
+        Pace::Share(_) => ("p99 us".into(), &["p50 us", "p99.9 us", "max us"]),
     };
     let columns = own.iter().map(|&name| name.to_owned());
-    let rate = format!("{unit}s/s").replace("MBs/s", "MB/s");
+    let rate = format!("{unit}s/s").replace("MBs/s", "MB/s").replace("ys/s", "ies/s");
     let rest = [rate, "user %".into(), "busy %".into(), "MiB".into()];
     (lead, columns.chain(rest).collect())
 }

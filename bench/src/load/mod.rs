@@ -5,6 +5,7 @@
 //! which its request was due, so a server that stalls is charged for the requests that had to wait.
 
 pub(crate) mod bytes;
+pub(crate) mod chat;
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod tls;

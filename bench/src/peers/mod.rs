@@ -16,9 +16,10 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use self::tokio::Sharing;
 use crate::Result;
 use crate::folder::Folder;
-use crate::kind::{BACKLOG, Kind, Role};
+use crate::kind::{BACKLOG, Kind, Role, USUAL};
 pub(crate) use ours::{COUNTED, has_uring};
 
 /// A server's command.
@@ -63,8 +64,12 @@ impl Programs {
     ) -> Result<Option<String>> {
         let has = |module: &str| succeeds(&self.python, &["-c", &format!("import {module}")]);
         let program = match kind {
-            Kind::Twisted | Kind::Uvloop => {
-                let module = if kind == Kind::Twisted { "twisted.internet" } else { "uvloop" };
+            Kind::Twisted | Kind::CoupletTwisted | Kind::Uvloop => {
+                let module = match kind {
+                    Kind::Twisted => "twisted.internet",
+                    Kind::CoupletTwisted => "couplet_twisted",
+                    _ => "uvloop",
+                };
                 let lacks = || format!("{} does not have it (see --python)", self.python);
                 return Ok((!has(module)).then(lacks));
             }
@@ -115,8 +120,14 @@ impl Programs {
                 words.extend(is_counted.then(|| "--answers=at-once".into()));
                 launch(words)
             }
-            Kind::Twisted => {
-                let script = foreign::TWISTED.into();
+            Kind::Twisted | Kind::CoupletTwisted => {
+                let script = match kind {
+                    Kind::Twisted => foreign::TWISTED.into(),
+                    _ => format!(
+                        "import couplet_twisted; couplet_twisted.install()\n{}",
+                        foreign::TWISTED
+                    ),
+                };
                 let words = [self.python.clone(), "-c".into(), script, "--backlog".into()];
                 let rest = [BACKLOG.to_string(), "--role".into(), role.to_string()];
                 launch(words.into_iter().chain(rest).collect())
@@ -166,8 +177,12 @@ pub(crate) fn serve(kind: Kind, role: Role, folder: &Path) -> Result<()> {
     // The parent ends this process; the signal is for a parent that was killed.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     match kind {
-        Kind::Raw(size) => raw::serve(listen()?, size << 10, role)?,
-        Kind::Tokio(size) => tokio::serve(listen()?, size << 10, role, folder)?,
+        Kind::Raw(size) => raw::serve(listen()?, size << 10, role, false)?,
+        Kind::RawAfter => raw::serve(listen()?, USUAL << 10, role, true)?,
+        Kind::Tokio(size) => tokio::serve(listen()?, size << 10, role, folder, Sharing::Broadcast)?,
+        Kind::TokioChannels => {
+            tokio::serve(listen()?, USUAL << 10, role, folder, Sharing::Channels)?
+        }
         Kind::Mio(size) => mio::serve(listen()?, size << 10, role)?,
         Kind::Hyper => hyper::serve(listen()?, role, folder)?,
         _ => ours::serve(kind, role, ready).map_err(|error| error.to_string())?,

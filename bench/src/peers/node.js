@@ -1,6 +1,7 @@
 // node as a server; the argument is its role.
 
 const role = process.argv[1];
+const members = new Set();
 const hello = Buffer.from("Hello, World!");
 
 function answer(request, response) {
@@ -13,6 +14,10 @@ function echo(socket) {
   socket.on("error", () => socket.destroy());
   if (role === "echo-one") {
     socket.on("data", (data) => socket.end(data));
+  } else if (role === "fan-out") {
+    members.add(socket);
+    socket.on("close", () => members.delete(socket));
+    socket.on("data", (data) => members.forEach((member) => member.write(data)));
   } else {
     socket.pipe(socket);
   }

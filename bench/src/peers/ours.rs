@@ -12,6 +12,7 @@ use couplet::factory::Layered;
 use couplet::http::{HttpExt, HttpOptions};
 use couplet::layers::PassThrough;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
+use couplet::rooms::{Member, RoomOptions, Rooms};
 use couplet::stream::copy_bidirectional;
 use couplet::transport::Timeout;
 use couplet::{
@@ -76,6 +77,29 @@ impl Protocol for FanOut {
 
     fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
         self.all.borrow_mut().retain(|other| other.id() != transport.id());
+    }
+}
+
+/// Sends each connection's bytes to all members of a room.
+struct InRoom {
+    rooms: Rooms<()>,
+    member: Option<Member<(), ()>>,
+}
+
+impl Protocol for InRoom {
+    fn connection_made(&mut self, transport: &Transport) {
+        set_limits(transport);
+        match self.rooms.join(&(), transport, ()) {
+            Ok(member) => self.member = Some(member),
+            Err(error) => transport.fail(error),
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let published = self.member.as_ref().map(|member| member.publish(data.to_vec()));
+        if let Some(Err(error)) = published {
+            transport.fail(error);
+        }
     }
 }
 
@@ -144,6 +168,13 @@ pub(super) fn serve(kind: Kind, role: Role, ready: fn(&dyn Display)) -> couplet:
         }
         (_, Role::EchoOne) => listen(driver, |_| || EchoOne, ready),
         (_, Role::Lines) => listen(driver, |_| || LineReceiver::new(EchoLines), ready),
+        (Kind::CoupletRooms, _) => {
+            let room = |reactor: &Reactor| {
+                let rooms = Rooms::new(reactor, |()| RoomOptions::default());
+                move || InRoom { rooms: rooms.clone(), member: None }
+            };
+            listen(driver, room, ready)
+        }
         (_, Role::FanOut) => {
             let all = Rc::default();
             listen(driver, |_| move || FanOut { all: Rc::clone(&all) }, ready)

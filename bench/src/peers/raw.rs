@@ -24,6 +24,8 @@ struct Connection {
     forward: Option<Forward>,
     /// Bytes that the kernel has not taken. While there are any, nothing is read.
     unsent: VecDeque<u8>,
+    /// Bytes to send once all events of a poll are handled.
+    held: Vec<u8>,
 }
 
 struct Forward {
@@ -39,16 +41,23 @@ struct Server {
     connections: Vec<Option<Connection>>,
     buffer: ReadBuffer,
     role: Role,
+    /// Whether a fan-out is sent once all events of a poll are handled.
+    holds: bool,
 }
 
 /// Serves with one read buffer of `size` bytes until the process ends.
-pub(super) fn serve(listener: TcpListener, size: usize, role: Role) -> std::io::Result<()> {
+pub(super) fn serve(
+    listener: TcpListener,
+    size: usize,
+    role: Role,
+    holds: bool,
+) -> std::io::Result<()> {
     sockopt::set_tcp_nodelay(&listener, true)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
 
     let (connections, buffer) = (Vec::new(), ReadBuffer::new(size));
-    let mut server = Server { epoll, listener, connections, buffer, role };
+    let mut server = Server { epoll, listener, connections, buffer, role, holds };
     let mut events = Vec::with_capacity(1024);
     loop {
         retry_on_intr(|| epoll::wait(&server.epoll, spare_capacity(&mut events), None))?;
@@ -62,10 +71,25 @@ pub(super) fn serve(listener: TcpListener, size: usize, role: Role) -> std::io::
                 }
             }
         }
+        if server.holds {
+            server.send_held();
+        }
     }
 }
 
 impl Server {
+    fn send_held(&mut self) {
+        for connection in self.connections.iter_mut().flatten() {
+            let held = std::mem::take(&mut connection.held);
+            if !held.is_empty() {
+                // A failed connection gets its own event.
+                let _ = connection.send(&self.epoll, &held);
+                connection.held = held;
+                connection.held.clear();
+            }
+        }
+    }
+
     fn accept(&mut self) -> std::io::Result<()> {
         loop {
             match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
@@ -102,7 +126,8 @@ impl Server {
         if self.connections.len() <= fd {
             self.connections.resize_with(fd + 1, || None);
         }
-        self.connections[fd] = Some(Connection { stream, forward, unsent: VecDeque::new() });
+        self.connections[fd] =
+            Some(Connection { stream, forward, unsent: VecDeque::new(), held: Vec::new() });
         Ok(())
     }
 
@@ -121,8 +146,12 @@ impl Server {
             };
             if self.role == Role::FanOut {
                 for connection in self.connections.iter_mut().flatten() {
-                    // A failed connection gets its own event.
-                    let _ = connection.send(&self.epoll, data);
+                    if self.holds {
+                        connection.held.extend_from_slice(data);
+                    } else {
+                        // A failed connection gets its own event.
+                        let _ = connection.send(&self.epoll, data);
+                    }
                 }
                 return Ok(true);
             }

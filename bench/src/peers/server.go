@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"sync"
 )
 
 var hello = []byte("Hello, World!")
@@ -41,6 +42,48 @@ func echo(connection net.Conn, role string) {
 	}
 }
 
+// A member of a fan-out: a goroutine writes what its channel has.
+type member struct {
+	lines chan []byte
+}
+
+var (
+	members = map[*member]bool{}
+	guard   sync.RWMutex
+)
+
+func fanOut(connection net.Conn) {
+	defer connection.Close()
+	self := &member{lines: make(chan []byte, 1024)}
+	guard.Lock()
+	members[self] = true
+	guard.Unlock()
+	go func() {
+		for line := range self.lines {
+			if _, err := connection.Write(line); err != nil {
+				connection.Close()
+			}
+		}
+	}()
+	buffer := make([]byte, 16*1024)
+	for {
+		length, err := connection.Read(buffer)
+		if err != nil {
+			break
+		}
+		line := append([]byte(nil), buffer[:length]...)
+		guard.RLock()
+		for other := range members {
+			other.lines <- line
+		}
+		guard.RUnlock()
+	}
+	guard.Lock()
+	delete(members, self)
+	guard.Unlock()
+	close(self.lines)
+}
+
 func main() {
 	runtime.GOMAXPROCS(1)
 	role := os.Args[1]
@@ -63,6 +106,10 @@ func main() {
 		if err != nil {
 			continue
 		}
-		go echo(connection, role)
+		if role == "fan-out" {
+			go fanOut(connection)
+		} else {
+			go echo(connection, role)
+		}
 	}
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use couplet_os::read_buffer::ReadBuffer;
@@ -17,6 +17,7 @@ use tokio::io::{
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::{self, Receiver, Sender};
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_rustls::TlsAcceptor;
 
 use crate::kind::Role;
@@ -24,18 +25,28 @@ use crate::kind::Role;
 /// Messages that a connection may lag in a fan-out before it is closed.
 const LAG: usize = 1024;
 
+/// The way of a fan-out to all connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// One channel, which all tasks receive from.
+    Broadcast,
+    /// A channel for each connection.
+    Channels,
+}
+
 /// Serves with a read buffer of `size` bytes per connection until the process ends.
 pub(super) fn serve(
     listener: std::net::TcpListener,
     size: usize,
     role: Role,
     folder: &Path,
+    sharing: Sharing,
 ) -> io::Result<()> {
     let tls = if role == Role::Tls { Some(acceptor(folder)?) } else { None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
-        let to_all = Sender::new(LAG);
+        let (to_all, to_each) = (Sender::new(LAG), Arc::default());
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
@@ -44,6 +55,9 @@ pub(super) fn serve(
                 Role::Echo => drop(tokio::spawn(echo(stream, size, false))),
                 Role::EchoOne => drop(tokio::spawn(echo(stream, size, true))),
                 Role::Relay(server) => drop(tokio::spawn(relay(stream, server, size))),
+                Role::FanOut if sharing == Sharing::Channels => {
+                    fan_out_by_channels(stream, size, Arc::clone(&to_each));
+                }
                 Role::FanOut => fan_out(stream, size, to_all.clone()),
                 Role::Lines => drop(tokio::spawn(echo_lines(stream))),
                 _ => {
@@ -140,4 +154,39 @@ async fn hear(mut writer: OwnedWriteHalf, mut all: Receiver<Bytes>) -> io::Resul
             Err(broadcast::error::RecvError::Lagged(_)) => return writer.shutdown().await,
         }
     }
+}
+
+/// The channels of all connections.
+type Channels = Arc<Mutex<Vec<UnboundedSender<Bytes>>>>;
+
+/// A task reads the connection's messages and puts them into the channels of all, and another writes
+/// those of its channel.
+fn fan_out_by_channels(stream: TcpStream, size: usize, all: Channels) {
+    let (mut reader, mut writer) = stream.into_split();
+    let (own, mut messages) = mpsc::unbounded_channel::<Bytes>();
+    lock(&all).push(own.clone());
+    tokio::spawn(async move {
+        while let Some(data) = messages.recv().await {
+            writer.write_all(&data).await?;
+        }
+        io::Result::Ok(())
+    });
+    tokio::spawn(async move {
+        let mut buffer = ReadBuffer::new(size);
+        loop {
+            let length = reader.read(&mut buffer).await.unwrap_or(0);
+            if length == 0 {
+                return lock(&all).retain(|other| !other.same_channel(&own));
+            }
+            let data = Bytes::copy_from_slice(&buffer[..length]);
+            for other in lock(&all).iter() {
+                // Its connection has ended.
+                let _ = other.send(data.clone());
+            }
+        }
+    });
+}
+
+fn lock(all: &Channels) -> MutexGuard<'_, Vec<UnboundedSender<Bytes>>> {
+    all.lock().unwrap_or_else(PoisonError::into_inner)
 }

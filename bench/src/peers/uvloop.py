@@ -8,6 +8,7 @@ import sys
 import uvloop
 
 role = sys.argv[1]
+connections = set()
 
 
 class Echo(asyncio.Protocol):
@@ -27,6 +28,19 @@ class Echo(asyncio.Protocol):
         self.transport.resume_reading()
 
 
+class FanOut(asyncio.Protocol):
+    def connection_made(self, transport):
+        connections.add(transport)
+        self.transport = transport
+
+    def data_received(self, data):
+        for transport in connections:
+            transport.write(data)
+
+    def connection_lost(self, reason):
+        connections.discard(self.transport)
+
+
 async def echo_lines(reader, writer):
     try:
         while line := await reader.readline():
@@ -43,7 +57,8 @@ async def main():
         server = await asyncio.start_server(echo_lines, "127.0.0.1", 0, backlog=1024)
     else:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(Echo, "127.0.0.1", 0, backlog=1024)
+        protocol = FanOut if role == "fan-out" else Echo
+        server = await loop.create_server(protocol, "127.0.0.1", 0, backlog=1024)
     print(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
