@@ -29,9 +29,11 @@ fn failed(to: SocketAddr, options: ConnectOptions) -> ConnectError {
     failure.downcast_ref::<ConnectError>().unwrap_or_else(|| panic!("{failure:?}")).clone()
 }
 
-/// A port without a listener.
+/// A port without a listener, at an address that no other test uses: so it stays free.
 fn closed() -> SocketAddr {
-    let listener = TcpListener::bind(LOOPBACK).expect("a free port");
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let host = SocketAddr::from(([127, high, low, 3], 0));
+    let listener = TcpListener::bind(host).expect("a free port");
     listener.local_addr().expect("a bound address")
 }
 
