@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use couplet_core::Address;
 use couplet_core::defer::Result;
 use couplet_core::driver::{Adopted, Command, Spawned};
-use couplet_core::hooks::{SortedMap, WorldProcess, simulator};
+use couplet_core::hooks::{WorldProcess, simulator};
 use couplet_core::process::{ProcessEnd, ProcessSignal};
 use couplet_core::reactor::Reactor;
 
@@ -142,7 +142,7 @@ pub(super) fn spawn(system: &System, command: &Command) -> io::Result<Spawned> {
     let setup = (arguments, has_stderr);
     let added = system.running()?.add_child(system.host, &program, setup, &name);
     let (host, stdio, stderr) = added?;
-    let mut pipes = SortedMap::from_iter([(1, adopted(system, stdio, &name))]);
+    let mut pipes = vec![(1, adopted(system, stdio, &name))];
     pipes.extend(stderr.map(|end| (2, adopted(system, end, &name))));
     let outcome = system.kernel.borrow().child_outcome(host).expect("it was just added");
     let child = Simulated { system: system.clone(), host, outcome };

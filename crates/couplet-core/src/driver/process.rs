@@ -548,7 +548,7 @@ impl fmt::Display for ProcessEnd {
 #[non_exhaustive]
 pub struct Spawned {
     /// Our ends of the child's pipes, by its descriptor numbers. A terminal is at 1.
-    pub pipes: SortedMap<i32, Adopted>,
+    pub pipes: Vec<(i32, Adopted)>,
     /// The child's standard input.
     pub input: ChildInput,
     /// The process.
@@ -787,7 +787,7 @@ pub(super) fn spawn(
     setup.descriptors = theirs.into_iter().map(|(number, theirs)| (theirs, number)).collect();
     // Before the child starts, while a failure can still be returned.
     let pipes = ours.into_iter().map(|(number, pipe)| Ok((number, adopt(pipe)?)));
-    let pipes = pipes.collect::<io::Result<SortedMap<i32, Adopted>>>()?;
+    let pipes = pipes.collect::<io::Result<Vec<(i32, Adopted)>>>()?;
     let running = Running::new(process::spawn(&mut std, setup)?);
     let ended = match process::end_descriptor(running.pid()) {
         Ok(ended) => ended,

@@ -18,8 +18,6 @@ use crate::layers::{Direction, PcapTap};
 pub use crate::reactor::frames::{Frames, TableLimits};
 pub use crate::reactor::inspect::Observing;
 use crate::reactor::numbered;
-#[cfg(unix)]
-use crate::sorted::SortedMap;
 pub use crate::transport::report::LayerReport;
 use crate::{Address, ConnectError, Loop, LoopOptions, Protocol, Reactor, Transport};
 
@@ -193,7 +191,7 @@ pub fn arguments_and_pipes(command: &Command) -> io::Result<(Vec<String>, bool)>
 /// A process of a world that has its own programs, with our ends of its pipes. The pipe at 1 is its
 /// standard input too.
 #[cfg(unix)]
-pub fn spawned(pipes: SortedMap<i32, Adopted>, process: impl WorldProcess + 'static) -> Spawned {
+pub fn spawned(pipes: Vec<(i32, Adopted)>, process: impl WorldProcess + 'static) -> Spawned {
     let child = ChildProcess::from_world(process);
     Spawned { pipes, input: ChildInput::Joined, child }
 }

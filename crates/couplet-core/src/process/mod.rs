@@ -291,8 +291,9 @@ impl Reactor {
         spawned: Spawned,
     ) -> Process {
         let Spawned { pipes, input, child } = spawned;
-        let is_joined = matches!(input, ChildInput::Joined) && pipes.contains_key(&1);
-        let numbers = pipes.keys().copied().chain(is_joined.then_some(0));
+        let is_joined =
+            matches!(input, ChildInput::Joined) && pipes.iter().any(|(number, _)| *number == 1);
+        let numbers = pipes.iter().map(|(number, _)| *number).chain(is_joined.then_some(0));
         let states = numbers.map(|number| (number, PipeState::Opening(Vec::new())));
         let cell = ProcessCell {
             reactor: self.clone(),

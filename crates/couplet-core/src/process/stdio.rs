@@ -25,7 +25,8 @@ impl Reactor {
         };
         let (command, factory) = (command.into_stream(), Contained::new(factory.into_factory()));
         let started = self.start_program(&command).and_then(|mut spawned| {
-            let stream = spawned.pipes.remove(&1).ok_or(io::ErrorKind::Unsupported)?;
+            let stream = spawned.pipes.extract_if(.., |(number, _)| *number == 1).next();
+            let (_, stream) = stream.ok_or(io::ErrorKind::Unsupported)?;
             Ok((stream, spawned))
         });
         match started {

@@ -307,8 +307,11 @@ fn a_port_has_the_options_of_its_string() {
         let text = format!("127.0.0.1:{number}:reuse_port={switch}");
         assert_eq!(reactor.listen(&text, || Quiet).is_ok(), is_shared, "{text}");
     }
-    // Without IPv6 both listen on IPv4.
-    for (switch, is_of_v6) in [("yes", false), ("no", has_ipv6())] {
+    for (switch, is_of_v6) in [("yes", false), ("no", true)] {
+        // Such a port is of IPv4, or of addresses that nothing has.
+        if is_of_v6 && !has_ipv6() {
+            continue;
+        }
         let port = reactor.listen(format!("tcp:0:dual_stack={switch}"), || Quiet).unwrap();
         let sockets = l.run_until(port.duplicate()).unwrap().into_descriptors().unwrap();
         let only_v6 = SockRef::from(&sockets[0]).only_v6();

@@ -8,6 +8,7 @@ use super::datagrams::Far;
 use super::kit::{Kit, LOOPBACK};
 use super::load::{crowd_at, hold, lost};
 use super::recorder::Log;
+use crate::needed::has_ipv6;
 
 scripted! {
     $ again:
@@ -89,6 +90,9 @@ pub(crate) fn c160c_each_of_several_options_has_its_outcome(kit: Kit) {
 
 /// The longest datagram depends on the family of its destination, not of its port.
 pub(crate) fn c157_the_longest_datagram_is_the_destinations(kit: Kit) {
+    if !has_ipv6() {
+        return;
+    }
     let rig = kit.rig();
     let v6 = |ip: Ipv6Addr| SocketAddr::new(IpAddr::from(ip), 0);
     let ports = [

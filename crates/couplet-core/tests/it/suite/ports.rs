@@ -10,6 +10,7 @@ use couplet::{Address, ListenOptions, Port, SocketOption, SocketOptionKind, Tran
 use super::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address, s};
 use super::plays::play;
 use super::recorder::{Log, Maker, On, Recorder, Script};
+use crate::needed::has_ipv6;
 
 /// A factory that logs to `log` and builds protocols that do nothing.
 fn maker(rig: &Rig, log: &Log) -> Maker {
@@ -113,6 +114,9 @@ pub(crate) fn c21_a_port_whose_handle_is_dropped_keeps_listening(kit: Kit) {
 }
 
 pub(crate) fn a_port_on_all_addresses_accepts_ipv4_unless_it_is_for_ipv6_only(kit: Kit) {
+    if !has_ipv6() {
+        return;
+    }
     let (v4, v6) = (own_address(22, 0).ip(), IpAddr::from(Ipv6Addr::LOCALHOST));
     let all_v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     for (all, dual, accepts_v4) in [
