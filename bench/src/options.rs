@@ -49,10 +49,12 @@ and left out where the run was short. MiB is the most memory that the server has
 
 The servers on the library have a producer, a write cap and an idle timeout, as servers on the open
 net have; couplet-layer echoes over a layer that changes nothing, couplet-stream in async style,
-couplet-inspected with an inspector without readers. couplet-sendfile is `couplet serve --sendfile`
+couplet-inspected with an inspector without readers, couplet-rooms sends a fan-out by a room, and
+couplet-twisted is Twisted on this library's loop. couplet-sendfile is `couplet serve --sendfile`
 and nginx has `sendfile on`: files leave without a copy. couplet and nginx-copies have the defaults,
 which copy. raw is a hand-written epoll loop, and raw-uring a hand-written loop of io_uring in C. raw,
-mio and tokio have a read buffer of 16 KiB, or another one: raw-64k. Servers of others are measured where they are installed, each with one thread
+mio and tokio have a read buffer of 16 KiB, or another one: raw-64k. raw-after sends a fan-out once all
+events of a poll are handled; tokio has one channel for it, and tokio-channels one for each connection. Servers of others are measured where they are installed, each with one thread
 and without a log; those in C and Go are compiled by cc and go. hyper serves files by tower-http.
 
 Progress and skipped servers are on stderr. Each table is printed and written when its scenario is
