@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::options::duplicate;
-use crate::needed::Folder;
+use crate::needed::{Folder, has_ipv6};
 use crate::suite::kit::{Kit, LOOPBACK, Rig, own_address};
 use crate::suite::recorder::{A, Script};
 use crate::unix::listening::others;
@@ -164,6 +164,9 @@ fn has_file(set: &[PortOption], folder: &Folder) {
 
 #[test]
 fn an_option_of_a_port_is_set_in_each_family_and_with_other_options() {
+    if !has_ipv6() {
+        return;
+    }
     let mut rig = Kit::mio().rig();
     for family in [Ipv4, Ipv6, Both, Unix] {
         for set in alone_and_in_pairs(&OF_PORTS) {
@@ -228,6 +231,9 @@ fn server(rig: &Rig, family: Family, folder: &Folder) -> (A, Port) {
 
 #[test]
 fn an_option_of_a_connect_is_set_in_each_family_and_with_other_options() {
+    if !has_ipv6() {
+        return;
+    }
     let mut rig = Kit::mio().rig();
     let all =
         [ConnectOption::Bind, ConnectOption::Delay, ConnectOption::Prepare, ConnectOption::Timeout];
@@ -272,6 +278,9 @@ fn an_option_of_a_connect_is_set_in_each_family_and_with_other_options() {
 
 #[test]
 fn a_local_address_that_is_taken_fails_a_connect_in_each_family() {
+    if !has_ipv6() {
+        return;
+    }
     let mut rig = Kit::mio().rig();
     for ip in [Ipv4Addr::LOCALHOST.into(), std::net::IpAddr::from(Ipv6Addr::LOCALHOST)] {
         let [holder, to] = [(); 2].map(|()| TcpListener::bind((ip, 0)).expect("a free port"));
