@@ -40,8 +40,8 @@ first server within a round, with the least and the most. Read the ratios first:
 machines.
 
 In the scenarios latency-… requests are due at fixed times, at half of the server's own best rate or
-at the share in the name, and a latency counts from the time at which its request was due: a server that stalls is charged for
-all requests that had to wait.
+at the share in the name, and a latency counts from the time at which its request was due: a server
+that stalls is charged for all requests that had to wait.
 
 busy % is the share of the time for which the server had its processor: well below 100 the load, or
 the latency of the system, set the rate. user % is the share of user code, sampled by the clock tick
@@ -54,8 +54,9 @@ couplet-twisted is Twisted on this library's loop. couplet-sendfile is `couplet 
 and nginx has `sendfile on`: files leave without a copy. couplet and nginx-copies have the defaults,
 which copy. raw is a hand-written epoll loop, and raw-uring a hand-written loop of io_uring in C. raw,
 mio and tokio have a read buffer of 16 KiB, or another one: raw-64k. raw-after sends a fan-out once all
-events of a poll are handled; tokio has one channel for it, and tokio-channels one for each connection. Servers of others are measured where they are installed, each with one thread
-and without a log; those in C and Go are compiled by cc and go. hyper serves files by tower-http.
+events of a poll are handled; tokio has one channel for it, and tokio-channels one for each
+connection. Servers of others are measured where they are installed, each with one thread and without
+a log; those in C and Go are compiled by cc and go. hyper serves files by tower-http.
 
 Progress and skipped servers are on stderr. Each table is printed and written when its scenario is
 finished, so an interrupted run keeps the finished ones. Exit codes: 0 success, 1 failure or a broken

@@ -48,7 +48,7 @@ pub(crate) enum Shape {
     Relay,
     SlowReaders,
     FanOut,
-    /// Members, all of whom speak.
+    /// The number of members; each of them sends lines.
     Chat(usize),
     Short(Closer),
     /// Connections, and requests in flight on each.

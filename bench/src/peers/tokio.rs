@@ -159,8 +159,8 @@ async fn hear(mut writer: OwnedWriteHalf, mut all: Receiver<Bytes>) -> io::Resul
 /// The channels of all connections.
 type Channels = Arc<Mutex<Vec<UnboundedSender<Bytes>>>>;
 
-/// A task reads the connection's messages and puts them into the channels of all, and another writes
-/// those of its channel.
+/// A task reads the connection's messages and sends them to every channel; another writes the messages
+/// that arrive in the connection's channel.
 fn fan_out_by_channels(stream: TcpStream, size: usize, all: Channels) {
     let (mut reader, mut writer) = stream.into_split();
     let (own, mut messages) = mpsc::unbounded_channel::<Bytes>();

@@ -3,12 +3,11 @@
 //!
 //! Contract: 184b.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Key;
 use crate::address::Address;
 use crate::bounded::Bounded;
-use crate::sorted::SortedMap;
 
 /// A connection of a loop with a ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +33,9 @@ pub(super) struct ConnectionLog {
     /// How many connections were replaced.
     replaced: u64,
     /// The number of the open connection in each slot, counted from the first connection.
-    open: Bounded<SortedMap<u32, u64>>,
+    open: Bounded<BTreeMap<u32, u64>>,
     /// The targets of attempts to connect.
-    targets: Bounded<SortedMap<u32, Address>>,
+    targets: Bounded<BTreeMap<u32, Address>>,
 }
 
 impl ConnectionLog {

@@ -7,7 +7,7 @@
 //!
 //! Contract: 32, 35–40, 140, 141, 144a.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -36,7 +36,7 @@ pub(super) struct Connecting {
     last: u64,
     lookups: SortedMap<Ticket, Rc<ConnectorCell>>,
     /// The sockets that connect.
-    attempts: SortedMap<Key, Rc<ConnectorCell>>,
+    attempts: BTreeMap<Key, Rc<ConnectorCell>>,
 }
 
 impl Connecting {

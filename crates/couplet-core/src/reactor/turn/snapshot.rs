@@ -3,6 +3,7 @@
 //! Contract: 160e, 180.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +28,6 @@ use crate::reactor::snapshot::{
     ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PendingSnapshot, PortSnapshot,
     Snapshot, WaitRef,
 };
-use crate::sorted::SortedMap;
 use crate::transport::ConnectionId;
 use crate::transport::connection::Life;
 use crate::why::Why;
@@ -212,7 +212,7 @@ impl Snapshot {
     /// Adds Deferreds and locks, and the reasons why tasks wait.
     fn add_waits(
         &mut self,
-        readers: SortedMap<u64, ConnectionId>,
+        readers: BTreeMap<u64, ConnectionId>,
         ended: &EndedDeferreds,
         most: usize,
     ) {

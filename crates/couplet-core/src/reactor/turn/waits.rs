@@ -31,14 +31,14 @@ pub(super) struct Waits<'a> {
     /// The Deferreds for which a task or a Deferred waits.
     awaited: BTreeMap<WaitRef, Vec<u64>>,
     /// The connections whose bytes tasks wait for, and their peers.
-    reading: SortedMap<u64, (ConnectionId, Option<&'a Address>)>,
+    reading: BTreeMap<u64, (ConnectionId, Option<&'a Address>)>,
 }
 
 impl Waits<'_> {
     /// The graph of this thread, with the oldest `most` Deferreds; empty unless the thread is observed.
     pub(super) fn of<'a>(
         pending: &'a [PendingSnapshot],
-        readers: SortedMap<u64, ConnectionId>,
+        readers: BTreeMap<u64, ConnectionId>,
         connections: &'a [ConnectionSnapshot],
         most: usize,
     ) -> Waits<'a> {

@@ -137,19 +137,17 @@ impl Peer {
     }
 
     /// Completes the handshake, if there is one: the server waits ten seconds for it.
-    fn shake_hands(mut self) -> Peer {
+    fn shake_hands(&mut self) -> io::Result<()> {
         while let Some(tls) = self.tls.as_mut().filter(|tls| tls.is_handshaking()) {
-            tls.complete_io(&mut &self.socket).expect("a handshake");
+            tls.complete_io(&mut &self.socket)?;
         }
-        self
+        Ok(())
     }
 
     /// Writes as much as fits.
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.shake_hands()?;
         let Some(tls) = &mut self.tls else { return (&self.socket).write(data) };
-        while tls.is_handshaking() {
-            tls.complete_io(&mut &self.socket)?;
-        }
         while tls.wants_write() {
             tls.write_tls(&mut &self.socket)?;
         }
@@ -394,7 +392,11 @@ fn two_hundred_connections_are_served_at_once() {
             confirmed
         });
         let peer = std::thread::spawn(move || {
-            let connect = |_| Peer::connect(&target, None).shake_hands();
+            let connect = |_| {
+                let mut peer = Peer::connect(&target, None);
+                peer.shake_hands().expect("a handshake");
+                peer
+            };
             let mut peers: Vec<Peer> = (0..MANY).map(connect).collect();
             for turn in 0..3 {
                 for (n, peer) in peers.iter_mut().enumerate() {
